@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * netfreeze: a pod's network while the pod stands still and while it changes its place.
+ *
+ *   link.h-part     veth pair, addresses, MAC, bridge port, gratuitous ARP (libnl-route-3, never spawning ip)
+ *   filter-part     drop chains of a network namespace, both ways (libmnl + libnftnl)
+ *   hold-part       AF_PACKET capture with PACKET_VNET_HDR of what arrives while the filter is up; replay
+ *   tcp-part        save and restore of TCP sockets by TCP_REPAIR on fds the caller holds
+ *
+ * All functions: 0 or negative errno with words in *e; EINTR-safe; no globals; nothing spawned.
+ * "netns" is an fd of a network namespace; -1 = the caller's own. A function that must be in another
+ * namespace switches a private thread, never the caller.
+ */
+#ifndef NETFREEZE_H
+#define NETFREEZE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include "pod/base/err.h"
+
+/* ---- running code in another network namespace */
+/** Runs @fn(@arg) in a thread that has entered @netns; returns what it returns. */
+int netns_run(int netns, int (*fn)(void *arg, struct err *e), void *arg, struct err *e);
+/** socket(2) made in @netns. Returns an O_CLOEXEC fd. */
+int netns_socket(int netns, int domain, int type, int protocol, struct err *e);
+
+/* ---- links */
+/** Makes a veth pair: @host in the caller's namespace (down, no bridge), "eth0" in @netns with @mac, @ip/@prefix, up, default
+ * route by @gateway if not 0; lo up. IPv6 autoconfiguration and DAD off on eth0. @ip, @gateway in network byte order. */
+int link_make_veth(int netns, const char *host, const uint8_t mac[6], uint32_t ip, unsigned prefix, uint32_t gateway,
+		   struct err *e);
+int link_lo_up(int netns, struct err *e);
+/** Puts @host on @bridge and up. */
+int link_attach(const char *host, const char *bridge, struct err *e);
+/** Off its bridge (stays up or down as it was). */
+int link_detach(const char *host, struct err *e);
+/** Deletes @host (and its peer); success if there is none. */
+int link_delete(const char *host, struct err *e);
+/** Does @name exist; 1/0 or negative errno. */
+int link_exists(const char *name, struct err *e);
+/** Sends a gratuitous ARP request and reply for @ip from @mac out of @host's *peer side* as if the pod spoke, i.e. into the bridge:
+ * opens AF_PACKET in @netns on eth0. Sent @count times (now; the caller repeats later if it wishes). */
+int link_announce(int netns, const uint8_t mac[6], uint32_t ip, int count, struct err *e);
+/** Is @ip answered by somebody on the segment of @bridge (ARP probe, waits @ms)? 1/0 or negative errno. */
+int link_address_busy(const char *bridge, uint32_t ip, int ms, struct err *e);
+
+/* ---- filter: a nft table "podmigrate" in the namespace */
+/** Makes table and chains with an empty verdict: costs nothing while the pod runs. Idempotent. */
+int filter_prepare(int netns, struct err *e);
+/** New SYNs (no ACK) that arrive are dropped; the rest passes. For the time before the stop; they are held (hold_*) and replayed. */
+int filter_syn(int netns, struct err *e);
+/** Everything dropped both ways except on lo. One netlink transaction on a socket opened beforehand: < 150 us. */
+int filter_block(int netns, struct err *e);
+/** Table gone. Idempotent: success if there is none. */
+int filter_clear(int netns, struct err *e);
+/** A prepared netlink socket in the namespace, so that block/clear in the freeze need no thread. */
+struct filter;
+int filter_open(int netns, struct filter **out, struct err *e);
+int filter_set(struct filter *, enum filter_state { FILTER_OPEN, FILTER_SYN, FILTER_BLOCK } state, struct err *e);
+void filter_free(struct filter *); /* leaves the namespace's state as it is */
+
+/* ---- hold and replay */
+struct hold;
+/** Starts capturing every frame that arrives on eth0 of @netns (PACKET_VNET_HDR; own outgoing frames not). Bounded ring of @bytes
+ * of kernel memory (SO_RCVBUFFORCE or the hard limit). */
+int hold_open(int netns, size_t bytes, struct hold **out, struct err *e);
+/** fd to poll. */
+int hold_fd(const struct hold *);
+/** Takes one frame (virtio_net_hdr + ethernet) if there is one: its size, 0 if none, negative errno. @buf >= HOLD_FRAME_MAX. */
+#define HOLD_FRAME_MAX (10 + 14 + 65536 + 64)
+int hold_take(struct hold *, void *buf, size_t len, struct err *e);
+/** Throws away what was captured so far (it reached the pod: the filter was not up yet). With @syn_only keep: frames that are TCP SYNs. */
+void hold_free(struct hold *);
+/** Opens the injection socket: frames sent to it arrive at eth0 of the pod: AF_PACKET on the host end @host, PACKET_VNET_HDR, PACKET_QDISC_BYPASS. */
+int replay_open(const char *host, int *fd, struct err *e);
+int replay_send(int fd, const void *frame, size_t len, struct err *e);
+/** Is this captured frame a new SYN (SYN without ACK, IPv4 TCP)? For the frames held while filter_syn was up. */
+bool frame_is_syn(const void *frame, size_t len);
+/** Is it one that must not be replayed elsewhere (ARP for others, IPv6 ND, multicast)? */
+bool frame_is_for_pod(const void *frame, size_t len, const uint8_t mac[6]);
+
+/* ---- TCP */
+/** A TCP socket's whole state. Queues are owned by the struct (malloc), tcp_state_done() frees. */
+struct tcp_state {
+	int state;                       /* TCP_ESTABLISHED, TCP_LISTEN, TCP_CLOSE (also not yet connected), TCP_CLOSE_WAIT, TCP_FIN_WAIT1/2, ... */
+	struct sockaddr_in local, peer;  /* peer all zero if none; local port 0 if unbound */
+	bool bound;
+	int backlog;
+	uint32_t snd_seq, rcv_seq;       /* of the *start* of the queues (queue lengths and FIN subtracted) */
+	void *snd_queue, *rcv_queue;
+	uint32_t snd_len, snd_unsent, rcv_len; /* bytes; snd_unsent <= snd_len is the tail never sent */
+	bool snd_fin, rcv_fin;
+	uint32_t mss, ts_val;
+	uint8_t snd_wscale, rcv_wscale;
+	bool sack, ts, wscale_ok;
+	struct tcp_repair_window window;
+	bool shut_rd, shut_wr;
+	struct { int level, name; uint32_t len; uint8_t val[64]; } opt[40];
+	unsigned nopt;                   /* the table of carried socket options, see tcp.c */
+	uint32_t sndbuf, rcvbuf;         /* with their locks (SOCK_SNDBUF_LOCK) */
+	bool nonblock;
+};
+/** Reads everything of @fd (a duplicate by pidfd_getfd of a socket in a stopped pod with the filter up). Leaves the socket in
+ * repair mode if it is connected: tcp_undo() or destroying the namespace ends it. Refuses by name (-EOPNOTSUPP) what cannot be carried. */
+int tcp_save(int fd, struct tcp_state *out, struct err *e);
+/** The source goes on: leaves repair mode without a window probe. Cannot fail. */
+void tcp_undo(int fd);
+/** Makes a new socket in @netns with that state; the filter there must be up or the link detached. Listening sockets listen, connected
+ * ones are left in repair mode until tcp_release(). Returns an O_CLOEXEC fd. */
+int tcp_restore(int netns, const struct tcp_state *, struct err *e);
+/** Ends repair mode (TCP_REPAIR_OFF_NO_WP) and queues the unsent tail. After all sockets exist. */
+int tcp_release(int fd, const struct tcp_state *, struct err *e);
+void tcp_state_done(struct tcp_state *);
+/** Can @fd be carried? Cheap; while the program runs. 0 or -EOPNOTSUPP with the reason. */
+int tcp_check(int fd, struct err *e);
+/** Sum over the listeners @fds[n]: connections in SYN_RECV or in an accept queue (tcpi_unacked). */
+int tcp_pending(const int *fds, size_t n, struct err *e);
+/** Nothing in flight either way on @fd (SIOCOUTQ == SIOCOUTQNSD). 1/0 or negative errno. */
+int tcp_wire_empty(int fd, struct err *e);
+
+#endif
