@@ -1,1 +1,36 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# Tests. UNIT_SRC: C suites (each named in tests/suites.inc); UNIT_WITH: the files under test that are not in pod/base,
+# agent/link or the schemas; CHECK_RUN: bats files and executables that print TAP, run by `make check` in this order.
+UNIT_SRC :=
+UNIT_WITH :=
+CHECK_RUN :=
+UNIT_SRC += tests/unit/err_test.c
+UNIT_SRC += tests/unit/io_test.c
+UNIT_SRC += tests/unit/fault_test.c
+
+UNIT := $(BIN)/unit-tests
+
+$(UNIT): $(call obj,$(UNIT_SRC)) $(B)/tests/harness.o $(B)/tests/main.o $(call obj,$(sort $(UNIT_WITH))) $(COMMON_O)
+	@mkdir -p $(@D)
+	@echo "  LD   unit-tests"
+	$(Q)$(CXX) $(LDFLAGS) -pthread -o $@ $(filter %.o,$^) -lgtest $(PKG_LIBS)
+
+$(B)/tests/main.o: tests/suites.inc
+
+# unit, golden and protocol suites alone: seconds, no privilege
+check-unit: $(UNIT)
+	$(Q)tests/run $(UNIT)
+
+deps:
+	$(Q)deploy/install-deps
+
+ifeq ($(SANITIZE),)
+check: deps
+	$(Q)$(MAKE) --no-print-directory all $(UNIT) $(WORKLOADS)
+	$(Q)B=$(B) tests/run $(UNIT) $(CHECK_RUN)
+else
+check: deps
+	$(Q)$(MAKE) --no-print-directory check-unit
+endif
+
+.PHONY: check check-unit deps
