@@ -1,3 +1,4 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # The source files of each room. One line per file, so that changes do not meet.
 LINK_SRC += agent/link/frame.c
+LINK_SRC += pod/base/conf.c
