@@ -2,3 +2,4 @@
 # The source files of each room. One line per file, so that changes do not meet.
 LINK_SRC += agent/link/frame.c
 LINK_SRC += pod/base/conf.c
+LINK_SRC += agent/link/message.c agent/link/unix.c agent/link/conn.c
