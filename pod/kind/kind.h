@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Kinds: one per kernel resource. kinds.c has THE table.
+ *
+ * Two scopes. A kind of scope FD owns open file descriptions: match() says "mine", check() refuses
+ * while the program runs, dump() fills the body in the freeze, restore() makes the description anew
+ * in the target's engine, place() adds what must be done inside the task when its fds are all in
+ * place. A kind of scope TASK owns a property of each process or thread: ask() adds syscalls to the
+ * batch that is run in the task, take() reads their results into the message; give() adds the calls
+ * that put it back.
+ *
+ * No kind calls another; order comes from the stage, references go by object id.
+ */
+#ifndef POD_KIND_KIND_H
+#define POD_KIND_KIND_H
+
+#include <linux/limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "image.pb-c.h"
+#include "pod/base/err.h"
+#include "pod/task/task.h"
+
+struct dump;	/* pod/dump.h */
+struct restore; /* pod/restore.h */
+
+enum kind_scope { KIND_FD, KIND_PROC, KIND_THREAD };
+
+/* Stages of FD kinds on restore: lower first. */
+enum kind_stage { STAGE_PLAIN = 10, STAGE_SOCKET = 20, STAGE_TTY = 30, STAGE_LAST = 90 };
+
+/* What is known about one fd of one process, while it runs or in the freeze. */
+struct probe {
+	pid_t pid;		/* in the engine's pid namespace */
+	pid_t nspid;		/* in the pod's */
+	int fdno;
+	int fd;			/* the engine's duplicate (pidfd_getfd): same open file description */
+	struct stat st;		/* of fd */
+	const char *link;	/* readlink of /proc/PID/fd/N */
+	const char *info;	/* text of /proc/PID/fdinfo/N */
+	int64_t pos;
+	uint32_t flags;		/* O_*; O_CLOEXEC included as fdinfo shows it */
+	uint32_t mnt_id;
+};
+
+/* One open file description of the pod on the dumping side. */
+struct object {
+	uint32_t id;
+	const struct kind *kind;
+	struct probe p;		/* of its first holder; fd owned by the dump */
+	Pm__Object *msg;	/* arena */
+	void *priv;		/* the kind's, for undo(); arena or none */
+};
+
+/* The same on the restoring side. */
+struct robject {
+	const Pm__Object *msg;
+	const struct kind *kind;
+	ProtobufCMessage *body;	/* unpacked by the kind's schema */
+	int fd;			/* the engine's; owned; -1: not made yet */
+};
+
+struct kind {
+	const char *name;
+	uint16_t type, version, min_version;
+	enum kind_scope scope;
+	unsigned stage;
+	const ProtobufCMessageDescriptor *schema; /* FD: of the body */
+	/* ---- FD */
+	bool (*match)(const struct probe *);
+	/** May it be carried? Called while the program runs; must not disturb it. NULL: always. */
+	int (*check)(struct dump *, const struct probe *, struct err *);
+	/** In the freeze: *@body from the dump's arena (dump_alloc). */
+	int (*dump)(struct dump *, struct object *, ProtobufCMessage **body, struct err *);
+	void (*undo)(struct dump *, struct object *);
+	/** Makes the description: o->fd. Flags and position are set by the caller afterwards (fcntl F_SETFL, lseek). */
+	int (*restore)(struct restore *, struct robject *o, struct err *);
+	/** After all objects exist (second pass), e.g. data into queues, leaving repair mode. */
+	int (*finish)(struct restore *, struct robject *o, struct err *);
+	/** Calls to make inside process @pid, where the description is fd @fdno, after all its fds are in place. */
+	int (*place)(struct restore *, struct robject *o, const Pm__Proc *proc, int fdno, struct batch *b, struct err *);
+	/* ---- PROC, THREAD: @t is the process's leader for PROC; @proc / @th the message to fill or read */
+	int (*ask)(struct dump *, struct task *t, struct batch *b, uint64_t *cookie, struct err *);
+	int (*take)(struct dump *, struct task *t, struct batch *b, uint64_t cookie, Pm__Proc *proc, Pm__Thread *th, struct err *);
+	int (*give)(struct restore *, const Pm__Proc *proc, const Pm__Thread *th, struct batch *b, struct err *);
+};
+
+/** THE table, ended by a kind without a name. POD_KINDS_WITHOUT=a,b takes kinds out (tests of the tests). */
+const struct kind *const *kinds_all(size_t *n);
+const struct kind *kind_of_type(uint16_t type);
+/** The FD kind that takes this probe, or NULL. */
+const struct kind *kind_match(const struct probe *);
+
+/* ---- what kinds may ask of the dump (pod/dump_api.c) */
+/** Zeroed memory that lives as long as the dump. */
+void *dump_alloc(struct dump *, size_t len);
+char *dump_strdup(struct dump *, const char *s);
+/** Object whose inode (st_ino) and device match and whose kind is @kind; @skip: not this one. NULL: none. */
+struct object *dump_find_inode(struct dump *, const struct kind *kind, uint64_t dev, uint64_t ino, const struct object *skip);
+/** The object that process @nspid has at @fdno (by the fd tables of the freeze), or NULL. */
+struct object *dump_find_fd(struct dump *, pid_t nspid, int fdno);
+/** Iterates over all objects: *@i starts at 0. NULL at the end. */
+struct object *dump_next_object(struct dump *, size_t *i);
+/** fds the engine holds on the pod's namespaces. */
+int dump_netns(struct dump *);
+int dump_pod_root(struct dump *); /* O_PATH of the pod's root directory */
+/** Is @dev one of the pod's private tmpfs instances? */
+bool dump_is_private_tmpfs(struct dump *, uint64_t dev);
+/** Registers content (unlinked file, memfd) to be carried as pages of a memory object; returns the content id (same inode: same id). */
+int dump_add_content(struct dump *, const struct probe *, uint32_t *id, struct err *);
+
+/* ---- what kinds may ask of the restore (pod/restore_api.c) */
+int restore_netns(struct restore *);
+/** open(2)/other calls inside the pod's mount namespace: runs @fn in a thread that is in the pod's mnt and net namespaces, fs root =
+ * the pod's root, with the pod user's fs credentials if @as_user. */
+int restore_in_pod(struct restore *, bool as_user, int (*fn)(void *arg, struct err *e), void *arg, struct err *);
+/** openat in the pod's root. */
+int restore_open(struct restore *, const char *path, int flags, mode_t mode, struct err *);
+/** The other description made with the same key (a pipe's inode, a socket's inode): fds parked by one object's restore for another.
+ * park: the restore owns fd. unpark: takes it, or -1. */
+int restore_park(struct restore *, uint16_t type, uint64_t key, int fd, struct err *);
+int restore_unpark(struct restore *, uint16_t type, uint64_t key);
+struct robject *restore_next_object(struct restore *, size_t *i);
+struct robject *restore_object(struct restore *, uint32_t id);
+/** fd (borrowed) of the content object @id: a memfd or an O_TMPFILE file that already holds the bytes. */
+int restore_content(struct restore *, uint32_t id, struct err *);
+/** Remembers that a process's session needs this terminal etc. is done through place(). */
+
+#endif

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Memory of a process, from outside: its mappings (maps.c), which pages were written since the last
+ * look (track.c: userfaultfd WP_ASYNC + PAGEMAP_SCAN), and pages as runs on a data stream (pages.c).
+ */
+#ifndef POD_MEM_MEM_H
+#define POD_MEM_MEM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "pod/base/err.h"
+
+#define PAGE 4096ull
+
+/* what a mapping is made of */
+enum vma_type {
+	VMA_ANON,	/* private, no file ([heap], [stack], [anon:x] too) */
+	VMA_FILE,	/* private or shared mapping of a file that has a path */
+	VMA_SHMEM,	/* "/dev/zero (deleted)": MAP_SHARED|MAP_ANONYMOUS */
+	VMA_MEMFD,	/* "/memfd:name (deleted)" */
+	VMA_SYSV,	/* "/SYSVxxxxxxxx (deleted)" */
+	VMA_VDSO, VMA_VVAR, VMA_VSYSCALL,
+	VMA_OTHER,	/* anon_inode:, devices, hugetlb ...: nobody's yet */
+};
+
+/* VmFlags of smaps that are carried or refused; 0 unless maps_flags() was called */
+enum { VMF_GROWSDOWN = 1, VMF_NORESERVE = 2, VMF_HUGEPAGE = 4, VMF_NOHUGEPAGE = 8, VMF_DONTDUMP = 16,
+       VMF_DONTFORK = 32, VMF_WIPEONFORK = 64, VMF_LOCKED = 128, VMF_IO = 256, VMF_PFNMAP = 512,
+       VMF_HUGETLB = 1024, VMF_SEQ = 2048, VMF_RAND = 4096, VMF_MERGEABLE = 8192, VMF_DROPPABLE = 16384 };
+
+struct vma {
+	uint64_t start, end;
+	int prot;		/* PROT_* */
+	bool shared;
+	enum vma_type type;
+	uint64_t pgoff;		/* bytes */
+	uint64_t dev, ino;	/* makedev() form */
+	uint32_t flags;		/* VMF_* */
+	bool deleted;		/* the path ends in " (deleted)", cut off in name */
+	char *name;		/* path or [name]; "" if none; owned by the list */
+};
+
+struct vma_list {
+	struct vma *v;
+	size_t n, cap;
+	char *strings; size_t slen, scap; /* or however names are kept; freed by vma_list_done */
+};
+
+/** Parses /proc/@pid/maps by hand (no sscanf). Refills @out (reuses its memory). */
+int maps_read(pid_t pid, struct vma_list *out, struct err *e);
+/** Fills flags of @list from /proc/@pid/smaps (slow: before the freeze only). */
+int maps_read_flags(pid_t pid, struct vma_list *list, struct err *e);
+const struct vma *vma_find(const struct vma_list *, uint64_t addr);
+void vma_list_done(struct vma_list *);
+/** First hole of @len bytes at or above @from (page aligned) that is free in all @n lists; 0 = none. */
+uint64_t vma_find_hole(const struct vma_list *const *lists, size_t n, uint64_t from, uint64_t len);
+
+/* ---- runs of pages */
+struct run {
+	uint64_t start, end;	/* bytes, page aligned */
+};
+struct runs {
+	struct run *r;
+	size_t n, cap;
+};
+int runs_add(struct runs *, uint64_t start, uint64_t end); /* merges with the last one if adjacent; 0 or -ENOMEM */
+uint64_t runs_pages(const struct runs *);
+void runs_done(struct runs *);
+
+/* ---- tracking: one per process (mm) */
+struct tracker {
+	pid_t pid;
+	int uffd;		/* taken out of the process by pidfd_getfd; owned; -1: not tracked */
+	int pagemap;		/* open /proc/PID/pagemap; owned; pins the mm it was opened on */
+};
+/** Arguments for the injected userfaultfd(2): O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY. */
+int tracker_uffd_flags(void);
+/** Takes over @uffd (already the engine's fd): UFFDIO_API with WP_ASYNC | WP_UNPOPULATED | WP_HUGETLBFS_SHMEM, opens pagemap. */
+int tracker_init(struct tracker *, pid_t pid, int uffd, struct err *e);
+/** UFFDIO_REGISTER (WP) of @v. 0; -EBUSY/-EINVAL... = this mapping cannot be tracked (copy it whole in the freeze). */
+int tracker_register(struct tracker *, const struct vma *v, struct err *e);
+/**
+ * While the process runs: pages of private mapping @v written since the last call (all present ones at
+ * first) into @out, and write-protects them again in the same step. Facts 15: mask WRITTEN, anyof PRESENT|SWAPPED, WP_MATCHING
+ * without CHECK_WPASYNC. Skips PFNZERO and, in file mappings, pages still the file's.
+ */
+int tracker_scan_wp(struct tracker *, const struct vma *v, struct runs *out, struct err *e);
+/**
+ * In the freeze: @written = pages of @v to send, @dropped = ranges that have no page (any more) or the zero page and must read as
+ * zeros/the file's content on the target. Fast path: a scan with mask = return = WRITTEN without WP over the whole of [start,end)
+ * (it reports holes, too), then a PRESENT scan of what it found. If @v is not tracked (WPALLOWED missing, i.e. a new mapping at an
+ * old place) all present pages are written and all else is dropped.
+ */
+int tracker_scan_final(struct tracker *, const struct vma *v, struct runs *written, struct runs *dropped, struct err *e);
+/** All pages of @v that hold data of the process's own (present or swapped; for VMA_FILE private: only the COWed ones), no tracking
+ * needed: @pagemap is any open /proc/PID/pagemap. */
+int pagemap_scan_present(int pagemap, const struct vma *v, struct runs *out, struct err *e);
+void tracker_done(struct tracker *);
+
+/* ---- pages in and out */
+/**
+ * Reads runs of pages from process @pid (process_vm_readv in blocks of 256 KiB; @memfd = open /proc/PID/mem for what is not
+ * readable for the process itself) and writes them to @fd as page frames:
+ *   struct page_frame {u32 magic, u32 nruns, u32 proc, u32 bytes}; nruns x {u64 addr, u32 npages, u32 kind: 0 data, 1 zero, 2 drop};
+ *   then the data of the kind-0 runs. Little-endian. Frames hold at most 256 KiB of data.
+ * Zero pages are detected and sent as kind 1. *@sent += bytes put on the stream. @rate: bytes/s limit, 0 none.
+ */
+#define PAGE_FRAME_MAGIC 0x47504d50u
+enum { RUN_DATA, RUN_ZERO, RUN_DROP };
+int pages_send(int fd, pid_t pid, int memfd, uint32_t proc, const struct vma *v, const struct runs *, uint64_t *sent,
+	       uint64_t deadline, struct err *e);
+/** The same from a file-backed object (shared memory, memfd, tmpfs file): @src is its fd, runs are file offsets. */
+int pages_send_file(int fd, int src, uint32_t object, const struct runs *, uint64_t *sent, uint64_t deadline, struct err *e);
+/** A drop frame for ranges. */
+int pages_send_drop(int fd, uint32_t proc, const struct runs *, uint64_t *sent, uint64_t deadline, struct err *e);
+
+/** What the receiver does with a frame; @data is NULL for zero and drop. Nothing in a frame is trusted: addr, npages, counts are
+ * checked against caps and @ok (is [addr, addr+len) inside a mapping that the image declared?). */
+struct page_sink {
+	void *arg;
+	/* data/zero/drop for @len bytes at @addr of process or object @id; 0 or negative errno */
+	int (*run)(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data, struct err *e);
+};
+/** Reads ONE frame (the header's magic included) from @fd, hands its runs to @sink. */
+int pages_recv(int fd, const struct page_sink *sink, uint64_t *got, uint64_t deadline, struct err *e);
+/** Data ranges of a tmpfs/memfd file by SEEK_DATA/SEEK_HOLE, page aligned. */
+int file_data_runs(int fd, uint64_t size, struct runs *out, struct err *e);
+/** Puts data into process @pid: process_vm_writev if @writable, else through @memfd (/proc/PID/mem). */
+int pages_put(pid_t pid, int memfd, bool writable, uint64_t addr, const void *data, uint64_t len, struct err *e);
+
+#endif

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Syscall batches: see task.h. Layout of a scratch area:
+ *   0       code of the loop
+ *   4 KiB   frame for rt_sigreturn (registers and extended state of the task)
+ *   32 KiB  entries
+ *   160 KiB data
+ */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+#include "pod/task/task.h"
+
+#define OFF_FRAME 4096u
+#define OFF_ENTRIES (32u * 1024)
+#define OFF_DATA (160u * 1024)
+_Static_assert(OFF_ENTRIES + BATCH_MAX * sizeof(struct batch_entry) <= OFF_DATA, "entries fit");
+_Static_assert(OFF_DATA + BATCH_DATA <= SCRATCH_LEN, "data fits");
+_Static_assert(sizeof(struct batch_entry) == 72, "the loop steps by 72");
+
+void batch_begin(struct batch *b, uint64_t scratch)
+{
+	b->scratch = scratch;
+	b->n = 0;
+	b->used = 0;
+	b->overflow = false;
+}
+
+unsigned batch_add(struct batch *b, long nr, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3,
+		   uint64_t a4, uint64_t a5)
+{
+	if (b->n >= BATCH_MAX) {
+		b->overflow = true;
+		return 0;
+	}
+	b->e[b->n] = (struct batch_entry){ .nr = nr, .arg = { a0, a1, a2, a3, a4, a5 } };
+	return b->n++;
+}
+
+uint64_t batch_data(struct batch *b, const void *in, size_t len)
+{
+	size_t at = b->used;
+
+	if (len > BATCH_DATA - at) {
+		b->overflow = true;
+		return b->scratch + OFF_DATA;
+	}
+	if (in)
+		memcpy(b->data + at, in, len);
+	else
+		memset(b->data + at, 0, len);
+	b->used = MIN(ALIGN_UP(at + len, (size_t)16), (size_t)BATCH_DATA);
+	return b->scratch + OFF_DATA + at;
+}
+
+void *batch_local(struct batch *b, uint64_t addr)
+{
+	return b->data + (addr - b->scratch - OFF_DATA);
+}
+
+int batch_install(pid_t pid, uint64_t scratch, struct err *e)
+{
+	size_t len = (size_t)(arch_batch_code_end - arch_batch_code);
+	struct iovec l = { (void *)(uintptr_t)arch_batch_code, len };
+	struct iovec r = { (void *)scratch, len };
+
+	if (process_vm_writev(pid, &l, 1, &r, 1, 0) != (ssize_t)len)
+		return err_sys(e, "write the batch loop");
+	return 0;
+}
+
+static int put(struct task *t, struct batch *b, const uint8_t *frame, size_t flen, struct err *e)
+{
+	struct iovec l[3] = { { (void *)(uintptr_t)frame, flen },
+			      { b->e, b->n * sizeof(b->e[0]) },
+			      { b->data, b->used } };
+	struct iovec r[3] = { { (void *)(b->scratch + OFF_FRAME), flen },
+			      { (void *)(b->scratch + OFF_ENTRIES), l[1].iov_len },
+			      { (void *)(b->scratch + OFF_DATA), b->used } };
+	size_t len = flen + l[1].iov_len + b->used;
+
+	if (process_vm_writev(t->tid, l, 3, r, 3, 0) != (ssize_t)len)
+		return err_sys(e, "pid %d: write a batch", t->nstid);
+	return 0;
+}
+
+static int get(struct task *t, struct batch *b, struct err *e)
+{
+	struct iovec l[2] = { { b->e, b->n * sizeof(b->e[0]) }, { b->data, b->used } };
+	struct iovec r[2] = { { (void *)(b->scratch + OFF_ENTRIES), l[0].iov_len },
+			      { (void *)(b->scratch + OFF_DATA), b->used } };
+
+	if (process_vm_readv(t->tid, l, 2, r, 2, 0) != (ssize_t)(l[0].iov_len + b->used))
+		return err_sys(e, "pid %d: read a batch", t->nstid);
+	return 0;
+}
+
+/* Call by call, for a task in which the end signal of the loop would merge with a real one. */
+static int run_single(struct task *t, struct batch *b, struct err *e)
+{
+	unsigned i;
+	int r = put(t, b, NULL, 0, e);
+
+	for (i = 0; r >= 0 && i < b->n; i++) {
+		struct batch_entry *en = &b->e[i];
+
+		r = task_syscall(t, en->nr, en->arg, &en->ret, e);
+		if (r >= 0 && en->also) {
+			struct iovec l = { &en->ret, 8 }, rm = { (void *)en->also, 8 };
+
+			if (process_vm_writev(t->tid, &l, 1, &rm, 1, 0) != 8)
+				r = err_sys(e, "pid %d: store a result", t->nstid);
+		}
+	}
+	if (r >= 0) {
+		struct iovec l = { b->data, b->used };
+		struct iovec rm = { (void *)(b->scratch + OFF_DATA), b->used };
+
+		if (process_vm_readv(t->tid, &l, 1, &rm, 1, 0) != (ssize_t)b->used)
+			r = err_sys(e, "pid %d: read a batch", t->nstid);
+	}
+	return r;
+}
+
+/* Runs until our own SIGURG; other stops on the way (a SIGSTOP that slipped in) are passed over. */
+static int run_loop(struct task *t, uint64_t deadline, struct err *e)
+{
+	int status, r, tries;
+
+	for (tries = 0; tries < 16; tries++) {
+		if (ptrace(PTRACE_CONT, t->tid, NULL, NULL) < 0)
+			return err_sys(e, "pid %d: run a batch", t->nstid);
+		t->stopped = false;
+		r = task_wait(t, &status, deadline, e);
+		if (r < 0)
+			return r;
+		if ((status >> 16) == 0 && WSTOPSIG(status) == SIGURG)
+			return 0;
+		if ((status >> 16) == 0 && (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGILL ||
+					    WSTOPSIG(status) == SIGBUS))
+			return err_set(e, EFAULT, "pid %d: signal %d inside a batch", t->nstid,
+				       WSTOPSIG(status));
+	}
+	return err_set(e, EIO, "pid %d: a batch does not end", t->nstid);
+}
+
+int batch_run(struct task *t, struct batch *b, uint64_t deadline, struct err *e)
+{
+	static uint8_t frame[OFF_ENTRIES - OFF_FRAME] __attribute__((aligned(64)));
+	struct user_regs_struct regs = t->regs;
+	uint64_t rsp;
+	int flen, r;
+
+	if (b->overflow)
+		return err_set(e, E2BIG, "pid %d: a batch is too long", t->nstid);
+	if (b->n == 0)
+		return 0;
+	if (t->nobatch)
+		return run_single(t, b, e);
+	flen = arch_sigframe(t, b->scratch + OFF_FRAME, frame, sizeof(frame), &rsp);
+	if (flen < 0)
+		return err_num(e, flen, "pid %d: frame of %zu bytes of registers", t->nstid, t->xlen);
+	r = put(t, b, frame, (size_t)flen, e);
+	if (r < 0)
+		return r;
+	if (t->sysstop) { /* a single call came before: the loop must start from a clean stop */
+		t->borrowed = true;
+		r = task_repair(t, e);
+		if (r < 0)
+			return r;
+	}
+	regs.rip = b->scratch;
+	regs.rax = 0;
+	regs.orig_rax = (uint64_t)-1;
+	regs.rbx = b->scratch + OFF_ENTRIES;
+	regs.r12 = b->n;
+	regs.r13 = (uint64_t)t->nstgid;
+	regs.r14 = (uint64_t)t->nstid;
+	regs.r15 = rsp;
+	regs.eflags &= ~(uint64_t)(0x100 | 0x400); /* no single step, direction up */
+	t->borrowed = true;
+	r = task_set_sigmask(t, ~(1ull << (SIGURG - 1)), e);
+	if (r >= 0)
+		r = task_set_regs(t, &regs, e);
+	if (r >= 0)
+		r = run_loop(t, deadline, e);
+	return r < 0 ? r : get(t, b, e);
+}
+
+int batch_run_ok(struct task *t, struct batch *b, uint64_t deadline, struct err *e)
+{
+	int r = batch_run(t, b, deadline, e);
+	unsigned i;
+
+	for (i = 0; r >= 0 && i < b->n; i++)
+		if (b->e[i].ret < 0 && b->e[i].ret >= -4095)
+			return err_num(e, (int)b->e[i].ret,
+				       "pid %d: syscall %ld(%#lx, %#lx, %#lx, %#lx), %u of %u", t->nstid,
+				       (long)b->e[i].nr, (long)b->e[i].arg[0], (long)b->e[i].arg[1],
+				       (long)b->e[i].arg[2], (long)b->e[i].arg[3], i, b->n);
+	return r;
+}

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "pod/task/task.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "pod/base/io.h"
+#include "pod/base/log.h"
+#include "pod/base/util.h"
+
+#define SYSSTOP (SIGTRAP | 0x80)
+#define EVENT(status) ((unsigned)(status) >> 16)
+
+static void on_tick(int sig)
+{
+	(void)sig;
+}
+
+int task_tick_start(struct err *e)
+{
+	struct sigaction sa = { .sa_handler = on_tick };
+	struct itimerval tick = { { 0, 20000 }, { 0, 20000 } };
+
+	if (sigaction(SIGALRM, &sa, NULL) < 0 || setitimer(ITIMER_REAL, &tick, NULL) < 0)
+		return err_sys(e, "start the tick");
+	return 0;
+}
+
+int task_seize(struct task *t, struct err *e)
+{
+	if (t->seized)
+		return 0;
+	if (ptrace(PTRACE_SEIZE, t->tid, NULL, (void *)(long)PTRACE_O_TRACESYSGOOD) < 0)
+		return err_sys(e, "pid %d: seize", t->nstid);
+	t->seized = true;
+	t->stopped = t->borrowed = t->sysstop = false;
+	return 0;
+}
+
+int task_interrupt(struct task *t, struct err *e)
+{
+	if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0)
+		return err_sys(e, "pid %d: interrupt", t->nstid);
+	return 0;
+}
+
+int task_wait(struct task *t, int *status, uint64_t deadline, struct err *e)
+{
+	for (;;) {
+		pid_t p = waitpid(t->tid, status, __WALL);
+
+		if (p == t->tid)
+			break;
+		if (p < 0 && errno == ECHILD)
+			return err_set(e, ESRCH, "pid %d is gone", t->nstid);
+		if (p < 0 && errno != EINTR)
+			return err_sys(e, "pid %d: wait", t->nstid);
+		if (now_ns() > deadline)
+			return err_set(e, ETIMEDOUT, "pid %d did not stop in time", t->nstid);
+	}
+	if (WIFEXITED(*status) || WIFSIGNALED(*status)) {
+		t->seized = t->stopped = false;
+		return err_set(e, ESRCH, "pid %d has ended", t->nstid);
+	}
+	t->stopped = true;
+	t->sysstop = WSTOPSIG(*status) == SYSSTOP;
+	return 0;
+}
+
+static int cont(struct task *t, int request, int sig, struct err *e)
+{
+	if (ptrace((enum __ptrace_request)request, t->tid, NULL, (void *)(long)sig) < 0)
+		return err_sys(e, "pid %d: continue", t->nstid);
+	t->stopped = false;
+	return 0;
+}
+
+int task_wait_stopped(struct task *t, uint64_t deadline, struct err *e)
+{
+	for (;;) {
+		int status, r = task_wait(t, &status, deadline, e);
+
+		if (r < 0)
+			return r;
+		if (EVENT(status) == PTRACE_EVENT_STOP) {
+			int sig = WSTOPSIG(status);
+
+			if (sig == SIGTRAP)
+				return 0;
+			return err_set(e, EBUSY, "pid %d is stopped by a signal (%d)", t->nstid, sig);
+		}
+		/* a signal that came before the interrupt: it belongs to the program */
+		r = cont(t, PTRACE_CONT, EVENT(status) || t->sysstop ? 0 : WSTOPSIG(status), e);
+		if (r < 0)
+			return r;
+	}
+}
+
+int task_save(struct task *t, struct err *e)
+{
+	struct iovec gp = { &t->regs, sizeof(t->regs) };
+	struct iovec xs;
+
+	if (!t->xstate) {
+		t->xstate = aligned_alloc(64, XSTATE_MAX);
+		if (!t->xstate)
+			return err_num(e, ENOMEM, "xstate");
+	}
+	xs = (struct iovec){ t->xstate, XSTATE_MAX };
+	if (ptrace(PTRACE_GETREGSET, t->tid, (void *)(long)NT_PRSTATUS, &gp) < 0 ||
+	    ptrace(PTRACE_GETREGSET, t->tid, (void *)(long)NT_X86_XSTATE, &xs) < 0 ||
+	    ptrace(PTRACE_GETSIGMASK, t->tid, (void *)8L, &t->sigmask) < 0)
+		return err_sys(e, "pid %d: read registers", t->nstid);
+	t->xlen = xs.iov_len;
+	t->borrowed = false;
+	return 0;
+}
+
+int task_set_regs(struct task *t, const struct user_regs_struct *regs, struct err *e)
+{
+	struct iovec gp = { (void *)(uintptr_t)regs, sizeof(*regs) };
+
+	if (ptrace(PTRACE_SETREGSET, t->tid, (void *)(long)NT_PRSTATUS, &gp) < 0)
+		return err_sys(e, "pid %d: set registers", t->nstid);
+	return 0;
+}
+
+int task_set_xstate(struct task *t, const void *xstate, size_t len, struct err *e)
+{
+	struct iovec xs = { (void *)(uintptr_t)xstate, len };
+
+	if (ptrace(PTRACE_SETREGSET, t->tid, (void *)(long)NT_X86_XSTATE, &xs) < 0)
+		return err_sys(e, "pid %d: set the extended registers", t->nstid);
+	return 0;
+}
+
+int task_set_sigmask(struct task *t, uint64_t mask, struct err *e)
+{
+	if (ptrace(PTRACE_SETSIGMASK, t->tid, (void *)8L, &mask) < 0)
+		return err_sys(e, "pid %d: set the signal mask", t->nstid);
+	return 0;
+}
+
+/* From a syscall stop to an EVENT_STOP, without a step of user code. */
+static int leave_sysstop(struct task *t, struct err *e)
+{
+	int r = task_interrupt(t, e);
+
+	if (r < 0)
+		return r;
+	r = cont(t, PTRACE_CONT, 0, e);
+	if (r < 0)
+		return r;
+	return task_wait_stopped(t, deadline_ms(1000), e);
+}
+
+int task_repair(struct task *t, struct err *e)
+{
+	int r;
+
+	if (!t->borrowed)
+		return 0;
+	if (t->sysstop) {
+		r = leave_sysstop(t, e);
+		if (r < 0)
+			return r;
+	}
+	r = task_set_regs(t, &t->regs, e);
+	if (r < 0)
+		return r;
+	r = task_set_sigmask(t, t->sigmask, e);
+	if (r < 0)
+		return r;
+	t->borrowed = false;
+	return 0;
+}
+
+int task_release(struct task *t, struct err *e)
+{
+	int r = 0;
+
+	if (!t->seized)
+		return 0;
+	if (t->stopped)
+		r = task_repair(t, e);
+	if (ptrace(PTRACE_DETACH, t->tid, NULL, NULL) < 0 && errno != ESRCH && !r)
+		r = err_sys(e, "pid %d: detach", t->nstid);
+	t->seized = t->stopped = false;
+	return r == -ESRCH ? 0 : r;
+}
+
+void task_done(struct task *t)
+{
+	free(t->xstate);
+	t->xstate = NULL;
+}
+
+int task_syscall(struct task *t, long nr, const uint64_t args[6], int64_t *ret, struct err *e)
+{
+	struct user_regs_struct regs = t->regs;
+	int r, i, status;
+
+	regs.rip = t->sysinsn;
+	regs.rax = (uint64_t)nr;
+	regs.orig_rax = (uint64_t)-1;
+	regs.rdi = args[0];
+	regs.rsi = args[1];
+	regs.rdx = args[2];
+	regs.r10 = args[3];
+	regs.r8 = args[4];
+	regs.r9 = args[5];
+	t->borrowed = true;
+	r = task_set_sigmask(t, ~0ull, e);
+	if (r < 0)
+		return r;
+	r = task_set_regs(t, &regs, e);
+	for (i = 0; r >= 0 && i < 2; i++) {
+		do {
+			r = cont(t, PTRACE_SYSCALL, 0, e);
+			if (r >= 0)
+				r = task_wait(t, &status, deadline_ms(2000), e);
+		} while (r >= 0 && !t->sysstop);
+	}
+	if (r >= 0) {
+		struct iovec gp = { &regs, sizeof(regs) };
+
+		if (ptrace(PTRACE_GETREGSET, t->tid, (void *)(long)NT_PRSTATUS, &gp) < 0)
+			return err_sys(e, "pid %d: read registers", t->nstid);
+		*ret = (int64_t)regs.rax;
+	}
+	return r;
+}
