@@ -3,3 +3,5 @@
 LINK_SRC += agent/link/frame.c
 LINK_SRC += pod/base/conf.c
 LINK_SRC += agent/link/message.c agent/link/unix.c agent/link/conn.c
+NET_SRC += netfreeze/netns.c netfreeze/link.c netfreeze/filter.c
+ENGINE_SRC += pod/mem/maps.c

@@ -27,6 +27,8 @@
 int netns_run(int netns, int (*fn)(void *arg, struct err *e), void *arg, struct err *e);
 /** socket(2) made in @netns. Returns an O_CLOEXEC fd. */
 int netns_socket(int netns, int domain, int type, int protocol, struct err *e);
+/** @n of them into @fds[] by one thread: for sockets that are made before the freeze. All or none. */
+int netns_sockets(int netns, int domain, int type, int protocol, int *fds, size_t n, struct err *e);
 
 /* ---- links */
 /** Makes a veth pair: @host in the caller's namespace (down, no bridge), "eth0" in @netns with @mac, @ip/@prefix, up, default
@@ -36,6 +38,8 @@ int link_make_veth(int netns, const char *host, const uint8_t mac[6], uint32_t i
 int link_lo_up(int netns, struct err *e);
 /** Puts @host on @bridge and up. */
 int link_attach(const char *host, const char *bridge, struct err *e);
+/** Sets @host up without a bridge: frames can be replayed into the pod, and none gets out. */
+int link_up(const char *host, struct err *e);
 /** Off its bridge (stays up or down as it was). */
 int link_detach(const char *host, struct err *e);
 /** Deletes @host (and its peer); success if there is none. */
@@ -45,6 +49,9 @@ int link_exists(const char *name, struct err *e);
 /** Sends a gratuitous ARP request and reply for @ip from @mac out of @host's *peer side* as if the pod spoke, i.e. into the bridge:
  * opens AF_PACKET in @netns on eth0. Sent @count times (now; the caller repeats later if it wishes). */
 int link_announce(int netns, const uint8_t mac[6], uint32_t ip, int count, struct err *e);
+/** The same in two steps, for the freeze: closing the socket takes 10-15 ms and is done after it. Returns an fd. */
+int link_announcer(int netns, struct err *e);
+int link_announce_by(int fd, const uint8_t mac[6], uint32_t ip, int count, struct err *e);
 /** Is @ip answered by somebody on the segment of @bridge (ARP probe, waits @ms)? 1/0 or negative errno. */
 int link_address_busy(const char *bridge, uint32_t ip, int ms, struct err *e);
 
@@ -60,7 +67,10 @@ int filter_clear(int netns, struct err *e);
 /** A prepared netlink socket in the namespace, so that block/clear in the freeze need no thread. */
 struct filter;
 int filter_open(int netns, struct filter **out, struct err *e);
-int filter_set(struct filter *, enum filter_state { FILTER_OPEN, FILTER_SYN, FILTER_BLOCK } state, struct err *e);
+enum filter_state { FILTER_OPEN, FILTER_SYN, FILTER_BLOCK };
+int filter_set(struct filter *, enum filter_state state, struct err *e);
+/** Table gone, by the prepared socket. Idempotent. */
+int filter_remove(struct filter *, struct err *e);
 void filter_free(struct filter *); /* leaves the namespace's state as it is */
 
 /* ---- hold and replay */
