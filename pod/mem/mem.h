@@ -46,7 +46,8 @@ struct vma {
 struct vma_list {
 	struct vma *v;
 	size_t n, cap;
-	char *strings; size_t slen, scap; /* or however names are kept; freed by vma_list_done */
+	char *strings; size_t slen, scap; /* the text of maps; names point into it */
+	uint64_t shm_dev; /* the kernel's internal tmpfs: memfd, SysV and shared anonymous memory */
 };
 
 /** Parses /proc/@pid/maps by hand (no sscanf). Refills @out (reuses its memory). */
