@@ -99,18 +99,34 @@ int tracker_scan_final(struct tracker *, const struct vma *v, struct runs *writt
 /** All pages of @v that hold data of the process's own (present or swapped; for VMA_FILE private: only the COWed ones), no tracking
  * needed: @pagemap is any open /proc/PID/pagemap. */
 int pagemap_scan_present(int pagemap, const struct vma *v, struct runs *out, struct err *e);
+/** Guard pages (MADV_GUARD_INSTALL, 6.13; must be made again on the target). -EINVAL: the kernel cannot tell them (before 6.15). */
+int pagemap_scan_guard(int pagemap, const struct vma *v, struct runs *out, struct err *e);
 void tracker_done(struct tracker *);
 
 /* ---- pages in and out */
-/**
- * Reads runs of pages from process @pid (process_vm_readv in blocks of 256 KiB; @memfd = open /proc/PID/mem for what is not
- * readable for the process itself) and writes them to @fd as page frames:
- *   struct page_frame {u32 magic, u32 nruns, u32 proc, u32 bytes}; nruns x {u64 addr, u32 npages, u32 kind: 0 data, 1 zero, 2 drop};
- *   then the data of the kind-0 runs. Little-endian. Frames hold at most 256 KiB of data.
- * Zero pages are detected and sent as kind 1. *@sent += bytes put on the stream. @rate: bytes/s limit, 0 none.
- */
+/* What is on the stream: a frame, its runs, then the data of its data runs. Little-endian. */
 #define PAGE_FRAME_MAGIC 0x47504d50u
+#define PAGE_FRAME_DATA_MAX (256u << 10)
+#define PAGE_FRAME_RUNS_MAX 4096u
+#define PAGE_RUN_PAGES_MAX (1u << 28)
+#define PAGE_ADDR_MAX (1ull << 56)
+struct page_frame {
+	uint32_t magic, nruns;
+	uint32_t id; /* process or object */
+	uint32_t bytes; /* of data */
+};
 enum { RUN_DATA, RUN_ZERO, RUN_DROP };
+struct page_run {
+	uint64_t addr;
+	uint32_t npages;
+	uint32_t kind; /* RUN_* */
+};
+/**
+ * Reads runs of pages from process @pid (process_vm_readv; @memfd = open /proc/PID/mem for what is not
+ * readable for the process itself, or -1) and writes them to @fd as page frames; zero pages are told
+ * by kind. *@sent += bytes put on the stream. @v may be NULL.
+ * Returns the number of pages that could not be read (>= 0: vanished; in the freeze that is an error) or a negative errno.
+ */
 int pages_send(int fd, pid_t pid, int memfd, uint32_t proc, const struct vma *v, const struct runs *, uint64_t *sent,
 	       uint64_t deadline, struct err *e);
 /** The same from a file-backed object (shared memory, memfd, tmpfs file): @src is its fd, runs are file offsets. */
@@ -118,12 +134,26 @@ int pages_send_file(int fd, int src, uint32_t object, const struct runs *, uint6
 /** A drop frame for ranges. */
 int pages_send_drop(int fd, uint32_t proc, const struct runs *, uint64_t *sent, uint64_t deadline, struct err *e);
 
+/**
+ * The same with a buffer that lasts, gathering the runs of many mappings into one frame: for the freeze, where each mapping has
+ * few pages. Nothing is on the stream for sure before page_stream_flush(), which adds to *@sent and *@skipped (both may be NULL).
+ */
+struct page_stream;
+struct page_stream *page_stream_new(int fd); /* NULL: ENOMEM */
+int page_stream_pages(struct page_stream *, pid_t pid, int memfd, uint32_t proc, const struct vma *v, const struct runs *,
+		      uint64_t deadline, struct err *e);
+int page_stream_drop(struct page_stream *, uint32_t proc, const struct runs *, uint64_t deadline, struct err *e);
+int page_stream_flush(struct page_stream *, uint64_t *sent, uint64_t *skipped, struct err *e);
+void page_stream_free(struct page_stream *);
+
 /** What the receiver does with a frame; @data is NULL for zero and drop. Nothing in a frame is trusted: addr, npages, counts are
- * checked against caps and @ok (is [addr, addr+len) inside a mapping that the image declared?). */
+ * checked against caps here; whether [addr, addr+len) is inside a mapping that the image declared is for the sink to check. */
 struct page_sink {
 	void *arg;
 	/* data/zero/drop for @len bytes at @addr of process or object @id; 0 or negative errno */
 	int (*run)(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data, struct err *e);
+	/* optional, instead of run: a whole frame; @data holds the data runs one after the other (-> pages_put_runs) */
+	int (*frame)(void *arg, uint32_t id, const struct page_run *runs, size_t n, const void *data, struct err *e);
 };
 /** Reads ONE frame (the header's magic included) from @fd, hands its runs to @sink. */
 int pages_recv(int fd, const struct page_sink *sink, uint64_t *got, uint64_t deadline, struct err *e);
@@ -131,5 +161,11 @@ int pages_recv(int fd, const struct page_sink *sink, uint64_t *got, uint64_t dea
 int file_data_runs(int fd, uint64_t size, struct runs *out, struct err *e);
 /** Puts data into process @pid: process_vm_writev if @writable, else through @memfd (/proc/PID/mem). */
 int pages_put(pid_t pid, int memfd, bool writable, uint64_t addr, const void *data, uint64_t len, struct err *e);
+/** The data runs of a whole frame, with few system calls; zero and drop runs are left to the caller. */
+int pages_put_runs(pid_t pid, int memfd, bool writable, const struct page_run *, size_t n, const void *data, struct err *e);
+/** Makes [@addr, @addr + @len) of anonymous mapping @v read as zeros: writes zeros where a page is, leaves holes alone.
+ * @pagemap: of @pid. For zero and drop runs of anonymous memory without a call inside the process. */
+int pages_zero_present(pid_t pid, int memfd, int pagemap, bool writable, const struct vma *v, uint64_t addr, uint64_t len,
+		       struct err *e);
 
 #endif
