@@ -13,3 +13,5 @@ PODINIT_SRC += pod/podinit/env.c pod/drop.c agent/link/frame.c
 ENGINE_SRC += pod/engine_main.c pod/create.c pod/engine_todo.c
 ENGINE_SRC += pod/mem/track.c
 ENGINE_SRC += pod/mem/pages.c
+COORD_SRC += coordinator/main.c coordinator/nodes.c coordinator/pods.c coordinator/run.c coordinator/relay.c
+COORD_SRC += coordinator/client.c coordinator/journal.c coordinator/ops.c

@@ -31,6 +31,7 @@ static const struct key {
 	KEY("agent", "bridge", agent_bridge, ""),
 	KEY("agent", "address", agent_address, ""),
 	KEY("agent", "users", agent_users, "root"),
+	KEY("agent", "cgroup", agent_cgroup, "podmigrate"),
 #undef KEY
 };
 

@@ -6,7 +6,8 @@
  *   [client]       coordinator = SOCKET
  *   [coordinator]  socket, state_dir, pool = A.B.C.D/BITS, prefix = BITS, gateway
  *   [node NAME]    socket, address (of the migration network)
- *   [agent]        name, socket, state_dir, bridge, address, users = root, alice (who may be coordinator)
+ *   [agent]        name, socket, state_dir, bridge, address, users = root, alice (who may be coordinator),
+ *                  cgroup = podmigrate (directory of the pods below the cgroup v2 root)
  */
 #ifndef POD_BASE_CONF_H
 #define POD_BASE_CONF_H
@@ -31,7 +32,7 @@ struct conf {
 	struct conf_node *nodes;
 	size_t nnodes;
 	char *agent_name, *agent_socket, *agent_state_dir, *agent_bridge, *agent_address,
-		*agent_users; /* never NULL */
+		*agent_users, *agent_cgroup; /* never NULL */
 };
 
 /** Reads @path, or what the environment says when it is NULL. 0 or negative errno. */

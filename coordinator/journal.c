@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "coordinator/journal.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "agent/link/unix.h"
+#include "pod/base/util.h"
+
+static const char schema[] =
+	"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA locking_mode=EXCLUSIVE;"
+	"CREATE TABLE IF NOT EXISTS ops(n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE,"
+	" pod TEXT NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, epoch INTEGER NOT NULL,"
+	" uid INTEGER NOT NULL, state INTEGER NOT NULL, begun INTEGER NOT NULL);"
+	"CREATE INDEX IF NOT EXISTS ops_open ON ops(state) WHERE state IN (1, 2);";
+
+enum stmt { BEGIN, DECIDE, FIND, OPEN, NUM_STMTS };
+
+static const char *const sql[NUM_STMTS] = {
+	[BEGIN] = "INSERT INTO ops(id, pod, source, target, epoch, uid, state, begun)"
+		  " VALUES(?1, ?2, ?3, ?4, ?5, ?6, 1, unixepoch())",
+	[DECIDE] = "UPDATE ops SET state = ?2 WHERE id = ?1",
+	[FIND] = "SELECT id, pod, source, target, epoch, uid, state FROM ops WHERE id = ?1",
+	[OPEN] = "SELECT id, pod, source, target, epoch, uid, state FROM ops"
+		 " WHERE state IN (1, 2) ORDER BY n",
+};
+
+struct journal {
+	sqlite3 *db;
+	sqlite3_stmt *stmt[NUM_STMTS];
+};
+
+static int fail(struct journal *j, struct err *e, const char *what)
+{
+	return err_set(e, EIO, "journal: %s: %s", what, sqlite3_errmsg(j->db));
+}
+
+int journal_open(const char *state_dir, struct journal **out, struct err *e)
+{
+	struct journal *j;
+	char path[PATH_MAX], *words = NULL;
+	int r = make_dirs(state_dir, 0711, e);
+
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "%s/journal.db", state_dir);
+	j = calloc(1, sizeof(*j));
+	if (!j)
+		return err_num(e, ENOMEM, "journal");
+	if (sqlite3_open(path, &j->db) != SQLITE_OK ||
+	    sqlite3_exec(j->db, schema, NULL, NULL, &words) != SQLITE_OK) {
+		r = err_set(e, EIO, "journal '%s': %s", path, sqlite3_errmsg(j->db));
+		sqlite3_free(words);
+		journal_close(j);
+		return r;
+	}
+	for (int i = 0; i < NUM_STMTS; i++)
+		if (sqlite3_prepare_v3(j->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &j->stmt[i],
+				       NULL) != SQLITE_OK) {
+			r = fail(j, e, "prepare");
+			journal_close(j);
+			return r;
+		}
+	*out = j;
+	return 0;
+}
+
+void journal_close(struct journal *j)
+{
+	if (!j)
+		return;
+	for (int i = 0; i < NUM_STMTS; i++)
+		sqlite3_finalize(j->stmt[i]);
+	sqlite3_close(j->db);
+	free(j);
+}
+
+static int run(struct journal *j, sqlite3_stmt *s, struct err *e, const char *what)
+{
+	int r = sqlite3_step(s) == SQLITE_DONE ? 0 : fail(j, e, what);
+
+	sqlite3_reset(s);
+	return r;
+}
+
+int journal_begin(struct journal *j, struct journal_op *op, struct err *e)
+{
+	sqlite3_stmt *s = j->stmt[BEGIN];
+	uint32_t rnd = 0;
+
+	/* random: a journal that was lost must not make ids again that agents still know */
+	if (getrandom(&rnd, sizeof(rnd), 0) != sizeof(rnd))
+		return err_sys(e, "getrandom");
+	snprintf(op->id, sizeof(op->id), "m%lld-%08x",
+		 (long long)sqlite3_last_insert_rowid(j->db) + 1, rnd);
+	op->state = JOURNAL_BEGUN;
+	sqlite3_bind_text(s, 1, op->id, -1, SQLITE_STATIC);
+	sqlite3_bind_text(s, 2, op->pod, -1, SQLITE_STATIC);
+	sqlite3_bind_text(s, 3, op->source, -1, SQLITE_STATIC);
+	sqlite3_bind_text(s, 4, op->target, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(s, 5, (sqlite3_int64)op->epoch);
+	sqlite3_bind_int64(s, 6, op->uid);
+	return run(j, s, e, "begin");
+}
+
+int journal_decide(struct journal *j, const char *id, enum journal_state state, struct err *e)
+{
+	sqlite3_stmt *s = j->stmt[DECIDE];
+
+	sqlite3_bind_text(s, 1, id, -1, SQLITE_STATIC);
+	sqlite3_bind_int(s, 2, state);
+	return run(j, s, e, "decide");
+}
+
+static void column_text(sqlite3_stmt *s, int i, char *buf, size_t len)
+{
+	const unsigned char *t = sqlite3_column_text(s, i);
+
+	snprintf(buf, len, "%s", t ? (const char *)t : "");
+}
+
+static void read_row(sqlite3_stmt *s, struct journal_op *o)
+{
+	column_text(s, 0, o->id, sizeof(o->id));
+	column_text(s, 1, o->pod, sizeof(o->pod));
+	column_text(s, 2, o->source, sizeof(o->source));
+	column_text(s, 3, o->target, sizeof(o->target));
+	o->epoch = (uint64_t)sqlite3_column_int64(s, 4);
+	o->uid = (uint32_t)sqlite3_column_int64(s, 5);
+	o->state = (enum journal_state)sqlite3_column_int(s, 6);
+}
+
+int journal_find(struct journal *j, const char *id, struct journal_op *out, struct err *e)
+{
+	sqlite3_stmt *s = j->stmt[FIND];
+	int r, rc;
+
+	sqlite3_bind_text(s, 1, id, -1, SQLITE_STATIC);
+	rc = sqlite3_step(s);
+	if (rc == SQLITE_ROW) {
+		read_row(s, out);
+		r = 1;
+	} else {
+		r = rc == SQLITE_DONE ? 0 : fail(j, e, "find");
+	}
+	sqlite3_reset(s);
+	return r;
+}
+
+int journal_open_ops(struct journal *j, void (*fn)(const struct journal_op *op, void *arg),
+		     void *arg, struct err *e)
+{
+	struct journal_op *list = NULL;
+	sqlite3_stmt *s = j->stmt[OPEN];
+	size_t n = 0;
+	int rc;
+
+	while ((rc = sqlite3_step(s)) == SQLITE_ROW) {
+		struct journal_op *more = reallocarray(list, n + 1, sizeof(*list));
+
+		if (!more)
+			break;
+		list = more;
+		read_row(s, &list[n++]);
+	}
+	sqlite3_reset(s);
+	for (size_t i = 0; i < n; i++) /* after the read: @fn may write */
+		fn(&list[i], arg);
+	free(list);
+	return rc == SQLITE_DONE ? 0 : fail(j, e, "read");
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The journal of operations: SQLite, WAL, synchronous=FULL, so that a call that returned 0 is on the
+ * disk. One row per operation:
+ *
+ *	BEGUN --journal_decide(COMMIT)--> COMMIT --> DONE
+ *	  |                                  '-----> ABORT (the target had REFUSED)
+ *	  '---- journal_decide(ABORT) ------------> ABORT
+ *
+ * An operation that is found BEGUN after a restart was never committed: it is aborted.
+ */
+#ifndef COORD_JOURNAL_H
+#define COORD_JOURNAL_H
+
+#include <stdint.h>
+
+#include "pod/base/err.h"
+
+enum journal_state { JOURNAL_NONE, JOURNAL_BEGUN, JOURNAL_COMMIT, JOURNAL_ABORT, JOURNAL_DONE };
+
+struct journal;
+
+struct journal_op {
+	char id[48], pod[64], source[64], target[64];
+	uint64_t epoch; /* the pod's at the target */
+	uint32_t uid;
+	enum journal_state state;
+};
+
+int journal_open(const char *state_dir, struct journal **out, struct err *e);
+void journal_close(struct journal *j);
+/** Writes @op as BEGUN and chooses its id. */
+int journal_begin(struct journal *j, struct journal_op *op, struct err *e);
+/** The one write inside the frozen time: a prepared statement, one fsync. */
+int journal_decide(struct journal *j, const char *id, enum journal_state state, struct err *e);
+/** 1 and *@out; 0 when there is none; negative errno. */
+int journal_find(struct journal *j, const char *id, struct journal_op *out, struct err *e);
+/** Calls @fn for each operation that is BEGUN or COMMIT. */
+int journal_open_ops(struct journal *j, void (*fn)(const struct journal_op *op, void *arg),
+		     void *arg, struct err *e);
+
+#endif
