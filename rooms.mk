@@ -15,3 +15,4 @@ ENGINE_SRC += pod/mem/track.c
 ENGINE_SRC += pod/mem/pages.c
 COORD_SRC += coordinator/main.c coordinator/nodes.c coordinator/pods.c coordinator/run.c coordinator/relay.c
 COORD_SRC += coordinator/client.c coordinator/journal.c coordinator/ops.c
+NET_SRC += netfreeze/hold.c netfreeze/drain.c netfreeze/forge.c netfreeze/tcp.c netfreeze/tcp_opts.c netfreeze/tcp_restore.c

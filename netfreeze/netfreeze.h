@@ -83,11 +83,20 @@ int hold_fd(const struct hold *);
 /** Takes one frame (virtio_net_hdr + ethernet) if there is one: its size, 0 if none, negative errno. @buf >= HOLD_FRAME_MAX. */
 #define HOLD_FRAME_MAX (10 + 14 + 65536 + 64)
 int hold_take(struct hold *, void *buf, size_t len, struct err *e);
-/** Throws away what was captured so far (it reached the pod: the filter was not up yet). With @syn_only keep: frames that are TCP SYNs. */
+/** Keeps from now on only new SYNs (while filter_syn is up; a busy pod's stream is not copied then), or everything again. */
+int hold_only_syn(struct hold *, bool on, struct err *e);
+/** Throws away what was captured so far (it reached the pod: the filter was not up yet). Returns the number of frames. */
+int hold_discard(struct hold *);
+/** Frames that did not fit into the ring so far. */
+uint64_t hold_lost(struct hold *);
+/** Closing packet sockets (this, replay_open's, link_announcer's) takes 10-15 ms each: after the freeze. */
 void hold_free(struct hold *);
 /** Opens the injection socket: frames sent to it arrive at eth0 of the pod: AF_PACKET on the host end @host, PACKET_VNET_HDR, PACKET_QDISC_BYPASS. */
 int replay_open(const char *host, int *fd, struct err *e);
 int replay_send(int fd, const void *frame, size_t len, struct err *e);
+/** Makes the pod's kernel tell the peer of @s at once what it has received (tcp.c, "Who speaks first"). After tcp_release(). */
+struct tcp_state;
+int replay_nudge(int fd, const uint8_t mac[6], const struct tcp_state *s, struct err *e);
 /** Is this captured frame a new SYN (SYN without ACK, IPv4 TCP)? For the frames held while filter_syn was up. */
 bool frame_is_syn(const void *frame, size_t len);
 /** Is it one that must not be replayed elsewhere (ARP for others, IPv6 ND, multicast)? */
@@ -102,7 +111,8 @@ struct tcp_state {
 	int backlog;
 	uint32_t snd_seq, rcv_seq;       /* of the *start* of the queues (queue lengths and FIN subtracted) */
 	void *snd_queue, *rcv_queue;
-	uint32_t snd_len, snd_unsent, rcv_len; /* bytes; snd_unsent <= snd_len is the tail never sent */
+	uint32_t snd_len, rcv_len;       /* bytes */
+	uint32_t snd_unsent;             /* the tail never sent; an unsent FIN counts one: <= snd_len + snd_fin */
 	bool snd_fin, rcv_fin;
 	uint32_t mss, ts_val;
 	uint8_t snd_wscale, rcv_wscale;
@@ -117,12 +127,16 @@ struct tcp_state {
 /** Reads everything of @fd (a duplicate by pidfd_getfd of a socket in a stopped pod with the filter up). Leaves the socket in
  * repair mode if it is connected: tcp_undo() or destroying the namespace ends it. Refuses by name (-EOPNOTSUPP) what cannot be carried. */
 int tcp_save(int fd, struct tcp_state *out, struct err *e);
-/** The source goes on: leaves repair mode without a window probe. Cannot fail. */
+/** The source goes on: leaves repair mode. After filter_clear(). Cannot fail; nothing to do on a socket not in repair mode. */
 void tcp_undo(int fd);
-/** Makes a new socket in @netns with that state; the filter there must be up or the link detached. Listening sockets listen, connected
- * ones are left in repair mode until tcp_release(). Returns an O_CLOEXEC fd. */
+/** Makes a new socket in @netns with that state. eth0 there is up with its address and FILTER_BLOCK is set (a detached link is not
+ * enough: what the kernel wants to say would begin an ARP resolution that is not repeated for 1 s). Listening sockets listen,
+ * connected ones are left in repair mode until tcp_release(). Any order of sockets will do. Returns an O_CLOEXEC fd. */
 int tcp_restore(int netns, const struct tcp_state *, struct err *e);
-/** Ends repair mode (TCP_REPAIR_OFF_NO_WP) and queues the unsent tail. After all sockets exist. */
+/** The same on the fresh TCP socket @fd (netns_sockets() before the freeze: a visit to @netns costs 50 us). */
+int tcp_restore_on(int fd, int netns, const struct tcp_state *, struct err *e);
+/** Ends repair mode, sends the unsent tail, sets the options that had to wait. On every socket, when all exist, the filter is down and
+ * the link attached; before the held frames are replayed. */
 int tcp_release(int fd, const struct tcp_state *, struct err *e);
 void tcp_state_done(struct tcp_state *);
 /** Can @fd be carried? Cheap; while the program runs. 0 or -EOPNOTSUPP with the reason. */
@@ -131,5 +145,7 @@ int tcp_check(int fd, struct err *e);
 int tcp_pending(const int *fds, size_t n, struct err *e);
 /** Nothing in flight either way on @fd (SIOCOUTQ == SIOCOUTQNSD). 1/0 or negative errno. */
 int tcp_wire_empty(int fd, struct err *e);
+/** Waits until that is so on all of @fds[n], at most until @deadline_ns (pod/base/io.h). Returns how many are still busy. */
+int drain_wire(const int *fds, size_t n, uint64_t deadline_ns, struct err *e);
 
 #endif

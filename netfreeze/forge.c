@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Segments that a pod's socket is to take for its peer's. Two uses, both between a socket that we have
+ * just made and its own namespace; nothing forged ever leaves the node:
+ *
+ *   forge_deliver()  over lo, to lead a restored socket into a closing state: the kernel knows no
+ *                    other way into CLOSE_WAIT than a FIN that arrives
+ *   replay_nudge()   a stale segment after which the kernel says at once what it has received (tcp.c)
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/virtio_net.h>
+#include <netinet/ip.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "netfreeze/tcp_int.h"
+#include "pod/base/util.h"
+
+#define SEGMENT_LEN (sizeof(struct iphdr) + sizeof(struct tcphdr))
+
+static uint32_t sum16(const void *p, size_t len, uint32_t sum)
+{
+	const uint8_t *b = p;
+	size_t i;
+
+	for (i = 0; i + 1 < len; i += 2)
+		sum += (uint32_t)b[i] << 8 | b[i + 1];
+	return sum;
+}
+
+static uint16_t fold(uint32_t sum)
+{
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return htons((uint16_t)~sum);
+}
+
+/* IPv4 and TCP headers, no options, no data, both checksums right. From the peer to the local end. */
+static void build(uint8_t buf[SEGMENT_LEN], const struct tcp_state *s, uint32_t seq, uint32_t ack, bool fin)
+{
+	struct iphdr ip = {
+		.version = 4, .ihl = 5, .tot_len = htons(SEGMENT_LEN), .frag_off = htons(0x4000), .ttl = 64,
+		.protocol = IPPROTO_TCP, .saddr = s->peer.sin_addr.s_addr, .daddr = s->local.sin_addr.s_addr,
+	};
+	struct tcphdr th = {
+		.source = s->peer.sin_port, .dest = s->local.sin_port, .seq = htonl(seq), .ack_seq = htonl(ack),
+		.doff = 5, .ack = 1, .fin = fin, .window = htons(0xffff),
+	};
+	uint32_t pseudo = IPPROTO_TCP + sizeof(th);
+
+	pseudo = sum16(&ip.saddr, 4, pseudo);
+	pseudo = sum16(&ip.daddr, 4, pseudo);
+	th.check = fold(sum16(&th, sizeof(th), pseudo));
+	ip.check = fold(sum16(&ip, sizeof(ip), 0));
+	memcpy(buf, &ip, sizeof(ip));
+	memcpy(buf + sizeof(ip), &th, sizeof(th));
+}
+
+int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, bool fin, struct err *e)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr = s->local.sin_addr };
+	autoclose int fd = netns_socket(netns, AF_INET, SOCK_RAW, IPPROTO_RAW, e);
+	uint8_t seg[SEGMENT_LEN];
+
+	if (fd < 0)
+		return fd;
+	build(seg, s, seq, ack, fin);
+	/* to a local address, so by way of lo, which the filter lets pass */
+	if (sendto(fd, seg, sizeof(seg), 0, (struct sockaddr *)&to, sizeof(to)) < 0)
+		return err_sys(e, "deliver a segment to %s", inet_ntoa(to.sin_addr));
+	return 0;
+}
+
+/**
+ * replay_nudge - make the pod's kernel acknowledge what connection @s has received
+ *
+ * A segment from before the window (a keepalive probe, in effect) is put before the pod by the replay
+ * socket @fd; TCP answers it with an acknowledgement to the real peer. After tcp_release(), when the
+ * host end is on the bridge. Does nothing in states that have no peer.
+ */
+int replay_nudge(int fd, const uint8_t mac[6], const struct tcp_state *s, struct err *e)
+{
+	struct virtio_net_hdr vh = { 0 };
+	uint8_t frame[sizeof(vh) + 14 + SEGMENT_LEN] = { 0 };
+
+	if (!s->peer.sin_port || s->state == TCP_SYN_SENT)
+		return 0;
+	memcpy(frame, &vh, sizeof(vh));
+	memcpy(frame + sizeof(vh), mac, 6);
+	frame[sizeof(vh) + 6] = 0x02; /* some local source address; nobody answers to it */
+	frame[sizeof(vh) + 12] = 0x08;
+	build(frame + sizeof(vh) + 14, s, s->window.rcv_wup - 1, s->snd_seq, false);
+	return replay_send(fd, frame, sizeof(frame), e);
+}

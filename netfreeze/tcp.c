@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * TCP sockets, saved and restored from outside by TCP_REPAIR.
+ *
+ * TODO theory
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "netfreeze/tcp_int.h"
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+
+#define QUEUE_MAX (1u << 30) /* a queue longer than that is not one of TCP's */
+#define FORGE_WAIT_MS 500
+
+const char *tcp_addr(const struct sockaddr_in *a, char *buf)
+{
+	char ip[INET_ADDRSTRLEN] = "?";
+
+	inet_ntop(AF_INET, &a->sin_addr, ip, sizeof(ip));
+	snprintf(buf, 24, "%s:%u", ip, ntohs(a->sin_port));
+	return buf;
+}
+
+static int get_int(int fd, int level, int name, int dfl)
+{
+	int v = dfl;
+	socklen_t len = sizeof(v);
+
+	return getsockopt(fd, level, name, &v, &len) < 0 ? dfl : v;
+}
+
+static int set_int(int fd, int level, int name, int v, const char *text, struct err *e)
+{
+	return setsockopt(fd, level, name, &v, sizeof(v)) < 0 ? err_sys(e, "set %s", text) : 0;
+}
+
+static int ask(int fd, unsigned long req, const char *text, uint32_t *out, struct err *e)
+{
+	int v = 0;
+
+	if (ioctl(fd, req, &v) < 0)
+		return err_sys(e, "%s", text);
+	if (v < 0 || (unsigned)v > QUEUE_MAX)
+		return err_set(e, EPROTO, "%s says %d", text, v);
+	*out = (uint32_t)v;
+	return 0;
+}
+
+/* only as much of tcp_info as every kernel and header knows */
+static int info(int fd, struct tcp_info *ti, struct err *e)
+{
+	socklen_t len = sizeof(*ti);
+
+	memset(ti, 0, sizeof(*ti));
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, ti, &len) < 0 ? err_sys(e, "TCP_INFO") : 0;
+}
+
+/* states in which a socket has a peer, sequence numbers and queues */
+static bool is_connected(int state)
+{
+	switch (state) {
+	case TCP_ESTABLISHED:
+	case TCP_CLOSE_WAIT:
+	case TCP_FIN_WAIT1:
+	case TCP_FIN_WAIT2:
+	case TCP_CLOSING:
+	case TCP_LAST_ACK:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool fin_received(int state)
+{
+	return state == TCP_CLOSE_WAIT || state == TCP_CLOSING || state == TCP_LAST_ACK;
+}
+
+static bool fin_queued(int state)
+{
+	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING || state == TCP_LAST_ACK;
+}
+
+/* ---- what cannot be carried */
+
+static int refuse(struct err *e, const char *what)
+{
+	return err_set(e, EOPNOTSUPP, "%s cannot be carried", what);
+}
+
+/**
+ * tcp_check - can the socket @fd be carried? While the program runs.
+ *
+ * 0, -EOPNOTSUPP with the reason, or another negative errno. What changes by itself (urgent data, a
+ * half-open connection) is looked at again by tcp_save(). TCP-MD5 keys cannot be seen from a socket.
+ */
+int tcp_check(int fd, struct err *e)
+{
+	char ulp[16] = "", opts[40];
+	socklen_t len;
+	struct pollfd p = { .fd = fd, .events = POLLPRI };
+
+	switch (get_int(fd, SOL_SOCKET, SO_DOMAIN, -1)) {
+	case AF_INET:
+		break;
+	case AF_INET6:
+		return refuse(e, "a TCP socket of IPv6 (also one that speaks IPv4-mapped)");
+	default:
+		return err_set(e, EOPNOTSUPP, "not a TCP socket");
+	}
+	if (get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_MPTCP)
+		return refuse(e, "a multipath TCP socket");
+	if (get_int(fd, SOL_SOCKET, SO_TYPE, -1) != SOCK_STREAM ||
+	    get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) != IPPROTO_TCP)
+		return err_set(e, EOPNOTSUPP, "not a TCP socket");
+	len = sizeof(ulp);
+	if (getsockopt(fd, IPPROTO_TCP, TCP_ULP, ulp, &len) == 0 && len > 0 && ulp[0])
+		return err_set(e, EOPNOTSUPP, "a TCP socket with the upper layer protocol '%.15s' cannot be carried",
+			       ulp);
+	len = 0;
+	if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &len) < 0 ? errno == EACCES : len > 0)
+		return refuse(e, "a TCP socket with a filter (SO_ATTACH_FILTER or SO_ATTACH_BPF)");
+	if (get_int(fd, SOL_SOCKET, SO_ZEROCOPY, 0))
+		return refuse(e, "a TCP socket with SO_ZEROCOPY");
+	len = sizeof(opts);
+	if (getsockopt(fd, IPPROTO_IP, IP_OPTIONS, opts, &len) == 0 && len > 0)
+		return refuse(e, "a TCP socket with IP options");
+	if (poll(&p, 1, 0) == 1 && (p.revents & POLLPRI))
+		return refuse(e, "urgent data waiting in a TCP socket");
+	return 0;
+}
+
+/* ---- save */
+
+static int peek_queue(int fd, int queue, uint32_t want, void **out, struct err *e)
+{
+	const char *name = queue == TCP_SEND_QUEUE ? "send" : "receive";
+	autofree void *buf = NULL;
+	ssize_t n;
+	int r;
+
+	*out = NULL;
+	if (want == 0)
+		return 0;
+	buf = malloc(want);
+	if (!buf)
+		return err_num(e, ENOMEM, "%s queue of %u bytes", name, want);
+	r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE", e);
+	if (r < 0)
+		return r;
+	n = recv(fd, buf, want, MSG_PEEK | MSG_DONTWAIT);
+	if (n < 0)
+		return err_sys(e, "read the %s queue", name);
+	if ((size_t)n != want)
+		return err_set(e, EAGAIN, "%s queue of %u bytes gave %zd: it is not still", name, want, n);
+	*out = take_ptr(&buf);
+	return 0;
+}
+
+static int queue_seq(int fd, int queue, uint32_t *seq, struct err *e)
+{
+	socklen_t len = sizeof(*seq);
+	int r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE", e);
+
+	if (r < 0)
+		return r;
+	return getsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, seq, &len) < 0 ? err_sys(e, "TCP_QUEUE_SEQ") : 0;
+}
+
+static void save_negotiated(const struct tcp_info *ti, struct tcp_state *s)
+{
+	s->sack = ti->tcpi_options & TCPI_OPT_SACK;
+	s->ts = ti->tcpi_options & TCPI_OPT_TIMESTAMPS;
+	s->wscale_ok = ti->tcpi_options & TCPI_OPT_WSCALE;
+	s->snd_wscale = ti->tcpi_snd_wscale;
+	s->rcv_wscale = ti->tcpi_rcv_wscale;
+}
+
+/* Lengths and sequence numbers. The kernel gives those of the ends, a FIN included; ours are of the starts. */
+static int save_queues(int fd, struct tcp_state *s, struct err *e)
+{
+	uint32_t outq, unsent, snd_end, rcv_end;
+	int r;
+
+	s->rcv_fin = fin_received(s->state);
+	s->snd_fin = fin_queued(s->state);
+	r = ask(fd, SIOCINQ, "SIOCINQ", &s->rcv_len, e);
+	if (r < 0)
+		return r;
+	r = ask(fd, SIOCOUTQ, "SIOCOUTQ", &outq, e);
+	if (r < 0)
+		return r;
+	r = ask(fd, SIOCOUTQNSD, "SIOCOUTQNSD", &unsent, e);
+	if (r < 0)
+		return r;
+	r = queue_seq(fd, TCP_SEND_QUEUE, &snd_end, e);
+	if (r < 0)
+		return r;
+	r = queue_seq(fd, TCP_RECV_QUEUE, &rcv_end, e);
+	if (r < 0)
+		return r;
+	/* a FIN that is acknowledged is no longer in SIOCOUTQ, one that is not counts one there */
+	s->snd_len = s->snd_fin && outq > 0 ? outq - 1 : outq;
+	s->snd_unsent = unsent;
+	s->snd_seq = snd_end - s->snd_len - (s->snd_fin ? 1 : 0);
+	s->rcv_seq = rcv_end - s->rcv_len - (s->rcv_fin ? 1 : 0);
+	if (s->snd_unsent > outq)
+		return err_set(e, EPROTO, "%u bytes unsent of %u", unsent, outq);
+	r = peek_queue(fd, TCP_SEND_QUEUE, s->snd_len, &s->snd_queue, e);
+	if (r < 0)
+		return r;
+	return peek_queue(fd, TCP_RECV_QUEUE, s->rcv_len, &s->rcv_queue, e);
+}
+
+static int save_connected(int fd, const struct tcp_info *ti, struct tcp_state *s, struct err *e)
+{
+	int peek_off = tcp_opts_get(s, SOL_SOCKET, SO_PEEK_OFF, -1), r, v;
+	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+	socklen_t len = sizeof(s->window);
+
+	save_negotiated(ti, s);
+	if (!fin_received(s->state) && poll(&p, 1, 0) == 1)
+		s->shut_rd = p.revents & POLLRDHUP;
+	s->shut_wr = fin_queued(s->state);
+	r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e);
+	if (r < 0)
+		return r;
+	/* repair mode says "forced" here; put back what tcp_undo() shall find */
+	v = tcp_opts_get(s, SOL_SOCKET, SO_REUSEADDR, 0);
+	r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, v, "SO_REUSEADDR", e);
+	if (r < 0)
+		return r;
+	if (peek_off >= 0)
+		set_int(fd, SOL_SOCKET, SO_PEEK_OFF, -1, "SO_PEEK_OFF", NULL);
+	r = save_queues(fd, s, e);
+	if (peek_off >= 0)
+		set_int(fd, SOL_SOCKET, SO_PEEK_OFF, peek_off, "SO_PEEK_OFF", NULL);
+	if (r < 0)
+		return r;
+	s->mss = (uint32_t)get_int(fd, IPPROTO_TCP, TCP_MAXSEG, 536); /* in repair mode: the peer's */
+	s->ts_val = (uint32_t)get_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, 0);
+	if (getsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &s->window, &len) < 0)
+		return err_sys(e, "TCP_REPAIR_WINDOW");
+	return set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
+}
+
+static int save_syn_sent(int fd, struct tcp_state *s, struct err *e)
+{
+	uint32_t end;
+	int r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e);
+
+	if (r < 0)
+		return r;
+	set_int(fd, SOL_SOCKET, SO_REUSEADDR, tcp_opts_get(s, SOL_SOCKET, SO_REUSEADDR, 0), "SO_REUSEADDR",
+		NULL);
+	r = queue_seq(fd, TCP_SEND_QUEUE, &end, e);
+	if (r < 0)
+		return r;
+	s->snd_seq = end - 1; /* the SYN counts one */
+	return set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
+}
+
+static int save_names(int fd, struct tcp_state *s, struct err *e)
+{
+	socklen_t len = sizeof(s->local);
+
+	if (getsockname(fd, (struct sockaddr *)&s->local, &len) < 0)
+		return err_sys(e, "getsockname");
+	s->bound = s->local.sin_port || s->local.sin_addr.s_addr;
+	len = sizeof(s->peer);
+	if (getpeername(fd, (struct sockaddr *)&s->peer, &len) < 0)
+		memset(&s->peer, 0, sizeof(s->peer));
+	return 0;
+}
+
+static int save_by_state(int fd, const struct tcp_info *ti, struct tcp_state *s, struct err *e)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN | POLLRDHUP };
+
+	if (is_connected(s->state))
+		return save_connected(fd, ti, s, e);
+	switch (s->state) {
+	case TCP_LISTEN:
+		s->backlog = (int)ti->tcpi_sacked;
+		if (ti->tcpi_unacked)
+			return err_set(e, EBUSY, "%u connections wait to be accepted", ti->tcpi_unacked);
+		return 0;
+	case TCP_CLOSE:
+		/* a socket that had a connection is at its end in both directions, a fresh one is not */
+		if (poll(&p, 1, 0) == 1 && (p.revents & POLLRDHUP))
+			s->shut_rd = s->shut_wr = true;
+		return s->shut_rd ? ask(fd, SIOCINQ, "SIOCINQ", &s->rcv_len, e) : 0;
+	case TCP_SYN_SENT:
+		return save_syn_sent(fd, s, e);
+	default:
+		return err_set(e, EOPNOTSUPP, "a TCP socket in state %d cannot be carried", s->state);
+	}
+}
+
+/**
+ * tcp_save - the whole state of the TCP socket @fd
+ *
+ * The filter is up and no task of the pod runs. A connection is left in repair mode: a close then
+ * sends nothing; tcp_undo() ends it. *@out is valid after success only and is the caller's to
+ * free with tcp_state_done(). -EOPNOTSUPP: cannot be carried; -EBUSY: connections wait to be accepted.
+ */
+int tcp_save(int fd, struct tcp_state *out, struct err *e)
+{
+	struct tcp_state s = { 0 };
+	struct tcp_info ti;
+	char a[24], b[24];
+	int r;
+
+	r = tcp_check(fd, e);
+	if (r < 0)
+		return r;
+	r = info(fd, &ti, e);
+	if (r < 0)
+		return r;
+	s.state = ti.tcpi_state;
+	s.sndbuf = (uint32_t)get_int(fd, SOL_SOCKET, SO_SNDBUF, 0);
+	s.rcvbuf = (uint32_t)get_int(fd, SOL_SOCKET, SO_RCVBUF, 0);
+	s.nonblock = fcntl(fd, F_GETFL) & O_NONBLOCK;
+	r = save_names(fd, &s, e);
+	if (r < 0)
+		return r;
+	r = tcp_opts_save(fd, &s, e);
+	if (r == 0)
+		r = save_by_state(fd, &ti, &s, e);
+	if (r < 0) {
+		tcp_state_done(&s);
+		tcp_undo(fd);
+		return err_wrap(e, "TCP %s -> %s", tcp_addr(&s.local, a), tcp_addr(&s.peer, b));
+	}
+	*out = s;
+	return 0;
+}
+
+/** tcp_state_done - free what a saved state owns */
+void tcp_state_done(struct tcp_state *s)
+{
+	free(s->snd_queue);
+	free(s->rcv_queue);
+	s->snd_queue = s->rcv_queue = NULL;
+}
+
+/**
+ * tcp_undo - the source goes on with @fd after tcp_save()
+ *
+ * After filter_clear(): it also pushes what TCP tried to send in vain while the filter was up, which
+ * would otherwise wait for a timer of 200 ms.
+ */
+void tcp_undo(int fd)
+{
+	int reuse = get_int(fd, SOL_SOCKET, SO_REUSEADDR, 0), nodelay;
+
+	if (get_int(fd, IPPROTO_TCP, TCP_REPAIR, 0) != 1)
+		return;
+	set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR", NULL);
+	set_int(fd, SOL_SOCKET, SO_REUSEADDR, reuse == 1, "SO_REUSEADDR", NULL);
+	nodelay = get_int(fd, IPPROTO_TCP, TCP_NODELAY, 0);
+	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY", NULL);
+	if (!nodelay)
+		set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0, "TCP_NODELAY", NULL);
+}
+
+/** tcp_pending - connections that wait to be accepted, over the listeners @fds[@n]; or negative errno */
+int tcp_pending(const int *fds, size_t n, struct err *e)
+{
+	struct tcp_info ti;
+	int sum = 0, r;
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		r = info(fds[i], &ti, e);
+		if (r < 0)
+			return r;
+		if (ti.tcpi_state == TCP_LISTEN)
+			sum += (int)ti.tcpi_unacked;
+	}
+	return sum;
+}
+
+/** tcp_wire_empty - 1: all that @fd has sent is acknowledged; 0: not yet; or negative errno */
+int tcp_wire_empty(int fd, struct err *e)
+{
+	uint32_t outq, unsent;
+	struct tcp_info ti;
+	int r = info(fd, &ti, e);
+
+	if (r < 0)
+		return r;
+	if (!is_connected(ti.tcpi_state))
+		return 1;
+	r = ask(fd, SIOCOUTQ, "SIOCOUTQ", &outq, e);
+	if (r < 0)
+		return r;
+	r = ask(fd, SIOCOUTQNSD, "SIOCOUTQNSD", &unsent, e);
+	return r < 0 ? r : outq == unsent;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* What tcp.c and tcp_opts.c share; nobody else includes it. */
+#ifndef NETFREEZE_TCP_INT_H
+#define NETFREEZE_TCP_INT_H
+
+#include "netfreeze/netfreeze.h"
+
+/* When a carried option is set on the new socket. */
+enum opt_when {
+	OPT_EARLY,   /* before bind and connect */
+	OPT_LATE,    /* when the queues are there, still in repair mode */
+	OPT_RELEASE, /* when repair mode is off: leaving it, or sending, would spoil them */
+};
+
+/** Options of @fd that are not at the kernel's constant default, into @s->opt[]. Before repair mode. */
+int tcp_opts_save(int fd, struct tcp_state *s, struct err *e);
+/** Sets those of @s that belong to @when. A name that is not in the table is refused: an image is hostile. */
+int tcp_opts_restore(int fd, const struct tcp_state *s, enum opt_when when, struct err *e);
+/** The value of a carried int option, or @dfl. */
+int tcp_opts_get(const struct tcp_state *s, int level, int name, int dfl);
+
+/** Lets a segment {@seq, @ack, FIN if @fin} from @s's peer arrive at its local end, over lo of @netns. */
+int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, bool fin, struct err *e);
+
+/** "10.0.0.1:80" of @a into @buf (>= 24 bytes), for messages. */
+const char *tcp_addr(const struct sockaddr_in *a, char *buf);
+
+#endif

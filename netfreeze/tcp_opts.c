@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The socket options that travel with a TCP socket: one table. An option is stored if its value is not the kernel's
+ * constant default; where the default is a sysctl it is always stored, so that the program
+ * finds on the target what it had. Options that a connection shows but that are state of the
+ * protocol (MSS, window scale, ...) are in tcp.c; options that cannot be carried are refused by tcp_check().
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "netfreeze/tcp_int.h"
+#include "pod/base/util.h"
+
+/* newer than Debian 12's headers */
+#ifndef SO_BUF_LOCK
+#define SO_BUF_LOCK 72
+#endif
+#ifndef SO_TXREHASH
+#define SO_TXREHASH 74
+#endif
+#ifndef IP_LOCAL_PORT_RANGE
+#define IP_LOCAL_PORT_RANGE 51
+#endif
+#ifndef TCP_TX_DELAY
+#define TCP_TX_DELAY 37
+#endif
+
+/* in which states an option is read and set */
+#define IN_CLOSE 1
+#define IN_LISTEN 2
+#define IN_CONN 4
+#define IN_ALL 7
+
+#define ALWAYS INT32_MIN /* there is no constant default */
+
+struct opt_row {
+	const char *text;
+	int level, name;
+	uint8_t len; /* of an int, or of what is stored with an all-zero default */
+	uint8_t when, states;
+	int32_t dfl;
+};
+
+#define INT_OPT(lv, nm, when, states, dfl) \
+	{ #nm, lv, nm, sizeof(int), when, states, dfl }
+#define RAW_OPT(lv, nm, len, when, states) \
+	{ #nm, lv, nm, len, when, states, 0 }
+
+static const struct opt_row rows[] = {
+	INT_OPT(SOL_SOCKET, SO_REUSEPORT, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(SOL_SOCKET, SO_KEEPALIVE, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(SOL_SOCKET, SO_OOBINLINE, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(SOL_SOCKET, SO_PRIORITY, OPT_LATE, IN_ALL, 0), /* IP_TOS sets it too */
+	INT_OPT(SOL_SOCKET, SO_MARK, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(SOL_SOCKET, SO_BROADCAST, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(SOL_SOCKET, SO_DONTROUTE, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(SOL_SOCKET, SO_NO_CHECK, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(SOL_SOCKET, SO_TIMESTAMP, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(SOL_SOCKET, SO_TIMESTAMPNS, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(SOL_SOCKET, SO_RXQ_OVFL, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(SOL_SOCKET, SO_BUSY_POLL, OPT_EARLY, IN_ALL, ALWAYS),
+	INT_OPT(SOL_SOCKET, SO_MAX_PACING_RATE, OPT_EARLY, IN_ALL, -1),
+	INT_OPT(SOL_SOCKET, SO_INCOMING_CPU, OPT_EARLY, IN_LISTEN, -1),
+	INT_OPT(SOL_SOCKET, SO_PEEK_OFF, OPT_RELEASE, IN_ALL, -1),
+	/* leaving repair mode clears it: 2 (forced) -> 0 */
+	INT_OPT(SOL_SOCKET, SO_REUSEADDR, OPT_RELEASE, IN_ALL, 0),
+	/* setting a buffer size locks it, so after all sizes */
+	INT_OPT(SOL_SOCKET, SO_BUF_LOCK, OPT_RELEASE, IN_ALL, ALWAYS),
+	/* is cut to half of a locked buffer */
+	INT_OPT(SOL_SOCKET, SO_RCVLOWAT, OPT_RELEASE, IN_ALL, 1),
+	RAW_OPT(SOL_SOCKET, SO_LINGER, sizeof(struct linger), OPT_EARLY, IN_ALL),
+	RAW_OPT(SOL_SOCKET, SO_RCVTIMEO, sizeof(struct timeval), OPT_RELEASE, IN_ALL),
+	RAW_OPT(SOL_SOCKET, SO_SNDTIMEO, sizeof(struct timeval), OPT_RELEASE, IN_ALL),
+
+	INT_OPT(IPPROTO_IP, IP_TOS, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(IPPROTO_IP, IP_TTL, OPT_EARLY, IN_ALL, ALWAYS),
+	INT_OPT(IPPROTO_IP, IP_MTU_DISCOVER, OPT_EARLY, IN_ALL, ALWAYS),
+	INT_OPT(IPPROTO_IP, IP_TRANSPARENT, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(IPPROTO_IP, IP_FREEBIND, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(IPPROTO_IP, IP_RECVERR, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(IPPROTO_IP, IP_PKTINFO, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(IPPROTO_IP, IP_RECVTOS, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(IPPROTO_IP, IP_RECVTTL, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(IPPROTO_IP, IP_MINTTL, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(IPPROTO_IP, IP_LOCAL_PORT_RANGE, OPT_EARLY, IN_ALL, 0),
+
+	INT_OPT(IPPROTO_TCP, TCP_NODELAY, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(IPPROTO_TCP, TCP_KEEPIDLE, OPT_EARLY, IN_ALL, ALWAYS),
+	INT_OPT(IPPROTO_TCP, TCP_KEEPINTVL, OPT_EARLY, IN_ALL, ALWAYS),
+	INT_OPT(IPPROTO_TCP, TCP_KEEPCNT, OPT_EARLY, IN_ALL, ALWAYS),
+	INT_OPT(IPPROTO_TCP, TCP_USER_TIMEOUT, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(IPPROTO_TCP, TCP_SYNCNT, OPT_EARLY, IN_ALL, ALWAYS),
+	INT_OPT(IPPROTO_TCP, TCP_LINGER2, OPT_EARLY, IN_ALL, ALWAYS),
+	INT_OPT(IPPROTO_TCP, TCP_DEFER_ACCEPT, OPT_EARLY, IN_CLOSE | IN_LISTEN, 0),
+	INT_OPT(IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(IPPROTO_TCP, TCP_NOTSENT_LOWAT, OPT_RELEASE, IN_ALL, 0),
+	INT_OPT(IPPROTO_TCP, TCP_SAVE_SYN, OPT_EARLY, IN_CLOSE | IN_LISTEN, 0),
+	INT_OPT(IPPROTO_TCP, TCP_FASTOPEN_CONNECT, OPT_EARLY, IN_CLOSE, 0),
+	INT_OPT(IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, OPT_EARLY, IN_CLOSE | IN_LISTEN, 0),
+	INT_OPT(IPPROTO_TCP, TCP_FASTOPEN, OPT_EARLY, IN_CLOSE | IN_LISTEN, 0),
+	INT_OPT(IPPROTO_TCP, TCP_INQ, OPT_EARLY, IN_ALL, 0),
+	INT_OPT(IPPROTO_TCP, TCP_TX_DELAY, OPT_EARLY, IN_ALL, 0),
+	/* without a connection TCP_MAXSEG reads as what was set, or as 536 */
+	INT_OPT(IPPROTO_TCP, TCP_MAXSEG, OPT_EARLY, IN_CLOSE | IN_LISTEN, 536),
+	INT_OPT(IPPROTO_TCP, TCP_WINDOW_CLAMP, OPT_EARLY, IN_CLOSE | IN_LISTEN, 0),
+	INT_OPT(IPPROTO_TCP, TCP_WINDOW_CLAMP, OPT_LATE, IN_CONN, 0),
+	INT_OPT(IPPROTO_TCP, TCP_CORK, OPT_LATE, IN_ALL, 0),
+	INT_OPT(IPPROTO_TCP, TCP_QUICKACK, OPT_RELEASE, IN_CONN, 1),
+	{ "TCP_CONGESTION", IPPROTO_TCP, TCP_CONGESTION, 16, OPT_EARLY, IN_ALL, ALWAYS },
+};
+
+static int state_bit(int state)
+{
+	return state == TCP_LISTEN ? IN_LISTEN : state == TCP_CLOSE || state == TCP_SYN_SENT ? IN_CLOSE : IN_CONN;
+}
+
+static bool is_default(const struct opt_row *o, const void *val, size_t len)
+{
+	static const uint8_t zero[64];
+	int v;
+
+	if (o->dfl == ALWAYS)
+		return false;
+	if (o->len != sizeof(int) || len != sizeof(int))
+		return !memcmp(val, zero, len);
+	memcpy(&v, val, sizeof(v));
+	return v == o->dfl;
+}
+
+int tcp_opts_save(int fd, struct tcp_state *s, struct err *e)
+{
+	const int bit = state_bit(s->state);
+	size_t i;
+
+	s->nopt = 0;
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		const struct opt_row *o = &rows[i];
+		uint8_t val[64] = { 0 };
+		socklen_t len = o->len;
+
+		if (!(o->states & bit))
+			continue;
+		if (getsockopt(fd, o->level, o->name, val, &len) < 0) {
+			if (errno == ENOPROTOOPT || errno == EOPNOTSUPP)
+				continue; /* this kernel has no such option, so it is not set */
+			return err_sys(e, "read %s", o->text);
+		}
+		if (is_default(o, val, len))
+			continue;
+		if (s->nopt == ARRAY_SIZE(s->opt))
+			return err_set(e, EOVERFLOW, "more than %zu socket options", ARRAY_SIZE(s->opt));
+		s->opt[s->nopt].level = o->level;
+		s->opt[s->nopt].name = o->name;
+		s->opt[s->nopt].len = len;
+		memcpy(s->opt[s->nopt].val, val, sizeof(val));
+		s->nopt++;
+	}
+	return 0;
+}
+
+static const struct opt_row *find_row(int level, int name, int bit)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++)
+		if (rows[i].level == level && rows[i].name == name && (rows[i].states & bit))
+			return &rows[i];
+	return NULL;
+}
+
+int tcp_opts_restore(int fd, const struct tcp_state *s, enum opt_when when, struct err *e)
+{
+	const int bit = state_bit(s->state);
+	unsigned i;
+
+	for (i = 0; i < s->nopt; i++) {
+		const struct opt_row *o = find_row(s->opt[i].level, s->opt[i].name, bit);
+
+		if (!o || s->opt[i].len > o->len)
+			return err_set(e, EPROTO, "socket option %d/%d of %u bytes is not one that is carried",
+				       s->opt[i].level, s->opt[i].name, s->opt[i].len);
+		if (o->when != when)
+			continue;
+		if (setsockopt(fd, o->level, o->name, s->opt[i].val, s->opt[i].len) < 0)
+			return err_sys(e, "set %s", o->text);
+	}
+	return 0;
+}
+
+int tcp_opts_get(const struct tcp_state *s, int level, int name, int dfl)
+{
+	unsigned i;
+	int v;
+
+	for (i = 0; i < s->nopt; i++)
+		if (s->opt[i].level == level && s->opt[i].name == name && s->opt[i].len == sizeof(v)) {
+			memcpy(&v, s->opt[i].val, sizeof(v));
+			return v;
+		}
+	return dfl;
+}

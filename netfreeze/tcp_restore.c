@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The other half of tcp.c (whose theory of operation covers both): a saved state becomes a socket.
+ *
+ *   any state    options that must come first; bind. The address is shared by force: repair mode allows a
+ *                bind whatever other sockets hold, and SO_REUSEADDR is 1 for those that are not in
+ *                it; the program's value is set by tcp_release(), and on listeners when they listen
+ *   connected    sequence numbers, connect() (no packet: repair mode), what was negotiated, receive
+ *                queue, the sent part of the send queue, closing states, windows
+ *   tcp_release  repair off, unsent tail, FIN if it was not sent, late options
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "netfreeze/tcp_int.h"
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+
+#define CHUNK (128u << 10)
+#define SETTLE_MS 500
+#define BUF_MAX (1u << 30)
+#define TCPOPT_CODE_MSS 2
+#define TCPOPT_CODE_WSCALE 3
+#define TCPOPT_CODE_SACK 4
+#define TCPOPT_CODE_TS 8
+
+static int set_int(int fd, int level, int name, int v, const char *text, struct err *e)
+{
+	return setsockopt(fd, level, name, &v, sizeof(v)) < 0 ? err_sys(e, "set %s", text) : 0;
+}
+
+static int get_state(int fd, struct err *e)
+{
+	struct tcp_info ti = { 0 };
+	socklen_t len = sizeof(ti);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &len) < 0 ? err_sys(e, "TCP_INFO") : ti.tcpi_state;
+}
+
+/* Buffer sizes as getsockopt(2) shows them: the kernel doubles what it is given. */
+static int set_buffers(int fd, uint32_t snd, uint32_t rcv, struct err *e)
+{
+	int r = set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(snd, BUF_MAX) / 2), "SO_SNDBUF", e);
+
+	return r < 0 ? r : set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(MIN(rcv, BUF_MAX) / 2), "SO_RCVBUF", e);
+}
+
+/* An image is hostile input: what the kernel would not check is checked here. */
+static int validate(const struct tcp_state *s, struct err *e)
+{
+	if (s->local.sin_family != AF_INET || s->nopt > ARRAY_SIZE(s->opt))
+		return err_set(e, EPROTO, "TCP state: address family or options");
+	if ((s->snd_len && !s->snd_queue) || (s->rcv_len && !s->rcv_queue) || s->snd_len > BUF_MAX ||
+	    s->rcv_len > BUF_MAX)
+		return err_set(e, EPROTO, "TCP state: queues");
+	if (s->snd_unsent > s->snd_len + (s->snd_fin ? 1 : 0))
+		return err_set(e, EPROTO, "TCP state: %u bytes unsent of %u", s->snd_unsent, s->snd_len);
+	return 0;
+}
+
+static int queue_seq_set(int fd, int queue, uint32_t seq, struct err *e)
+{
+	int r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE", e);
+
+	return r < 0 ? r : set_int(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)seq, "TCP_QUEUE_SEQ", e);
+}
+
+static int queue_chunks(int fd, int queue, const uint8_t *p, size_t len, struct err *e)
+{
+	const char *name = queue == TCP_SEND_QUEUE ? "send" : "receive";
+	size_t done = 0;
+	int r;
+
+	if (!len)
+		return 0;
+	r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE", e);
+	while (r == 0 && done < len) {
+		ssize_t n = send(fd, p + done, MIN(len - done, CHUNK), MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n <= 0)
+			return err_sys(e, "fill the %s queue at %zu of %zu bytes", name, done, len);
+		done += (size_t)n;
+	}
+	return r;
+}
+
+static int set_negotiated(int fd, const struct tcp_state *s, struct err *e)
+{
+	struct tcp_repair_opt o[4];
+	int n = 0;
+
+	o[n++] = (struct tcp_repair_opt){ TCPOPT_CODE_MSS, s->mss };
+	if (s->wscale_ok)
+		o[n++] = (struct tcp_repair_opt){ TCPOPT_CODE_WSCALE,
+						  s->snd_wscale | (uint32_t)s->rcv_wscale << 16 };
+	if (s->sack)
+		o[n++] = (struct tcp_repair_opt){ TCPOPT_CODE_SACK, 0 };
+	if (s->ts)
+		o[n++] = (struct tcp_repair_opt){ TCPOPT_CODE_TS, 0 };
+	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, o, (socklen_t)n * sizeof(o[0])) < 0)
+		return err_sys(e, "TCP_REPAIR_OPTIONS");
+	if (s->ts && set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)s->ts_val, "TCP_TIMESTAMP", e) < 0)
+		return e ? e->code : -EIO;
+	/* connect() worked out the segment size with the default of 536; empty IP options make it do it again */
+	return setsockopt(fd, IPPROTO_IP, IP_OPTIONS, NULL, 0) < 0 ? err_sys(e, "IP_OPTIONS") : 0;
+}
+
+static int set_window(int fd, const struct tcp_state *s, bool before_fin, struct err *e)
+{
+	struct tcp_repair_window w = s->window;
+
+	if (before_fin && w.rcv_wup == s->rcv_seq + s->rcv_len + 1)
+		w.rcv_wup--; /* not acknowledged before it has come */
+	return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &w, sizeof(w)) < 0 ?
+		       err_sys(e, "TCP_REPAIR_WINDOW") :
+		       0;
+}
+
+/* A segment over lo is taken by the time sendto() returns, unless ksoftirqd has it. */
+static int wait_state(int fd, int want, struct err *e)
+{
+	static const struct timespec nap = { 0, 20000 };
+	uint64_t end = deadline_ms(SETTLE_MS);
+	int st;
+
+	for (;;) {
+		st = get_state(fd, e);
+		if (st < 0 || st == want)
+			return st < 0 ? st : 0;
+		if (now_ns() >= end)
+			return err_set(e, ETIMEDOUT, "is in state %d and does not reach %d", st, want);
+		nanosleep(&nap, NULL);
+	}
+}
+
+static int own_fin(int fd, struct err *e)
+{
+	int r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE, "TCP_REPAIR_QUEUE", e);
+
+	if (r < 0)
+		return r;
+	if (shutdown(fd, SHUT_WR) < 0)
+		return err_sys(e, "shutdown");
+	return set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
+}
+
+/* From ESTABLISHED into the closing state, in the order in which the FINs came: ours, when it was sent, by shutdown() in
+ * repair mode; the peer's, and its acknowledgement of ours, as segments over lo. */
+static int close_states(int fd, int netns, const struct tcp_state *s, struct err *e)
+{
+	const bool sent_fin = s->snd_fin && s->snd_unsent == 0;
+	const uint32_t rcv_end = s->rcv_seq + s->rcv_len;
+	int r = 0;
+
+	if (sent_fin && s->state != TCP_LAST_ACK)
+		r = own_fin(fd, e);
+	if (r == 0 && s->state == TCP_FIN_WAIT2) {
+		r = forge_deliver(netns, s, rcv_end, s->snd_seq + s->snd_len + 1, false, e);
+		if (r == 0)
+			r = wait_state(fd, TCP_FIN_WAIT2, e);
+	}
+	if (r == 0 && s->rcv_fin) {
+		r = set_window(fd, s, true, e);
+		if (r == 0)
+			r = forge_deliver(netns, s, rcv_end, s->snd_seq, true, e);
+		if (r == 0)
+			r = wait_state(fd, sent_fin && s->state == TCP_CLOSING ? TCP_CLOSING : TCP_CLOSE_WAIT, e);
+	}
+	if (r == 0 && sent_fin && s->state == TCP_LAST_ACK)
+		r = own_fin(fd, e);
+	if (r == 0 && s->shut_rd && !s->rcv_fin && shutdown(fd, SHUT_RD) < 0)
+		r = err_sys(e, "shutdown");
+	return r;
+}
+
+static int restore_connected(int fd, int netns, const struct tcp_state *s, struct err *e)
+{
+	const size_t sent = s->snd_len - MIN(s->snd_unsent, s->snd_len);
+	int r;
+
+	/* connect() takes its first window from the receive buffer */
+	r = set_buffers(fd, s->sndbuf, s->rcvbuf, e);
+	if (r < 0)
+		return r;
+	r = queue_seq_set(fd, TCP_SEND_QUEUE, s->snd_seq, e);
+	if (r < 0)
+		return r;
+	r = queue_seq_set(fd, TCP_RECV_QUEUE, s->rcv_seq, e);
+	if (r < 0)
+		return r;
+	if (connect(fd, (const struct sockaddr *)&s->peer, sizeof(s->peer)) < 0)
+		return err_sys(e, "connect");
+	r = set_negotiated(fd, s, e);
+	if (r < 0)
+		return r;
+	/* queued memory is more than its bytes; the real sizes come back in tcp_release() */
+	r = set_buffers(fd, MAX(s->sndbuf, 4 * s->snd_len + (1 << 20)), MAX(s->rcvbuf, 4 * s->rcv_len + (1 << 20)),
+			e);
+	if (r < 0)
+		return r;
+	r = queue_chunks(fd, TCP_RECV_QUEUE, s->rcv_queue, s->rcv_len, e);
+	if (r < 0)
+		return r;
+	r = queue_chunks(fd, TCP_SEND_QUEUE, s->snd_queue, sent, e);
+	if (r < 0)
+		return r;
+	r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
+	if (r < 0)
+		return r;
+	r = close_states(fd, netns, s, e);
+	if (r < 0)
+		return r;
+	r = set_window(fd, s, false, e);
+	return r < 0 ? r : tcp_opts_restore(fd, s, OPT_LATE, e);
+}
+
+static int restore_by_state(int fd, int netns, const struct tcp_state *s, struct err *e)
+{
+	switch (s->state) {
+	case TCP_ESTABLISHED:
+	case TCP_CLOSE_WAIT:
+	case TCP_FIN_WAIT1:
+	case TCP_FIN_WAIT2:
+	case TCP_CLOSING:
+	case TCP_LAST_ACK:
+		return restore_connected(fd, netns, s, e);
+	case TCP_SYN_SENT:
+		return queue_seq_set(fd, TCP_SEND_QUEUE, s->snd_seq, e);
+	case TCP_LISTEN:
+		if (set_buffers(fd, s->sndbuf, s->rcvbuf, e) < 0 || tcp_opts_restore(fd, s, OPT_LATE, e) < 0)
+			return e ? e->code : -EIO;
+		return listen(fd, s->backlog) < 0 ? err_sys(e, "listen") : 0;
+	case TCP_CLOSE:
+		return tcp_opts_restore(fd, s, OPT_LATE, e);
+	default:
+		return err_set(e, EOPNOTSUPP, "state %d cannot be restored", s->state);
+	}
+}
+
+static int restore_on(int fd, int netns, const struct tcp_state *s, struct err *e)
+{
+	int fl = fcntl(fd, F_GETFL), r;
+
+	r = validate(s, e);
+	if (r < 0)
+		return r;
+	/* other sockets may share the port, those that come later too; the program's value: tcp_release() */
+	r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR", e);
+	if (r == 0 && s->state != TCP_LISTEN)
+		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e);
+	if (r == 0)
+		r = tcp_opts_restore(fd, s, OPT_EARLY, e);
+	if (r < 0)
+		return r;
+	if (s->bound && bind(fd, (const struct sockaddr *)&s->local, sizeof(s->local)) < 0)
+		return err_sys(e, "bind");
+	r = restore_by_state(fd, netns, s, e);
+	if (r == 0 && fcntl(fd, F_SETFL, s->nonblock ? fl | O_NONBLOCK : fl & ~O_NONBLOCK) < 0)
+		r = err_sys(e, "O_NONBLOCK");
+	return r;
+}
+
+/**
+ * tcp_restore_on - give the fresh TCP socket @fd of @netns the state @s
+ *
+ * FILTER_BLOCK is set there. The socket is left in repair mode (a listening one listens) until
+ * tcp_release(). After a failure the caller closes @fd.
+ */
+int tcp_restore_on(int fd, int netns, const struct tcp_state *s, struct err *e)
+{
+	struct err mine = { 0 };
+	char a[24], b[24];
+	int r = restore_on(fd, netns, s, &mine);
+
+	if (r == 0)
+		return 0;
+	if (e)
+		*e = mine;
+	err_wrap(e, "TCP %s -> %s", tcp_addr(&s->local, a), tcp_addr(&s->peer, b));
+	return r;
+}
+
+/** tcp_restore - make a TCP socket with the state @s in @netns: an O_CLOEXEC fd or a negative errno */
+int tcp_restore(int netns, const struct tcp_state *s, struct err *e)
+{
+	autoclose int fd = netns_socket(netns, AF_INET, SOCK_STREAM, IPPROTO_TCP, e);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = tcp_restore_on(fd, netns, s, e);
+	return r < 0 ? r : take_fd(&fd);
+}
+
+/* The tail that was never sent goes through the ordinary send path now, and so out. It has fitted before:
+ * the buffer is made large enough for a moment. */
+static int send_tail(int fd, const struct tcp_state *s, struct err *e)
+{
+	const uint32_t tail = MIN(s->snd_unsent, s->snd_len);
+	const uint8_t *p = (const uint8_t *)s->snd_queue + (s->snd_len - tail);
+	size_t done = 0;
+
+	while (done < tail) {
+		ssize_t n = send(fd, p + done, tail - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n < 0)
+			return err_sys(e, "send the queue's tail at %zu of %u bytes", done, tail);
+		done += (size_t)n;
+	}
+	if (s->snd_fin && s->snd_unsent && shutdown(fd, SHUT_WR) < 0)
+		return err_sys(e, "shutdown");
+	return 0;
+}
+
+/* With the same sequence number, so the peer sees one SYN twice. Its answer comes as to any connect(2). */
+static int connect_again(int fd, const struct tcp_state *s, struct err *e)
+{
+	int fl = fcntl(fd, F_GETFL), r;
+
+	fcntl(fd, F_SETFL, fl | O_NONBLOCK);
+	r = connect(fd, (const struct sockaddr *)&s->peer, sizeof(s->peer));
+	if (r < 0 && errno != EINPROGRESS)
+		r = err_sys(e, "connect");
+	else
+		r = 0;
+	fcntl(fd, F_SETFL, fl);
+	return r;
+}
+
+/**
+ * tcp_release - the restored socket @fd begins to live
+ *
+ * For sockets in every state, when all sockets of the pod exist, its link is attached and its
+ * filter down. 0 or a negative errno; the socket is out of repair mode in any case.
+ */
+int tcp_release(int fd, const struct tcp_state *s, struct err *e)
+{
+	const bool has_queues = s->peer.sin_port && s->state != TCP_SYN_SENT;
+	int r = 0;
+
+	if (s->state != TCP_LISTEN)
+		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR", e);
+	if (r == 0 && has_queues)
+		r = send_tail(fd, s, e);
+	if (r == 0 && s->state == TCP_SYN_SENT)
+		r = connect_again(fd, s, e);
+	if (r == 0)
+		r = set_buffers(fd, s->sndbuf, s->rcvbuf, e);
+	/* unless carried, see the table */
+	if (r == 0)
+		r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 0, "SO_REUSEADDR", e);
+	if (r == 0)
+		r = tcp_opts_restore(fd, s, OPT_RELEASE, e);
+	return r;
+}

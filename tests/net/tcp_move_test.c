@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Live TCP connections move from one network namespace to another with the same address, again and
+ * again, while their peer goes on. Every byte in both directions is checked against its position in the
+ * stream, and the longest time without progress is measured.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pod/base/io.h"
+#include "tests/harness.h"
+#include "tests/net/world.h"
+
+#define STALL_MAX (150 * NSEC_PER_MSEC) /* machines are noisy; the aim is 60 ms */
+#define PATTERN 65521u                  /* a prime: no block size divides it */
+
+/* ---- one end of a checked full-duplex stream */
+
+struct end {
+	int fd;
+	uint8_t *pattern; /* 2 * PATTERN + block bytes */
+	uint64_t sent, received;
+	uint64_t last_rx, longest; /* ns; time of the last arrival, longest time between two */
+	int error;                 /* errno, or EBADMSG for a wrong byte */
+	bool eof;
+	/* parking, for the pod's side */
+	atomic_bool park, parked, stop;
+	unsigned pace_us; /* sleep between rounds; 0: full speed */
+	bool no_read;
+};
+
+#define BLOCK 65536
+
+static uint8_t *make_pattern(void)
+{
+	uint8_t *p = malloc(PATTERN + BLOCK);
+	uint32_t x = 1;
+	size_t i;
+
+	T_REQUIRE(p);
+	for (i = 0; i < PATTERN + BLOCK; i++) {
+		if (i % PATTERN == 0)
+			x = 1;
+		x = x * 1664525 + 1013904223;
+		p[i] = (uint8_t)(x >> 24);
+	}
+	return p;
+}
+
+static void end_send(struct end *d)
+{
+	ssize_t n = send(d->fd, d->pattern + d->sent % PATTERN, BLOCK, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	if (n > 0)
+		d->sent += (uint64_t)n;
+	else if (n < 0 && errno != EAGAIN)
+		d->error = errno;
+}
+
+static void end_receive(struct end *d, uint8_t *buf)
+{
+	ssize_t n = recv(d->fd, buf, BLOCK, MSG_DONTWAIT);
+	uint64_t now;
+
+	if (n < 0 && errno != EAGAIN)
+		d->error = errno;
+	if (n == 0)
+		d->eof = true;
+	if (n <= 0)
+		return;
+	if (memcmp(buf, d->pattern + d->received % PATTERN, (size_t)n))
+		d->error = EBADMSG;
+	d->received += (uint64_t)n;
+	now = now_ns();
+	if (d->last_rx && now - d->last_rx > d->longest)
+		d->longest = now - d->last_rx;
+	d->last_rx = now;
+}
+
+static void *end_run(void *p)
+{
+	struct end *d = p;
+	uint8_t *buf = malloc(BLOCK);
+	struct timespec nap = { 0, 20000 };
+
+	while (!d->stop && !d->error && !d->eof) {
+		struct pollfd pf = { .fd = d->fd, .events = POLLIN | POLLOUT };
+
+		if (d->park) {
+			d->parked = true;
+			while (d->park)
+				nanosleep(&nap, NULL);
+			d->parked = false;
+		}
+		poll(&pf, 1, 1);
+		if (pf.revents & POLLIN)
+			end_receive(d, buf);
+		if (pf.revents & POLLOUT)
+			end_send(d);
+	}
+	free(buf);
+	d->parked = true;
+	return NULL;
+}
+
+static void park(struct end *d)
+{
+	uint64_t end = deadline_ms(2000);
+
+	d->park = true;
+	while (!d->parked)
+		T_REQUIRE(now_ns() < end);
+}
+
+static void unpark(struct end *d)
+{
+	d->park = false;
+	while (d->parked && !d->error && !d->stop)
+		;
+}
+
+static void sleep_us(unsigned us)
+{
+	struct timespec t = { us / 1000000, (long)(us % 1000000) * 1000 };
+
+	nanosleep(&t, NULL);
+}
+
+/* What both ends say at the end: stop sending, read to the end of what was sent. */
+static void finish_streams(struct end *x, struct end *y)
+{
+	uint64_t end = deadline_ms(5000);
+	uint8_t *buf = malloc(BLOCK);
+
+	while ((x->received < y->sent || y->received < x->sent) && !x->error && !y->error && now_ns() < end) {
+		end_receive(x, buf);
+		end_receive(y, buf);
+	}
+	free(buf);
+	T_CHECK_EQ(x->received, y->sent);
+	T_CHECK_EQ(y->received, x->sent);
+	T_CHECK_EQ(x->error, 0);
+	T_CHECK_EQ(y->error, 0);
+}
+
+static void set_cc(int fd, const char *cc)
+{
+	T_REQUIRE(setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, cc, (socklen_t)strlen(cc)) == 0);
+}
+
+/* A checked stream at full speed in both directions, moved @moves times. */
+static void stream(const char *what, const char *cc, unsigned moves, const struct move_opts *o)
+{
+	struct world w;
+	struct end pod = { 0 }, peer = { 0 };
+	struct move_times t;
+	uint64_t frozen = 0, save = 0, restore = 0, moved_bytes;
+	unsigned held = 0, i, lost = 0;
+	pthread_t tp, tq;
+	int l;
+
+	world_init(&w);
+	l = world_listen(w.at->ns, POD_IP, 7000, 8);
+	peer.fd = world_connect(w.peer, POD_IP, 7000);
+	pod.fd = world_accept(l);
+	set_cc(pod.fd, cc);
+	set_cc(peer.fd, cc);
+	pod.pattern = peer.pattern = make_pattern();
+	T_REQUIRE(pthread_create(&tp, NULL, end_run, &pod) == 0);
+	T_REQUIRE(pthread_create(&tq, NULL, end_run, &peer) == 0);
+	for (i = 0; i < moves; i++) {
+		int fds[2];
+
+		sleep_us(20000 + i * 331 % 10000);
+		park(&pod);
+		fds[0] = pod.fd;
+		fds[1] = l;
+		world_move(&w, fds, 2, o, &t);
+		unpark(&pod);
+		frozen = MAX(frozen, t.frozen);
+		save = MAX(save, t.save);
+		restore = MAX(restore, t.restore);
+		held += t.held;
+		lost += t.lost;
+	}
+	sleep_us(300000);
+	pod.stop = peer.stop = true;
+	pthread_join(tp, NULL);
+	pthread_join(tq, NULL);
+	moved_bytes = pod.sent + peer.sent;
+	finish_streams(&pod, &peer);
+	printf("# %s: %u moves, %.0f MiB, frozen max %.2f ms (save %.0f us, restore %.0f us), held %u, lost %u,"
+	       " longest stall peer %.1f ms, pod %.1f ms\n",
+	       what, moves, (double)moved_bytes / (1 << 20), (double)frozen / 1e6, (double)save / 1e3,
+	       (double)restore / 1e3, held, lost, (double)peer.longest / 1e6, (double)pod.longest / 1e6);
+	T_CHECK(peer.longest < STALL_MAX);
+	T_CHECK(pod.longest < STALL_MAX);
+	free(pod.pattern);
+	close(pod.fd);
+	close(peer.fd);
+	close(l);
+	world_done(&w);
+}
+
+static void test_stream_cubic(void)
+{
+	stream("stream cubic", "cubic", 50, &(struct move_opts){ 0 });
+}
+
+static void test_stream_drain(void)
+{
+	stream("stream cubic drained", "cubic", 50, &(struct move_opts){ .drain = true });
+}
+
+static void test_stream_default(void)
+{
+	stream("stream bbr", "bbr", 50, &(struct move_opts){ 0 });
+}
+
+static void test_stream_abort(void)
+{
+	stream("stream aborted", "cubic", 50, &(struct move_opts){ .abort = true });
+}
+
+static void test_stream_pause(void)
+{
+	stream("stream 20 ms pause", "cubic", 20, &(struct move_opts){ .pause_ns = 20000000 });
+}
+
+static void test_stream_x(void)
+{
+	stream("stream no nudge", "cubic", 50, &(struct move_opts){ .no_nudge = true });
+}
+static void test_stream_y(void)
+{
+	stream("stream no replay", "cubic", 20, &(struct move_opts){ .no_replay = true });
+}
+static const struct test_case cases[] = {
+	{ "stream_cubic", test_stream_cubic },
+	{ "stream_drain", test_stream_drain },
+	{ "stream_default", test_stream_default },
+	{ "stream_abort", test_stream_abort },
+	{ "stream_pause", test_stream_pause },
+	{ "stream_x", test_stream_x },
+	{ "stream_y", test_stream_y },
+};
+
+const struct test_suite tcp_move_suite = { "tcp_move", cases, ARRAY_SIZE(cases) };
