@@ -1,0 +1,591 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What a pod holds, read while it runs: processes, mappings, open files. What no kind takes is
+ * refused here, by process and object, before anything is touched.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+#include "pod/dump.h"
+#include "pod/kind/kinds.h"
+
+#define MAX_FDS (1u << 20)
+
+#define REFUSE(e, ...) err_set(e, EOPNOTSUPP, __VA_ARGS__)
+
+/* ---- processes */
+
+static int check_namespaces(struct dump *d, struct proc *p, struct err *e)
+{
+	static const char *const ns[] = { "mnt", "net", "ipc", "uts", "user", "cgroup", "time", "pid" };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ns); i++) {
+		char path[64];
+		struct stat a, b;
+
+		snprintf(path, sizeof(path), "/proc/%d/ns/%s", d->pid1, ns[i]);
+		if (stat(path, &a) < 0)
+			return err_sys(e, "stat '%s'", path);
+		snprintf(path, sizeof(path), "/proc/%d/ns/%s", p->pid, ns[i]);
+		if (stat(path, &b) < 0)
+			return errno == ENOENT ? -ESRCH : err_sys(e, "stat '%s'", path);
+		if (a.st_ino != b.st_ino)
+			return REFUSE(e, "pid %d (%s): is in a %s namespace of its own: cannot be carried",
+				      p->nspid, p->st.comm, ns[i]);
+	}
+	return 0;
+}
+
+static int check_timers(struct proc *p, struct err *e)
+{
+	autofree char *text = NULL;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/timers", p->pid);
+	if (io_read_file(path, 1 << 20, &text, NULL, NULL) < 0)
+		return 0; /* gone, or a kernel without it: then there is nothing to see */
+	if (*text)
+		return REFUSE(e, "pid %d (%s): has POSIX timers (timer_create): cannot be carried yet",
+			      p->nspid, p->st.comm);
+	return 0;
+}
+
+/* Threads and forked children share what they should: one memory, one fd table and one fs per process. */
+static int check_sharing(struct dump *d, struct proc *p, struct err *e)
+{
+	static const struct { int type; const char *what; } shared[] = {
+		{ KCMP_VM, "memory" }, { KCMP_FILES, "file table" }, { KCMP_FS, "working directory" },
+		{ KCMP_SIGHAND, "signal handlers" },
+	};
+	struct proc *parent = proc_by_ns(&d->procs, p->nsppid);
+	size_t i, k;
+
+	for (i = 1; i < p->ntasks; i++)
+		for (k = 1; k < 3; k++)
+			if (syscall(SYS_kcmp, p->pid, p->tasks[i]->tid, shared[k].type, 0, 0) > 0)
+				return REFUSE(e, "pid %d (%s): thread %d has a %s of its own: cannot be carried",
+					      p->nspid, p->st.comm, p->tasks[i]->nstid, shared[k].what);
+	for (k = 0; parent && !parent->zombie && k < ARRAY_SIZE(shared); k++) {
+		if (syscall(SYS_kcmp, p->pid, parent->pid, shared[k].type, 0, 0) != 0)
+			continue;
+		if (k == 0)
+			return 0; /* a vfork in progress: it ends before the cut */
+		return REFUSE(e, "pid %d (%s): shares its %s with pid %d: cannot be carried", p->nspid,
+			      p->st.comm, shared[k].what, parent->nspid);
+	}
+	return 0;
+}
+
+static int check_proc(struct dump *d, struct proc *p, struct err *e)
+{
+	struct proc *one = d->procs.p[0];
+	int r;
+
+	if (p->zombie) {
+		if (p->ntasks > 1)
+			return REFUSE(e, "pid %d (%s): its main thread has ended, others run: cannot be carried yet",
+				      p->nspid, p->st.comm);
+		return 0;
+	}
+	if (p->st.tracer)
+		return REFUSE(e, "pid %d (%s): is traced by another process (a debugger, strace)", p->nspid, p->st.comm);
+	if (p->st.state == 'T' || p->st.state == 't')
+		return REFUSE(e, "pid %d (%s): is stopped (SIGSTOP or ^Z): cannot be carried yet; continue it first",
+			      p->nspid, p->st.comm);
+	if (p->st.seccomp)
+		return REFUSE(e, "pid %d (%s): has a seccomp filter: cannot be carried yet", p->nspid, p->st.comm);
+	if (p->st.ns_depth != one->st.ns_depth)
+		return REFUSE(e, "pid %d (%s): is in a pid namespace of its own: cannot be carried", p->nspid, p->st.comm);
+	r = check_namespaces(d, p, e);
+	if (r >= 0)
+		r = check_timers(p, e);
+	if (r >= 0)
+		r = check_sharing(d, p, e);
+	return r;
+}
+
+/* ---- mappings */
+
+int collect_maps(struct dump *d, bool flags, struct err *e)
+{
+	size_t i;
+	int r = 0;
+
+	for (i = 0; r >= 0 && i < d->procs.n; i++) {
+		struct proc *p = d->procs.p[i];
+
+		if (p->zombie)
+			continue;
+		r = maps_read(p->pid, &p->vmas, e);
+		if (r >= 0 && flags)
+			r = maps_read_flags(p->pid, &p->vmas, e);
+		if (r == -ESRCH || r == -ENOENT)
+			r = 0; /* it ended; the next listing will say so */
+	}
+	return r;
+}
+
+static int check_vma(struct dump *d, struct proc *p, const struct vma *v, struct err *e)
+{
+	const char *why = NULL;
+
+	if (v->start == d->scratch && d->scratch)
+		return 0;
+	if (v->type == VMA_OTHER)
+		why = "a mapping of a device or of a kind that no kind takes";
+	else if (v->type == VMA_SYSV)
+		why = "System V shared memory: cannot be carried yet";
+	else if (v->flags & VMF_HUGETLB)
+		why = "huge pages of hugetlbfs: cannot be carried yet";
+	else if (v->flags & (VMF_IO | VMF_PFNMAP) && v->type != VMA_VVAR && v->type != VMA_VDSO)
+		why = "memory of a device";
+	else if (v->flags & VMF_DROPPABLE)
+		why = "droppable memory";
+	else if (v->flags & VMF_LOCKED)
+		why = "locked memory (mlock): cannot be carried yet";
+	else if (v->type == VMA_FILE && v->shared && (v->prot & PROT_WRITE) &&
+		 !dump_is_private_tmpfs(d, v->dev))
+		why = "a writable shared mapping of a file on disk: cannot be carried yet";
+	if (!why)
+		return 0;
+	return REFUSE(e, "pid %d (%s): mapping %lx-%lx '%s' is %s", p->nspid, p->st.comm,
+		      (unsigned long)v->start, (unsigned long)v->end, v->name, why);
+}
+
+static int open_map(struct proc *p, const struct vma *v, int flags)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->pid, (unsigned long)v->start,
+		 (unsigned long)v->end);
+	return open(path, flags | O_CLOEXEC);
+}
+
+static struct mapfile *find_mapfile(struct dump *d, const struct vma *v)
+{
+	bool rw = v->shared && (v->prot & PROT_WRITE);
+	size_t i;
+
+	for (i = 0; i < d->nmapfiles; i++)
+		if (d->mapfiles[i]->ino == v->ino && d->mapfiles[i]->dev == v->dev &&
+		    d->mapfiles[i]->rw == rw && !strcmp(d->mapfiles[i]->path, v->name))
+			return d->mapfiles[i];
+	return NULL;
+}
+
+static int add_mapfile(struct dump *d, struct proc *p, const struct vma *v, struct err *e)
+{
+	struct mapfile **nm = realloc(d->mapfiles, (d->nmapfiles + 1) * sizeof(*nm));
+	autoclose int fd = open_map(p, v, O_PATH);
+	struct mapfile *m;
+	struct stat named;
+
+	if (!nm)
+		return err_num(e, ENOMEM, "mapped files");
+	d->mapfiles = nm;
+	m = dump_alloc(d, sizeof(*m));
+	m->dev = v->dev;
+	m->ino = v->ino;
+	m->rw = v->shared && (v->prot & PROT_WRITE);
+	m->path = dump_strdup(d, v->name);
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : err_sys(e, "pid %d: mapping of '%s'", p->nspid, v->name);
+	if (fstat(fd, &m->st) < 0)
+		return err_sys(e, "stat '%s'", v->name);
+	if (fstatat(d->root, v->name[0] == '/' ? v->name + 1 : v->name, &named, 0) < 0 ||
+	    named.st_ino != m->st.st_ino || named.st_dev != m->st.st_dev)
+		return REFUSE(e, "pid %d (%s): maps '%s', which has been replaced or removed since: cannot be carried yet",
+			      p->nspid, p->st.comm, v->name);
+	m->id = ++d->next_id;
+	d->mapfiles[d->nmapfiles++] = m;
+	return 0;
+}
+
+/* Deleted files, memfds and shared anonymous memory travel with their bytes. */
+static int add_map_content(struct dump *d, struct proc *p, const struct vma *v, struct err *e)
+{
+	enum content_source src = v->type == VMA_SHMEM ? CONTENT_SHMEM :
+				  v->type == VMA_MEMFD ? CONTENT_MEMFD : CONTENT_UNLINKED;
+	const char *name = v->type == VMA_MEMFD && !strncmp(v->name, "/memfd:", 7) ? v->name + 7 : v->name;
+	struct content *c = content_by_inode(d, v->dev, v->ino);
+	uint32_t id;
+	int fd, r;
+
+	if (!c) {
+		fd = open_map(p, v, O_RDONLY);
+		if (fd < 0)
+			return errno == ENOENT ? -ESRCH :
+						 err_sys(e, "pid %d: mapping of '%s'", p->nspid, v->name);
+		r = content_add(d, fd, src, name, &id, e);
+		if (r < 0)
+			return r;
+		c = content_by_inode(d, v->dev, v->ino);
+		if (!c) {
+			/* a file system whose maps show another device than stat(2): key it as maps do */
+			c = d->contents[d->ncontents - 1];
+			c->dev = v->dev;
+			c->ino = v->ino;
+		}
+	}
+	c->mapped |= v->shared;
+	return 0;
+}
+
+static bool needs_content(const struct vma *v)
+{
+	return v->type == VMA_SHMEM || v->type == VMA_MEMFD || (v->type == VMA_FILE && v->deleted);
+}
+
+int collect_map_objects(struct dump *d, struct err *e)
+{
+	size_t i, k;
+	int r = 0;
+
+	for (i = 0; r >= 0 && i < d->procs.n; i++) {
+		struct proc *p = d->procs.p[i];
+
+		for (k = 0; !p->zombie && r >= 0 && k < p->vmas.n; k++) {
+			const struct vma *v = &p->vmas.v[k];
+			struct content *c;
+
+			if (needs_content(v))
+				r = add_map_content(d, p, v, e);
+			else if (v->type == VMA_FILE && !find_mapfile(d, v))
+				r = add_mapfile(d, p, v, e);
+			if (r >= 0 && v->type == VMA_FILE && v->shared &&
+			    (c = content_by_inode(d, v->dev, v->ino)))
+				c->mapped = true;
+			if (r == -ESRCH) {
+				r = 0;
+				break;
+			}
+		}
+	}
+	return r;
+}
+
+uint32_t collect_vma_object(struct dump *d, const struct vma *v)
+{
+	if (needs_content(v)) {
+		struct content *c = content_by_inode(d, v->dev, v->ino);
+
+		return c ? c->id : 0;
+	}
+	if (v->type == VMA_FILE) {
+		struct mapfile *m = find_mapfile(d, v);
+
+		return m ? m->id : 0;
+	}
+	return 0;
+}
+
+/* ---- open files */
+
+static void parse_fdinfo(struct probe *pr)
+{
+	const char *s;
+
+	s = strstr(pr->info, "pos:");
+	if (s)
+		pr->pos = strtoll(s + 4, NULL, 10);
+	s = strstr(pr->info, "flags:");
+	if (s)
+		pr->flags = (uint32_t)strtoul(s + 6, NULL, 8);
+	s = strstr(pr->info, "mnt_id:");
+	if (s)
+		pr->mnt_id = (uint32_t)strtoul(s + 7, NULL, 10);
+}
+
+/* Is this the open file description of an object that is known already? */
+static struct object *same_description(struct dump *d, const struct probe *pr)
+{
+	pid_t self = getpid();
+	size_t i;
+
+	for (i = 0; i < d->nobjects; i++) {
+		struct object *o = d->objects[i];
+
+		if (o->p.st.st_ino != pr->st.st_ino || o->p.st.st_dev != pr->st.st_dev ||
+		    ((o->p.flags ^ pr->flags) & ~(uint32_t)O_CLOEXEC))
+			continue;
+		if (syscall(SYS_kcmp, self, self, KCMP_FILE, o->p.fd, pr->fd) == 0)
+			return o;
+	}
+	return NULL;
+}
+
+static int add_object(struct dump *d, const struct probe *pr, const struct kind *k, struct object **out,
+		      struct err *e)
+{
+	struct object **no = realloc(d->objects, (d->nobjects + 1) * sizeof(*no));
+	struct object *o;
+
+	if (!no)
+		return err_num(e, ENOMEM, "open files");
+	d->objects = no;
+	o = dump_alloc(d, sizeof(*o));
+	o->id = ++d->next_id;
+	o->kind = k;
+	o->p = *pr;
+	o->p.link = dump_strdup(d, pr->link);
+	o->p.info = dump_strdup(d, pr->info);
+	d->objects[d->nobjects++] = o;
+	*out = o;
+	return 0;
+}
+
+static int add_fdref(struct dump *d, const struct probe *pr, struct object *o, struct err *e)
+{
+	struct fdref *nf;
+
+	if (d->nfds % 64 == 0) {
+		nf = realloc(d->fds, (d->nfds + 64) * sizeof(*nf));
+		if (!nf)
+			return err_num(e, ENOMEM, "open files");
+		d->fds = nf;
+	}
+	d->fds[d->nfds++] = (struct fdref){ pr->nspid, pr->fdno, (pr->flags & O_CLOEXEC) != 0, o };
+	return 0;
+}
+
+static int collect_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool final, struct err *e)
+{
+	char name[32], link[PATH_MAX], why[200];
+	autofree char *info = NULL;
+	autoclose int fd = -1;
+	struct probe pr = { .pid = p->pid, .nspid = p->nspid, .fdno = fdno, .link = link };
+	const struct kind *k;
+	struct object *o;
+	ssize_t n;
+	int r;
+
+	if (p->tracked && fdno == p->tr.uffd)
+		return 0;
+	snprintf(name, sizeof(name), "fd/%d", fdno);
+	n = readlinkat(dirfd, name, link, sizeof(link) - 1);
+	if (n < 0)
+		return errno == ENOENT ? 0 : err_sys(e, "pid %d: fd %d", p->nspid, fdno);
+	link[n] = 0;
+	fd = (int)syscall(SYS_pidfd_getfd, p->pidfd, fdno, 0);
+	if (fd < 0)
+		return errno == EBADF || errno == ESRCH ? 0 : err_sys(e, "pid %d: take fd %d", p->nspid, fdno);
+	snprintf(name, sizeof(name), "fdinfo/%d", fdno);
+	r = io_read_file_at(dirfd, name, 1 << 22, &info, NULL, e);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	pr.info = info;
+	pr.fd = fd;
+	if (fstat(fd, &pr.st) < 0)
+		return err_sys(e, "pid %d: stat fd %d", p->nspid, fdno);
+	parse_fdinfo(&pr);
+	o = same_description(d, &pr);
+	if (!o) {
+		k = kind_match(&pr);
+		if (!k) {
+			kind_refusal(&pr, why, sizeof(why));
+			return REFUSE(e, "pid %d (%s): fd %d is %s", p->nspid, p->st.comm, fdno, why);
+		}
+		if (k->check && !final) {
+			r = k->check(d, &pr, e);
+			if (r < 0)
+				return err_wrap(e, "pid %d (%s): fd %d", p->nspid, p->st.comm, fdno);
+		}
+		r = add_object(d, &pr, k, &o, e);
+		if (r < 0)
+			return r;
+		take_fd(&fd);
+	}
+	return add_fdref(d, &pr, o, e);
+}
+
+static int cmp_int(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+static int list_fds(int dirfd, int **out, size_t *n, struct err *e)
+{
+	autoclose int fd = openat(dirfd, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char buf[32768];
+	size_t cap = 0;
+
+	*out = NULL;
+	*n = 0;
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : err_sys(e, "list open files");
+	for (;;) {
+		long len = syscall(SYS_getdents64, fd, buf, sizeof(buf)), at;
+
+		if (len < 0)
+			return err_sys(e, "list open files");
+		if (len == 0)
+			break;
+		for (at = 0; at < len;) {
+			struct { uint64_t ino; int64_t off; uint16_t reclen; uint8_t type; char name[]; } *de =
+				(void *)(buf + at);
+
+			at += de->reclen;
+			if (de->name[0] == '.')
+				continue;
+			if (*n == cap) {
+				int *no = realloc(*out, (cap ? cap * 2 : 64) * sizeof(int));
+
+				if (!no)
+					return err_num(e, ENOMEM, "open files");
+				*out = no;
+				cap = cap ? cap * 2 : 64;
+			}
+			(*out)[(*n)++] = (int)strtol(de->name, NULL, 10);
+		}
+	}
+	qsort(*out, *n, sizeof(int), cmp_int);
+	return 0;
+}
+
+void collect_drop_objects(struct dump *d, bool undo)
+{
+	size_t i;
+
+	for (i = 0; i < d->nobjects; i++) {
+		struct object *o = d->objects[i];
+
+		if (undo && o->kind->undo && o->msg)
+			o->kind->undo(d, o);
+		close_fdp(&o->p.fd);
+	}
+	d->nobjects = d->nfds = 0;
+}
+
+int collect_fds(struct dump *d, bool final, struct err *e)
+{
+	size_t i, k;
+	int r = 0;
+
+	collect_drop_objects(d, false);
+	for (i = 0; r >= 0 && i < d->procs.n; i++) {
+		struct proc *p = d->procs.p[i];
+		autofree int *fds = NULL;
+		autoclose int dirfd = -1;
+		char path[32];
+		size_t n;
+
+		if (p->zombie)
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d", p->pid);
+		dirfd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (dirfd < 0)
+			continue;
+		r = list_fds(dirfd, &fds, &n, e);
+		if (r == -ESRCH && !final) {
+			r = 0;
+			continue;
+		}
+		for (k = 0; r >= 0 && k < n; k++)
+			r = collect_fd(d, p, dirfd, fds[k], final, e);
+	}
+	return r;
+}
+
+/* ---- all of it */
+
+static int find_scratch(struct dump *d, struct err *e)
+{
+	const struct vma_list **lists = dump_alloc(d, d->procs.n * sizeof(*lists));
+	size_t n = 0, i;
+
+	for (i = 0; i < d->procs.n; i++)
+		if (!d->procs.p[i]->zombie)
+			lists[n++] = &d->procs.p[i]->vmas;
+	d->scratch = vma_find_hole(lists, n, 0x100000, SCRATCH_LEN);
+	if (!d->scratch)
+		return REFUSE(e, "no hole of %u KiB that is free in all processes", SCRATCH_LEN / 1024);
+	return 0;
+}
+
+int collect_check(struct dump *d, struct err *e)
+{
+	size_t i, k;
+	int r = proc_list_update(&d->procs, d->pid1, e);
+
+	for (i = 0; r >= 0 && i < d->procs.n; i++) {
+		r = proc_update_threads(d->procs.p[i], e);
+		if (r >= 0)
+			r = check_proc(d, d->procs.p[i], e);
+		if (r == -ESRCH)
+			r = 0;
+	}
+	if (r >= 0)
+		r = collect_maps(d, true, e);
+	for (i = 0; r >= 0 && i < d->procs.n; i++)
+		for (k = 0; r >= 0 && k < d->procs.p[i]->vmas.n; k++)
+			r = check_vma(d, d->procs.p[i], &d->procs.p[i]->vmas.v[k], e);
+	if (r >= 0)
+		r = find_scratch(d, e);
+	if (r >= 0)
+		r = collect_fds(d, false, e);
+	if (r >= 0)
+		r = collect_map_objects(d, e);
+	return r;
+}
+
+static Pm__FileNeed *add_need(struct dump *d, Pm__Needs *needs, size_t cap, const char *path,
+			      const struct stat *st, bool writable, pid_t pid, const char *user)
+{
+	Pm__FileNeed *f;
+	size_t i;
+
+	for (i = 0; i < needs->n_files; i++)
+		if (!strcmp(needs->files[i]->path, path))
+			return needs->files[i];
+	if (needs->n_files == cap)
+		return NULL;
+	f = dump_alloc(d, sizeof(*f));
+	pm__file_need__init(f);
+	f->path = dump_strdup(d, path);
+	f->size = (uint64_t)st->st_size;
+	f->mtime_ns = st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec;
+	f->mode = st->st_mode;
+	f->writable = writable;
+	f->pid = (uint32_t)pid;
+	f->user = dump_strdup(d, user);
+	needs->files[needs->n_files++] = f;
+	return f;
+}
+
+int collect_needs(struct dump *d, Pm__Needs *needs, struct err *e)
+{
+	size_t cap = d->nmapfiles + d->nobjects, i;
+	char user[48];
+
+	(void)e;
+	needs->files = dump_alloc(d, (cap + 1) * sizeof(*needs->files));
+	for (i = 0; i < d->nmapfiles; i++)
+		if (!dump_is_private_tmpfs(d, d->mapfiles[i]->st.st_dev))
+			add_need(d, needs, cap, d->mapfiles[i]->path, &d->mapfiles[i]->st, d->mapfiles[i]->rw, 0,
+				 "mapping");
+	for (i = 0; i < d->nobjects; i++) {
+		const struct object *o = d->objects[i];
+		bool dir = S_ISDIR(o->p.st.st_mode);
+
+		if ((!S_ISREG(o->p.st.st_mode) && !dir) || o->p.link[0] != '/' || o->p.st.st_nlink == 0 ||
+		    dump_is_private_tmpfs(d, o->p.st.st_dev) || !strncmp(o->p.link, "/proc/", 6))
+			continue;
+		snprintf(user, sizeof(user), "fd %d", o->p.fdno);
+		add_need(d, needs, cap, o->p.link, &o->p.st,
+			 dir || (o->p.flags & O_ACCMODE) != O_RDONLY, o->p.nspid, user);
+	}
+	needs->procs = (uint32_t)d->procs.n;
+	needs->scratch = d->scratch;
+	for (i = 0; i < d->ncontents; i++)
+		needs->shm_bytes += d->contents[i]->size;
+	return 0;
+}

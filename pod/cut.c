@@ -1,0 +1,593 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Stopping the tasks of a pod, reading their state, letting them go again.
+ *
+ * A listing races with fork and clone: it is repeated until it finds nobody new, which ends because
+ * what is stopped starts nothing. A vfork parent cannot be stopped before its child has let go of the
+ * memory: the child is let run until then.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mman.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+#include "pod/base/io.h"
+#include "pod/base/log.h"
+#include "pod/base/util.h"
+#include "pod/dump.h"
+
+#define VFORK_MS 20
+#define MAX_PASSES 1000
+
+/* ---- stopping */
+
+static void remove_task(struct proc *p, size_t i)
+{
+	task_done(p->tasks[i]);
+	free(p->tasks[i]);
+	memmove(&p->tasks[i], &p->tasks[i + 1], (p->ntasks - i - 1) * sizeof(p->tasks[0]));
+	p->ntasks--;
+}
+
+/* Seizes and interrupts every task that is not held yet. Returns how many. */
+static int interrupt_new(struct proc *p, struct err *e)
+{
+	size_t i;
+	int n = 0;
+
+	for (i = 0; i < p->ntasks;) {
+		struct task *t = p->tasks[i];
+		int r = 0;
+
+		if (!t->seized) {
+			r = task_seize(t, e);
+			if (r >= 0)
+				r = task_interrupt(t, e);
+			n++;
+		}
+		if (r == -ESRCH || r == -EPERM) { /* it ended; EPERM is what a zombie gives */
+			if (i == 0) {
+				t->seized = false;
+				return n;
+			}
+			remove_task(p, i);
+			continue;
+		}
+		if (r < 0)
+			return r;
+		i++;
+	}
+	return n;
+}
+
+/* Lets the stopped children of @p run on: one of them may hold it in vfork. */
+static void free_children(struct dump *d, struct proc *p)
+{
+	size_t i, k;
+
+	for (i = 0; i < d->procs.n; i++) {
+		struct proc *c = d->procs.p[i];
+
+		if (c->nsppid != p->nspid)
+			continue;
+		for (k = 0; k < c->ntasks; k++)
+			task_release(c->tasks[k], NULL);
+	}
+}
+
+static int wait_proc(struct dump *d, struct proc *p, uint64_t deadline, struct err *e)
+{
+	size_t i;
+
+	for (i = 0; i < p->ntasks;) {
+		struct task *t = p->tasks[i];
+		int r = 0;
+
+		if (t->seized && !t->stopped) {
+			r = task_wait_stopped(t, MIN(deadline, deadline_ms(VFORK_MS)), e);
+			if (r == -ETIMEDOUT) {
+				free_children(d, p);
+				r = task_wait_stopped(t, deadline, e);
+			}
+			if (r >= 0)
+				r = task_save(t, e);
+		}
+		if (r == -ESRCH) {
+			if (i == 0)
+				return 0;
+			remove_task(p, i);
+			continue;
+		}
+		if (r == -EBUSY)
+			return err_wrap(e, "%s", p->st.comm);
+		if (r < 0)
+			return r;
+		i++;
+	}
+	return 0;
+}
+
+int cut_stop(struct dump *d, uint64_t deadline, struct err *e)
+{
+	int pass, r, fresh = 1;
+	size_t i;
+
+	d->stopped = true;
+	for (pass = 0; fresh && pass < MAX_PASSES; pass++) {
+		fresh = 0;
+		r = pass ? proc_list_update(&d->procs, d->pid1, e) : 0;
+		for (i = 0; r >= 0 && i < d->procs.n; i++) {
+			struct proc *p = d->procs.p[i];
+
+			if (p->zombie)
+				continue;
+			r = proc_update_threads(p, e);
+			if (r == -ESRCH) {
+				r = 0;
+				fresh++;
+				continue;
+			}
+			if (r >= 0)
+				r = interrupt_new(p, e);
+			if (r > 0)
+				fresh += r;
+		}
+		for (i = 0; r >= 0 && i < d->procs.n; i++)
+			if (!d->procs.p[i]->zombie)
+				r = wait_proc(d, d->procs.p[i], deadline, e);
+		if (r < 0)
+			return r;
+		if (!pass)
+			fresh = 1; /* at least one listing after all are still */
+		if (now_ns() > deadline)
+			return err_set(e, ETIMEDOUT, "the pod's processes did not stop in time");
+	}
+	return fresh ? err_set(e, ETIMEDOUT, "new processes keep coming") : 0;
+}
+
+/* ---- scratch and tracker */
+
+static const struct vma *vma_of_type(const struct proc *p, enum vma_type type)
+{
+	size_t i;
+
+	for (i = 0; i < p->vmas.n; i++)
+		if (p->vmas.v[i].type == type)
+			return &p->vmas.v[i];
+	return NULL;
+}
+
+static const struct vma *scratch_vma(const struct dump *d, const struct proc *p)
+{
+	size_t i;
+
+	for (i = 0; i < p->vmas.n; i++)
+		if (p->vmas.v[i].start == d->scratch && p->vmas.v[i].end == d->scratch + SCRATCH_LEN)
+			return &p->vmas.v[i];
+	return NULL;
+}
+
+static int ensure_scratch(struct dump *d, struct proc *p, struct err *e)
+{
+	const uint64_t args[6] = { d->scratch, SCRATCH_LEN, PROT_READ | PROT_WRITE | PROT_EXEC,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, (uint64_t)-1, 0 };
+	const struct vma *vdso = vma_of_type(p, VMA_VDSO);
+	struct task *t = proc_leader(p);
+	bool there = scratch_vma(d, p) != NULL;
+	int64_t ret;
+	size_t i;
+	int r;
+
+	if (!vdso)
+		return err_set(e, EOPNOTSUPP, "pid %d (%s): has no vdso", p->nspid, p->st.comm);
+	for (i = 0; i < p->ntasks; i++)
+		p->tasks[i]->sysinsn = vdso->start + d->vdso_syscall;
+	if (p->scratch && there)
+		return 0;
+	if (p->scratch && p->tracked) { /* an exec since: the tracker belongs to memory that is gone */
+		tracker_done(&p->tr);
+		p->tr.uffd = p->tr.pagemap = -1;
+		p->tracked = false;
+	}
+	if (!there) {
+		r = task_syscall(t, SYS_mmap, args, &ret, e);
+		if (r < 0)
+			return r;
+		if (ret != (int64_t)d->scratch)
+			return err_num(e, (int)ret, "pid %d (%s): map the scratch", p->nspid, p->st.comm);
+		r = task_repair(t, e);
+		if (r < 0)
+			return r;
+	}
+	p->scratch = d->scratch;
+	return batch_install(p->pid, p->scratch, e);
+}
+
+static int take_uffd(struct dump *d, struct proc *p, struct err *e)
+{
+	struct task *t = proc_leader(p);
+	int64_t theirs;
+	int fd, r;
+	size_t i;
+
+	batch_begin(d->b, p->scratch);
+	batch_add1(d->b, SYS_userfaultfd, tracker_uffd_flags());
+	r = batch_run(t, d->b, deadline_ms(1000), e);
+	if (r < 0)
+		return r;
+	theirs = d->b->e[0].ret;
+	if (theirs < 0)
+		return err_num(e, (int)theirs, "pid %d (%s): userfaultfd", p->nspid, p->st.comm);
+	fd = (int)syscall(SYS_pidfd_getfd, p->pidfd, (int)theirs, 0);
+	r = fd < 0 ? err_sys(e, "pid %d: take the userfaultfd", p->nspid) : 0;
+	batch_begin(d->b, p->scratch);
+	batch_add1(d->b, SYS_close, theirs);
+	if (batch_run(t, d->b, deadline_ms(1000), r < 0 ? NULL : e) < 0 || r < 0) {
+		close_fdp(&fd);
+		return r < 0 ? r : -EIO;
+	}
+	r = tracker_init(&p->tr, p->pid, fd, e);
+	if (r < 0)
+		return r;
+	p->tracked = true;
+	for (i = 0; i < p->vmas.n; i++) {
+		const struct vma *v = &p->vmas.v[i];
+
+		if (v->start != d->scratch && !v->shared && (v->type == VMA_ANON || v->type == VMA_FILE ||
+							     v->type == VMA_MEMFD))
+			if (tracker_register(&p->tr, v, NULL) < 0)
+				log_debug("pid %d: mapping %lx is not tracked", p->nspid, (unsigned long)v->start);
+	}
+	return 0;
+}
+
+int cut_attach(struct dump *d, struct proc *p, bool track, bool release, struct err *e)
+{
+	struct task *t = proc_leader(p);
+	int r = 0;
+
+	if (!t->stopped) {
+		r = task_seize(t, e);
+		if (r >= 0)
+			r = task_interrupt(t, e);
+		if (r >= 0)
+			r = task_wait_stopped(t, deadline_ms(500), e);
+		if (r >= 0)
+			r = task_save(t, e);
+		if (r >= 0)
+			t->nobatch = ((p->st.sig_pnd | p->st.shd_pnd) >> 22) & 1;
+	}
+	if (r >= 0)
+		r = ensure_scratch(d, p, e);
+	if (r >= 0 && track && !p->tracked)
+		r = take_uffd(d, p, e);
+	if (release || r < 0)
+		task_release(t, NULL);
+	return r;
+}
+
+/* ---- state */
+
+/* Calls that the kernel ends with EINTR when a tracer stops them, although no signal came: they are
+ * made again with what they were given. Should a real signal be pending too, its handler runs and the
+ * program sees the EINTR that it would have seen anyway. */
+static void restart_eintr(struct task *t)
+{
+	static const long calls[] = { SYS_epoll_wait, SYS_epoll_pwait, 441 /* epoll_pwait2 */,
+				      SYS_rt_sigtimedwait, SYS_semop, SYS_semtimedop, SYS_io_getevents,
+				      SYS_msgrcv, SYS_msgsnd };
+	size_t i;
+
+	if ((int64_t)t->regs.rax != -EINTR || (int64_t)t->regs.orig_rax < 0)
+		return;
+	for (i = 0; i < ARRAY_SIZE(calls); i++)
+		if ((long)t->regs.orig_rax == calls[i]) {
+			t->regs.rax = (uint64_t)-514; /* ERESTARTNOHAND */
+			t->borrowed = true;
+			return;
+		}
+}
+
+static Pm__Thread *new_thread(struct dump *d, struct task *t)
+{
+	Pm__Thread *th = dump_alloc(d, sizeof(*th));
+
+	pm__thread__init(th);
+	th->tid = (uint32_t)t->nstid;
+	return th;
+}
+
+static void thread_regs(struct dump *d, struct task *t, Pm__Thread *th)
+{
+	th->gp.len = sizeof(t->regs);
+	th->gp.data = memcpy(dump_alloc(d, sizeof(t->regs)), &t->regs, sizeof(t->regs));
+	th->xstate.len = t->xlen;
+	th->xstate.data = memcpy(dump_alloc(d, t->xlen), t->xstate, t->xlen);
+	th->sigmask = t->sigmask;
+}
+
+static uint32_t exe_object(struct dump *d, struct proc *p)
+{
+	char path[48];
+	struct stat st;
+	size_t i;
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", p->pid);
+	if (stat(path, &st) < 0)
+		return 0;
+	for (i = 0; i < d->nmapfiles; i++)
+		if (d->mapfiles[i]->st.st_ino == st.st_ino && d->mapfiles[i]->st.st_dev == st.st_dev)
+			return d->mapfiles[i]->id;
+	for (i = 0; i < d->ncontents; i++)
+		if (d->contents[i]->ino == st.st_ino)
+			return d->contents[i]->id;
+	return 0;
+}
+
+static int fill_mm(struct dump *d, struct proc *p, Pm__Proc *m, struct err *e)
+{
+	autofree char *auxv = NULL;
+	Pm__Mm *mm = dump_alloc(d, sizeof(*mm));
+	const uint64_t *s = p->st.mm;
+	char path[48];
+	size_t len, i;
+	int r;
+
+	pm__mm__init(mm);
+	m->mm = mm;
+	mm->start_code = s[0];
+	mm->end_code = s[1];
+	mm->start_data = s[2];
+	mm->end_data = s[3];
+	mm->start_brk = s[4];
+	mm->start_stack = s[6];
+	mm->arg_start = s[7];
+	mm->arg_end = s[8];
+	mm->env_start = s[9];
+	mm->env_end = s[10];
+	snprintf(path, sizeof(path), "/proc/%d/auxv", p->pid);
+	r = io_read_file(path, 65536, &auxv, &len, e);
+	if (r < 0)
+		return r;
+	mm->auxv.len = len;
+	mm->auxv.data = memcpy(dump_alloc(d, len), auxv, len);
+	mm->exe = exe_object(d, p);
+	if (!mm->exe)
+		return err_set(e, EOPNOTSUPP, "pid %d (%s): its program file is not mapped", p->nspid, p->st.comm);
+	mm->vmas = dump_alloc(d, p->vmas.n * sizeof(*mm->vmas));
+	for (i = 0; i < p->vmas.n; i++) {
+		const struct vma *v = &p->vmas.v[i];
+		Pm__Vma *o;
+
+		if (v->type == VMA_VSYSCALL || v->start == d->scratch)
+			continue;
+		o = dump_alloc(d, sizeof(*o));
+		pm__vma__init(o);
+		o->start = v->start;
+		o->end = v->end;
+		o->prot = (uint32_t)v->prot;
+		o->shared = v->shared;
+		o->type = v->type;
+		o->pgoff = v->pgoff;
+		o->flags = v->flags;
+		o->name = dump_strdup(d, v->name);
+		o->object = collect_vma_object(d, v);
+		if (!o->object && v->type != VMA_ANON && v->type != VMA_VDSO && v->type != VMA_VVAR)
+			return err_set(e, EOPNOTSUPP, "pid %d (%s): mapping %lx-%lx '%s' cannot be carried", p->nspid,
+				       p->st.comm, (unsigned long)v->start, (unsigned long)v->end, v->name);
+		mm->vmas[mm->n_vmas++] = o;
+	}
+	return 0;
+}
+
+static Pm__Proc *new_proc(struct dump *d, struct proc *p)
+{
+	Pm__Proc *m = dump_alloc(d, sizeof(*m));
+	size_t i;
+
+	pm__proc__init(m);
+	m->pid = (uint32_t)p->nspid;
+	m->ppid = (uint32_t)p->nsppid;
+	m->pgid = (uint32_t)p->st.pgid;
+	m->sid = (uint32_t)p->st.sid;
+	m->zombie = p->zombie;
+	m->exit_code = p->st.exit_code;
+	m->comm = dump_strdup(d, p->st.comm);
+	m->starttime = p->st.starttime;
+	m->scratch = d->scratch;
+	if (!p->zombie) {
+		m->threads = dump_alloc(d, p->ntasks * sizeof(*m->threads));
+		for (i = 0; i < p->ntasks; i++)
+			m->threads[m->n_threads++] = new_thread(d, p->tasks[i]);
+	}
+	return m;
+}
+
+int cut_snapshot(struct dump *d, Pm__Tree *tree, struct err *e)
+{
+	size_t i;
+	int r = 0;
+
+	pm__tree__init(tree);
+	tree->procs = dump_alloc(d, d->procs.n * sizeof(*tree->procs));
+	for (i = 0; r >= 0 && i < d->procs.n; i++) {
+		struct proc *p = d->procs.p[i];
+		Pm__Proc *m;
+
+		if (p->zombie)
+			continue;
+		m = new_proc(d, p);
+		r = fill_mm(d, p, m, e);
+		if (r >= 0) {
+			tree->procs[tree->n_procs++] = m;
+			p->fresh = false;
+		}
+	}
+	return r;
+}
+
+struct asked {
+	const struct kind *k;
+	uint64_t cookie;
+};
+
+static int ask_task(struct dump *d, struct proc *p, size_t ti, Pm__Proc *m, struct err *e)
+{
+	struct task *t = p->tasks[ti];
+	Pm__Thread *th = m->threads[ti];
+	struct asked asked[64];
+	size_t nk, i, n = 0;
+	const struct kind *const *kinds = kinds_all(&nk);
+	int r = 0;
+
+	batch_begin(d->b, p->scratch);
+	for (i = 0; r >= 0 && i < nk; i++) {
+		const struct kind *k = kinds[i];
+
+		if (k->scope == KIND_FD || (k->scope == KIND_PROC && ti != 0) || n == ARRAY_SIZE(asked))
+			continue;
+		asked[n] = (struct asked){ k, 0 };
+		if (k->ask)
+			r = k->ask(d, t, d->b, &asked[n].cookie, e);
+		n++;
+	}
+	if (r >= 0)
+		r = batch_run(t, d->b, deadline_ms(2000), e);
+	for (i = 0; r >= 0 && i < n; i++)
+		if (asked[i].k->take) {
+			r = asked[i].k->take(d, t, d->b, asked[i].cookie, m, th, e);
+			if (r < 0)
+				err_wrap(e, "pid %d (%s): %s", p->nspid, p->st.comm, asked[i].k->name);
+		}
+	return r;
+}
+
+static int proc_fds(struct dump *d, struct proc *p, Pm__Proc *m)
+{
+	size_t i;
+
+	m->fds = dump_alloc(d, d->nfds * sizeof(*m->fds));
+	for (i = 0; i < d->nfds; i++) {
+		Pm__Fd *f;
+
+		if (d->fds[i].nspid != p->nspid)
+			continue;
+		f = dump_alloc(d, sizeof(*f));
+		pm__fd__init(f);
+		f->fd = (uint32_t)d->fds[i].fdno;
+		f->object = d->fds[i].o->id;
+		f->cloexec = d->fds[i].cloexec;
+		m->fds[m->n_fds++] = f;
+	}
+	return 0;
+}
+
+static int cut_proc(struct dump *d, struct proc *p, Pm__Proc **out, struct err *e)
+{
+	Pm__Proc *m;
+	size_t i;
+	int r;
+
+	if (p->zombie) {
+		*out = new_proc(d, p);
+		return 0;
+	}
+	r = proc_read_status(p->pid, 0, &p->st, e);
+	if (r < 0)
+		return r;
+	m = new_proc(d, p);
+	for (i = 0; i < p->ntasks; i++)
+		p->tasks[i]->nobatch = ((p->st.sig_pnd | p->st.shd_pnd) >> 22) & 1;
+	r = ensure_scratch(d, p, e);
+	for (i = 0; r >= 0 && i < p->ntasks; i++) {
+		restart_eintr(p->tasks[i]);
+		r = ask_task(d, p, i, m, e);
+		thread_regs(d, p->tasks[i], m->threads[i]);
+	}
+	if (r >= 0)
+		r = fill_mm(d, p, m, e);
+	if (r >= 0)
+		r = proc_fds(d, p, m);
+	*out = m;
+	return r;
+}
+
+int cut_tasks(struct dump *d, Pm__Tree *tree, struct err *e)
+{
+	size_t i;
+	int r = 0;
+
+	pm__tree__init(tree);
+	tree->procs = dump_alloc(d, d->procs.n * sizeof(*tree->procs));
+	for (i = 0; r >= 0 && i < d->procs.n; i++) {
+		r = cut_proc(d, d->procs.p[i], &tree->procs[i], e);
+		if (r >= 0)
+			tree->n_procs++;
+	}
+	return r;
+}
+
+/* ---- letting go */
+
+int cut_release(struct dump *d, struct err *e)
+{
+	size_t i, k;
+	int r = 0;
+
+	for (i = 0; i < d->procs.n; i++)
+		for (k = 0; k < d->procs.p[i]->ntasks; k++) {
+			int q = task_release(d->procs.p[i]->tasks[k], e);
+
+			r = r < 0 ? r : q;
+		}
+	return r;
+}
+
+/* The last call made in a process: nothing of ours stays in its memory. */
+static void drop_scratch(struct dump *d, struct proc *p)
+{
+	const uint64_t args[6] = { p->scratch, SCRATCH_LEN };
+	struct task *t = proc_leader(p);
+	int64_t ret;
+
+	(void)d;
+	if (!p->scratch)
+		return;
+	if (!t->stopped) {
+		if (task_seize(t, NULL) < 0 || task_interrupt(t, NULL) < 0 ||
+		    task_wait_stopped(t, deadline_ms(500), NULL) < 0 || task_save(t, NULL) < 0)
+			return;
+	}
+	if (t->borrowed)
+		task_repair(t, NULL);
+	if (t->sysinsn)
+		task_syscall(t, SYS_munmap, args, &ret, NULL);
+	p->scratch = 0;
+}
+
+void cut_undo(struct dump *d)
+{
+	size_t i;
+
+	for (i = 0; i < d->procs.n; i++) {
+		struct proc *p = d->procs.p[i];
+
+		if (p->zombie)
+			continue;
+		drop_scratch(d, p);
+		if (!d->stopped)
+			task_release(proc_leader(p), NULL);
+		if (p->tracked) {
+			tracker_done(&p->tr);
+			p->tr.uffd = p->tr.pagemap = -1;
+			p->tracked = false;
+		}
+	}
+	cut_release(d, NULL);
+	d->stopped = false;
+}

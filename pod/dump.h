@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The dumping side of a migration: what its files share. Theory of operation: dump.c. */
+#ifndef POD_DUMP_H
+#define POD_DUMP_H
+
+#include "control.pb-c.h"
+#include "image.pb-c.h"
+#include "netfreeze/netfreeze.h"
+#include "pod/image/stream.h"
+#include "pod/kind/kind.h"
+#include "pod/proc.h"
+
+/* Types of objects that are not open files: what mappings and file trees refer to. */
+enum { OBJ_MAPFILE = 1001, OBJ_CONTENT = 1002 };
+enum content_source { CONTENT_MEMFD = 1, CONTENT_SHMEM = 2, CONTENT_UNLINKED = 3, CONTENT_TMPFS = 4 };
+
+/* Bytes that travel: a memfd, shared anonymous memory, an unlinked file, a file of a private tmpfs. */
+struct content {
+	uint32_t id;
+	uint64_t dev, ino;
+	enum content_source source;
+	int fd; /* readable; owned */
+	char *name; /* arena */
+	uint64_t size;
+	struct timespec mtime, ctime; /* when its pages were read */
+	uint64_t read_at;	/* CLOCK_REALTIME ns of that */
+	bool mapped;		/* a process maps it shared: times say nothing */
+	uint64_t *hash;		/* XXH3 per page as last sent; 0 = zero page or never */
+	size_t nhash;
+	uint32_t mode, uid, gid, seals;
+};
+
+/* A file that is mapped and has a path. */
+struct mapfile {
+	uint32_t id;
+	uint64_t dev, ino;
+	char *path;
+	bool rw;
+	struct stat st;
+};
+
+struct fdref {
+	pid_t nspid;
+	int fdno;
+	bool cloexec;
+	struct object *o;
+};
+
+struct arena_block;
+
+struct dump {
+	int ctl;
+	struct stream s;
+	const Pm__EngineDump *req;
+	bool live;
+	pid_t pid1;
+	struct proc_list procs;
+	struct arena_block *arena;
+	struct batch *b;
+	uint64_t scratch;	/* the same address in every process */
+	uint64_t vdso_syscall;	/* offset of a syscall instruction in the vdso */
+	int root, netns, mntns;
+	uint64_t private_dev[4];
+	unsigned nprivate;
+	uint32_t next_id;
+	struct object **objects;
+	size_t nobjects;
+	struct fdref *fds;
+	size_t nfds;
+	struct content **contents;
+	size_t ncontents;
+	struct mapfile **mapfiles;
+	size_t nmapfiles;
+	struct filter *filter;
+	struct hold *hold;
+	bool stopped, blocked, frozen;
+	/* figures */
+	uint64_t start_ns, stop_ns, ready_ns, started_ns;
+	uint64_t mono_ns, boot_ns; /* the pod's last clock readings */
+	uint32_t rounds;
+	Pm__Phase phase[16];
+	unsigned nphase;
+	const char *phase_name;
+	uint64_t phase_ns;
+	int exit_code;		/* for EngineFailed */
+};
+
+/* collect.c: while it runs */
+int collect_check(struct dump *, struct err *);
+int collect_needs(struct dump *, Pm__Needs *needs, struct err *);
+/** Reads every fd of every process into d->objects and d->fds (replacing what was there). @final: in the freeze. */
+int collect_fds(struct dump *, bool final, struct err *);
+int collect_maps(struct dump *, bool flags, struct err *);
+/** Gives mappings their objects (files, contents). */
+int collect_map_objects(struct dump *, struct err *);
+uint32_t collect_vma_object(struct dump *, const struct vma *);
+void collect_drop_objects(struct dump *, bool undo);
+
+/* content.c */
+int content_add(struct dump *, int fd, enum content_source, const char *name, uint32_t *id, struct err *);
+struct content *content_by_inode(struct dump *, uint64_t dev, uint64_t ino);
+/** Walks the private tmpfs trees: nodes for the stream, contents for their files. */
+int content_tmpfs(struct dump *, Pm__Tmpfs *out, struct err *);
+/** Sends what changed in all contents since the last call. */
+int content_send(struct dump *, bool final, struct err *);
+int content_messages(struct dump *, Pm__Object ***out, size_t *n, struct err *);
+void content_free(struct content *);
+
+/* cut.c: stopping and state */
+int cut_stop(struct dump *, uint64_t deadline, struct err *);
+/** Maps the scratch and takes a userfaultfd out of each process that has none yet; leaves it running if @release. */
+int cut_attach(struct dump *, struct proc *, bool track, bool release, struct err *);
+int cut_tasks(struct dump *, Pm__Tree *tree, struct err *);
+/** Puts every task's own registers back and lets go of it. */
+int cut_release(struct dump *, struct err *);
+/** After a failed or aborted dump: scratches unmapped, trackers closed, tasks going on. */
+void cut_undo(struct dump *);
+/** The tree without the tasks' state, for the landing zone. */
+int cut_snapshot(struct dump *, Pm__Tree *tree, struct err *);
+
+/* hostfacts.c */
+int host_facts(Pm__HostFacts *out, void *(*alloc)(void *, size_t), void *arg, struct err *);
+/** Words on what the other host lacks to run what runs here; 0 lines: nothing. */
+int host_compare(const Pm__HostFacts *source, const Pm__HostFacts *target, char *why, size_t len);
+int host_vdso(const uint8_t **image, size_t *len, struct err *);
+
+/* dump.c */
+/** Frees all that dump_alloc() gave. */
+void dump_arena_done(struct dump *);
+void dump_phase(struct dump *, const char *name);
+
+#endif

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* What kinds may ask of a dump: memory that lives as long as it, and its objects. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "pod/base/util.h"
+#include "pod/dump.h"
+
+#define BLOCK (256u * 1024)
+
+struct arena_block {
+	struct arena_block *next;
+	size_t used, size;
+	uint8_t data[] __attribute__((aligned(16)));
+};
+
+/* A dump without memory for a few more bytes has nothing to go back to: the engine ends, and with it
+ * every ptrace stop; the pod runs on. */
+void *dump_alloc(struct dump *d, size_t len)
+{
+	struct arena_block *b = d->arena;
+	void *p;
+
+	len = ALIGN_UP(len ? len : 1, (size_t)16);
+	if (!b || b->size - b->used < len) {
+		size_t size = MAX((size_t)BLOCK, len);
+
+		b = calloc(1, sizeof(*b) + size);
+		if (!b)
+			abort();
+		b->size = size;
+		b->next = d->arena;
+		d->arena = b;
+	}
+	p = b->data + b->used;
+	b->used += len;
+	return p;
+}
+
+void dump_arena_done(struct dump *d)
+{
+	while (d->arena) {
+		struct arena_block *next = d->arena->next;
+
+		free(d->arena);
+		d->arena = next;
+	}
+}
+
+char *dump_strdup(struct dump *d, const char *s)
+{
+	size_t n = strlen(s) + 1;
+
+	return memcpy(dump_alloc(d, n), s, n);
+}
+
+struct object *dump_find_inode(struct dump *d, const struct kind *kind, uint64_t dev, uint64_t ino,
+			       const struct object *skip)
+{
+	size_t i;
+
+	for (i = 0; i < d->nobjects; i++) {
+		struct object *o = d->objects[i];
+
+		if (o != skip && o->kind == kind && o->p.st.st_ino == ino && o->p.st.st_dev == dev)
+			return o;
+	}
+	return NULL;
+}
+
+struct object *dump_find_fd(struct dump *d, pid_t nspid, int fdno)
+{
+	size_t i;
+
+	for (i = 0; i < d->nfds; i++)
+		if (d->fds[i].nspid == nspid && d->fds[i].fdno == fdno)
+			return d->fds[i].o;
+	return NULL;
+}
+
+bool dump_next_holder(struct dump *d, const struct object *o, size_t *i, pid_t *nspid, int *fdno)
+{
+	for (; *i < d->nfds; (*i)++) {
+		const struct fdref *f = &d->fds[*i];
+
+		if (f->o != o)
+			continue;
+		*nspid = f->nspid;
+		*fdno = f->fdno;
+		(*i)++;
+		return true;
+	}
+	return false;
+}
+
+struct object *dump_next_object(struct dump *d, size_t *i)
+{
+	return *i < d->nobjects ? d->objects[(*i)++] : NULL;
+}
+
+int dump_netns(struct dump *d)
+{
+	return d->netns;
+}
+
+int dump_pod_root(struct dump *d)
+{
+	return d->root;
+}
+
+bool dump_is_private_tmpfs(struct dump *d, uint64_t dev)
+{
+	unsigned i;
+
+	for (i = 0; i < d->nprivate; i++)
+		if (d->private_dev[i] == dev)
+			return true;
+	return false;
+}
+
+int dump_add_content(struct dump *d, const struct probe *p, uint32_t *id, struct err *e)
+{
+	bool memfd = !strncmp(p->link, "/memfd:", 7);
+	const char *name = memfd ? p->link + 7 : p->link;
+	struct content *c = content_by_inode(d, p->st.st_dev, p->st.st_ino);
+	char self[64];
+	autoclose int fd = -1;
+
+	if (c) {
+		*id = c->id;
+		return 0;
+	}
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", p->fd);
+	fd = open(self, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return err_sys(e, "pid %d: fd %d: open '%s' for reading", p->nspid, p->fdno, p->link);
+	return content_add(d, take_fd(&fd), memfd ? CONTENT_MEMFD : CONTENT_UNLINKED, name, id, e);
+}

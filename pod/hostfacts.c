@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* What a host offers to a program that was started on another one: CPU features, state layout, vdso. */
+#include <cpuid.h>
+#include <elf.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/utsname.h>
+#include <xxhash.h>
+
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+#include "pod/dump.h"
+#include "pod/mem/mem.h"
+
+/* The feature words that programs choose their code by: leaf 1 ecx edx, 7.0 ebx ecx edx, 7.1 eax, 0x80000001 ecx edx, xsave 13.0 eax 13.1 eax */
+static const struct leaf {
+	uint32_t leaf, sub;
+	unsigned mask; /* bit n: register n of eax ebx ecx edx */
+} leaves[] = { { 1, 0, 0xc }, { 7, 0, 0xe }, { 7, 1, 0x1 }, { 0x80000001, 0, 0xc }, { 13, 0, 0x1 }, { 13, 1, 0x1 } };
+#define OSXSAVE_WORD 0 /* leaf 1 ecx holds bits of the moment (OSXSAVE) that do not differ between hosts */
+
+static size_t read_features(uint32_t *words, size_t max)
+{
+	size_t n = 0, i;
+	unsigned k;
+
+	for (i = 0; i < ARRAY_SIZE(leaves); i++) {
+		uint32_t r[4] = { 0 };
+
+		__get_cpuid_count(leaves[i].leaf, leaves[i].sub, &r[0], &r[1], &r[2], &r[3]);
+		for (k = 0; k < 4; k++)
+			if (leaves[i].mask >> k & 1 && n < max)
+				words[n++] = r[k];
+	}
+	return n;
+}
+
+int host_vdso(const uint8_t **image, size_t *len, struct err *e)
+{
+	struct vma_list maps = { 0 };
+	uint64_t at = getauxval(AT_SYSINFO_EHDR);
+	const struct vma *v;
+	int r = maps_read(getpid(), &maps, e);
+
+	if (r < 0)
+		return r;
+	v = vma_find(&maps, at);
+	if (!v || v->type != VMA_VDSO)
+		r = err_set(e, ENOENT, "this host has no vdso");
+	else {
+		*image = (const uint8_t *)v->start;
+		*len = v->end - v->start;
+	}
+	vma_list_done(&maps);
+	return r;
+}
+
+static void cpu_model(char *out, size_t len)
+{
+	uint32_t r[12] = { 0 };
+	int i;
+
+	for (i = 0; i < 3; i++)
+		__get_cpuid(0x80000002u + (unsigned)i, &r[i * 4], &r[i * 4 + 1], &r[i * 4 + 2], &r[i * 4 + 3]);
+	snprintf(out, len, "%.48s", (const char *)r);
+}
+
+int host_facts(Pm__HostFacts *out, void *(*alloc)(void *, size_t), void *arg, struct err *e)
+{
+	uint32_t words[16], eax, ebx, ecx, edx;
+	struct utsname u;
+	const uint8_t *vdso;
+	size_t len, n;
+	int r;
+
+	pm__host_facts__init(out);
+	r = host_vdso(&vdso, &len, e);
+	if (r < 0)
+		return r;
+	if (uname(&u) < 0)
+		return err_sys(e, "uname");
+	out->kernel = alloc(arg, sizeof(u.release));
+	out->cpu = alloc(arg, 64);
+	n = read_features(words, ARRAY_SIZE(words));
+	out->cpuid.data = alloc(arg, n * 4);
+	if (!out->kernel || !out->cpu || !out->cpuid.data)
+		return err_num(e, ENOMEM, "host facts");
+	snprintf(out->kernel, sizeof(u.release), "%s", u.release);
+	cpu_model(out->cpu, 64);
+	out->cpuid.len = n * 4;
+	memcpy(out->cpuid.data, words, n * 4);
+	out->vdso_hash = XXH3_64bits(vdso, len);
+	out->vdso_len = (uint32_t)len;
+	if (__get_cpuid_count(13, 0, &eax, &ebx, &ecx, &edx)) {
+		out->xcr0 = (uint64_t)edx << 32 | eax;
+		out->xstate_len = ebx;
+	}
+	return 0;
+}
+
+int host_compare(const Pm__HostFacts *s, const Pm__HostFacts *t, char *why, size_t len)
+{
+	size_t i;
+
+	if (s->cpuid.len != t->cpuid.len) {
+		snprintf(why, len, "the two nodes describe their CPUs differently (other versions of podmigrate)");
+		return 1;
+	}
+	for (i = 0; i + 4 <= s->cpuid.len; i += 4) {
+		uint32_t a, b;
+
+		memcpy(&a, s->cpuid.data + i, 4);
+		memcpy(&b, t->cpuid.data + i, 4);
+		if (a & ~b) {
+			snprintf(why, len, "the CPU '%s' lacks features of '%s' (feature word %zu: %#x)", t->cpu, s->cpu,
+				 i / 4, a & ~b);
+			return 1;
+		}
+	}
+	if (s->xstate_len != t->xstate_len) {
+		snprintf(why, len, "the extended registers differ: %u bytes there, %u here", t->xstate_len, s->xstate_len);
+		return 1;
+	}
+	if (s->vdso_hash != t->vdso_hash || s->vdso_len != t->vdso_len) {
+		snprintf(why, len, "another vdso (kernel %s there, %s here): programs have its addresses in use",
+			 t->kernel, s->kernel);
+		return 1;
+	}
+	return 0;
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "pod/image/stream.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "image.pb-c.h"
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+#include "pod/mem/mem.h"
+
+#define REC_MAGIC 0x31494d50u /* "PMI1" */
+#define SMALL (1u << 20)
+#define LARGE (1u << 30)
+
+struct header {
+	uint32_t magic, len;
+	uint16_t type, version;
+	uint32_t id;
+	uint64_t digest;
+};
+_Static_assert(sizeof(struct header) == 24, "the format of records");
+
+/* The longest payload that a record of a type may have. */
+static const uint32_t caps[REC_MAX] = {
+	[REC_GREETING] = SMALL, [REC_NEEDS] = LARGE,   [REC_MISSING] = SMALL, [REC_VERDICT] = SMALL,
+	[REC_OBJECTS] = LARGE,	[REC_TMPFS] = LARGE,   [REC_TREE] = LARGE,    [REC_PAGES] = 0,
+	[REC_CUT_END] = SMALL,	[REC_HELD] = 1u << 17, [REC_HELD_END] = 0,    [REC_CLOCK] = SMALL,
+	[REC_FINAL] = SMALL,
+};
+
+int stream_send(struct stream *s, enum rec_type type, uint32_t id, const void *payload, size_t len,
+		struct err *e)
+{
+	struct header h = { .magic = htole32(REC_MAGIC), .len = htole32((uint32_t)len),
+			    .type = htole16((uint16_t)type), .version = htole16(1), .id = htole32(id) };
+	struct iovec iov[2] = { { &h, sizeof(h) }, { (void *)(uintptr_t)payload, len } };
+	int r;
+
+	if (len > caps[type])
+		return err_set(e, EMSGSIZE, "record %d of %zu bytes", (int)type, len);
+	h.digest = htole64(XXH3_64bits(payload, len));
+	r = io_writev_full(s->fd, iov, len ? 2 : 1, s->deadline, e);
+	if (r >= 0)
+		s->sent += sizeof(h) + len;
+	return r;
+}
+
+int stream_send_msg(struct stream *s, enum rec_type type, uint32_t id, const ProtobufCMessage *msg,
+		    struct err *e)
+{
+	size_t len = protobuf_c_message_get_packed_size(msg);
+	autofree uint8_t *buf = malloc(len ? len : 1);
+
+	if (!buf)
+		return err_num(e, ENOMEM, "record %d", (int)type);
+	protobuf_c_message_pack(msg, buf);
+	return stream_send(s, type, id, buf, len, e);
+}
+
+int stream_recv(struct stream *s, struct record *out, struct err *e)
+{
+	autofree uint8_t *buf = NULL;
+	struct header h;
+	uint16_t type;
+	uint32_t len;
+	int r = io_read_full(s->fd, &h, sizeof(h), s->deadline, e);
+
+	if (r < 0)
+		return r;
+	type = le16toh(h.type);
+	len = le32toh(h.len);
+	if (le32toh(h.magic) != REC_MAGIC || type == 0 || type >= REC_MAX)
+		return err_set(e, EBADMSG, "not a record");
+	if (len > caps[type])
+		return err_set(e, EBADMSG, "record %u of %u bytes", type, len);
+	buf = malloc(len ? len : 1);
+	if (!buf)
+		return err_num(e, ENOMEM, "record %u of %u bytes", type, len);
+	r = io_read_full(s->fd, buf, len, s->deadline, e);
+	if (r < 0)
+		return r;
+	if (le64toh(h.digest) != XXH3_64bits(buf, len))
+		return err_set(e, EBADMSG, "record %u is damaged", type);
+	s->received += sizeof(h) + len;
+	*out = (struct record){ .type = (enum rec_type)type, .id = le32toh(h.id), .len = len };
+	out->payload = take_ptr(&buf);
+	return 0;
+}
+
+/* What protobuf-c may allocate for one record: its own size many times over, but not without end. */
+struct cap {
+	size_t left;
+};
+
+static void *cap_alloc(void *data, size_t size)
+{
+	struct cap *c = data;
+
+	if (size > c->left)
+		return NULL;
+	c->left -= size;
+	return malloc(size);
+}
+
+static void cap_free(void *data, void *p)
+{
+	(void)data;
+	free(p);
+}
+
+ProtobufCMessage *record_unpack(const struct record *rec, const ProtobufCMessageDescriptor *desc,
+				struct err *e)
+{
+	struct cap c = { rec->len * 24 + SMALL };
+	ProtobufCAllocator a = { cap_alloc, cap_free, &c };
+	ProtobufCMessage *m = protobuf_c_message_unpack(desc, &a, rec->len, rec->payload);
+
+	if (!m)
+		err_set(e, EBADMSG, "record %d: not a %s", (int)rec->type, desc->short_name);
+	return m;
+}
+
+int stream_expect(struct stream *s, enum rec_type type, struct record *out, struct err *e)
+{
+	Pm__Verdict *v;
+	int r = stream_recv(s, out, e);
+
+	if (r < 0)
+		return r;
+	if (out->type == REC_VERDICT) {
+		v = (Pm__Verdict *)record_unpack(out, &pm__verdict__descriptor, e);
+		if (!v) {
+			record_done(out);
+			return -EBADMSG;
+		}
+		r = v->ok ? 0 : err_set(e, EREMOTEIO, "%s", v->cause);
+		pm__verdict__free_unpacked(v, NULL);
+		if (r < 0) {
+			record_done(out);
+			return r;
+		}
+	}
+	if (out->type == type)
+		return 0;
+	r = err_set(e, EPROTO, "record %d where %d was due", (int)out->type, (int)type);
+	record_done(out);
+	return r;
+}
+
+int stream_end_pages(struct stream *s, struct err *e)
+{
+	uint32_t frame[4] = { htole32(PAGE_FRAME_MAGIC), 0, 0, 0 };
+
+	s->sent += sizeof(frame);
+	return io_write_full(s->fd, frame, sizeof(frame), s->deadline, e);
+}
+
+void record_done(struct record *r)
+{
+	free(r->payload);
+	r->payload = NULL;
+}

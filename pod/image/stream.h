@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Records on a stream: what two engines say to each other, and what an image file holds.
+ *   {u32 magic, u32 len, u16 type, u16 version, u32 id, u64 xxh3 of the payload} + payload
+ * all little-endian. REC_PAGES is followed by page frames (pod/mem/mem.h) up to a frame without
+ * runs. A record is refused before it is read if its length is over the cap of its type.
+ */
+#ifndef POD_IMAGE_STREAM_H
+#define POD_IMAGE_STREAM_H
+
+#include <protobuf-c/protobuf-c.h>
+#include <stdint.h>
+
+#include "pod/base/err.h"
+
+enum rec_type {
+	REC_GREETING = 1, REC_NEEDS, REC_MISSING, REC_VERDICT, REC_OBJECTS, REC_TMPFS, REC_TREE, REC_PAGES,
+	REC_CUT_END, REC_HELD, REC_HELD_END, REC_CLOCK, REC_FINAL, REC_MAX
+};
+
+struct stream {
+	int fd;		 /* borrowed */
+	uint64_t sent, received; /* bytes */
+	uint64_t deadline;	 /* of each call, absolute; IO_FOREVER: none */
+};
+
+/** One record as read: payload is malloc'ed and the caller's to free. */
+struct record {
+	enum rec_type type;
+	uint32_t id;
+	uint8_t *payload;
+	size_t len;
+};
+
+int stream_send(struct stream *, enum rec_type type, uint32_t id, const void *payload, size_t len, struct err *e);
+/** Packs @msg and sends it. */
+int stream_send_msg(struct stream *, enum rec_type type, uint32_t id, const ProtobufCMessage *msg, struct err *e);
+/** Reads one record whole, its digest checked. -EBADMSG for anything that is not one. */
+int stream_recv(struct stream *, struct record *out, struct err *e);
+/** Unpacks by @desc with an allocator that is capped; NULL and *e on failure. Free by protobuf_c_message_free_unpacked(m, NULL). */
+ProtobufCMessage *record_unpack(const struct record *, const ProtobufCMessageDescriptor *desc, struct err *e);
+/** Reads a record of @type or fails; a REC_VERDICT that says no is turned into its error. */
+int stream_expect(struct stream *, enum rec_type type, struct record *out, struct err *e);
+/** The end mark of a page section. */
+int stream_end_pages(struct stream *, struct err *e);
+void record_done(struct record *);
+
+#endif
