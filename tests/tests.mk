@@ -9,6 +9,12 @@ UNIT_SRC += tests/unit/err_test.c
 UNIT_SRC += tests/unit/io_test.c
 UNIT_SRC += tests/unit/fault_test.c
 
+UNIT_SRC += tests/unit/mem_track_test.c
+UNIT_WITH += pod/mem/maps.c pod/mem/track.c pod/mem/pages.c
+
+# checking clients of real programs (tests/clients)
+CLIENTS := $(B)/tests/redis_check $(B)/tests/streamcheck $(B)/tests/http_check
+
 UNIT := $(BIN)/unit-tests
 
 $(UNIT): $(call obj,$(UNIT_SRC)) $(B)/tests/harness.o $(B)/tests/main.o $(call obj,$(sort $(UNIT_WITH))) $(COMMON_O)
@@ -22,12 +28,22 @@ $(B)/tests/main.o: tests/suites.inc
 check-unit: $(UNIT)
 	$(Q)tests/run $(UNIT)
 
+$(CLIENTS): $(B)/tests/%: tests/clients/%.c tests/clients/client.h
+	@mkdir -p $(@D)
+	@echo "  LD   $(@F)"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $<
+
 deps:
 	$(Q)deploy/install-deps
 
+# redis in a pod goes to another node and back while a client checks every reply
+demo: deps
+	$(Q)$(MAKE) --no-print-directory all $(CLIENTS)
+	$(Q)B=$(B) deploy/demo/run
+
 ifeq ($(SANITIZE),)
 check: deps
-	$(Q)$(MAKE) --no-print-directory all $(UNIT) $(WORKLOADS)
+	$(Q)$(MAKE) --no-print-directory all $(UNIT) $(WORKLOADS) $(CLIENTS)
 	$(Q)B=$(B) tests/run $(UNIT) $(CHECK_RUN)
 else
 check: deps
