@@ -62,6 +62,8 @@ static struct sock_filter syn_code[] = {
 	BPF_STMT(BPF_RET | BPF_K, 0),
 };
 
+static struct sock_filter none_code[] = { BPF_STMT(BPF_RET | BPF_K, 0) };
+
 static int bind_to(int fd, const char *ifname, uint16_t proto, struct err *e)
 {
 	struct sockaddr_ll sll = { .sll_family = AF_PACKET, .sll_protocol = htons(proto) };
@@ -138,6 +140,21 @@ int hold_only_syn(struct hold *h, bool on, struct err *e)
 	if (!on && setsockopt(h->fd, SOL_SOCKET, SO_DETACH_FILTER, &zero, sizeof(zero)) < 0 && errno != ENOENT)
 		return err_sys(e, "hold: SYN filter off");
 	return 0;
+}
+
+/**
+ * hold_stop - keep nothing more; what is in the ring can still be taken
+ *
+ * Before frames are replayed into the place where they were held (the source goes on): they would be
+ * held again, for ever.
+ */
+int hold_stop(struct hold *h, struct err *e)
+{
+	struct sock_fprog prog = { 1, none_code };
+
+	return setsockopt(h->fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) < 0 ?
+		       err_sys(e, "hold: stop") :
+		       0;
 }
 
 /**

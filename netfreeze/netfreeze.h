@@ -85,6 +85,8 @@ int hold_fd(const struct hold *);
 int hold_take(struct hold *, void *buf, size_t len, struct err *e);
 /** Keeps from now on only new SYNs (while filter_syn is up; a busy pod's stream is not copied then), or everything again. */
 int hold_only_syn(struct hold *, bool on, struct err *e);
+/** Keeps nothing more; what is there can be taken. Needed before a replay into the same namespace (abort), or the replayed is held again. */
+int hold_stop(struct hold *, struct err *e);
 /** Throws away what was captured so far (it reached the pod: the filter was not up yet). Returns the number of frames. */
 int hold_discard(struct hold *);
 /** Frames that did not fit into the ring so far. */

@@ -235,22 +235,177 @@ static void test_stream_pause(void)
 	stream("stream 20 ms pause", "cubic", 20, &(struct move_opts){ .pause_ns = 20000000 });
 }
 
-static void test_stream_x(void)
+/* ---- request and reply */
+
+struct pinger {
+	int fd;
+	bool answers; /* this end answers, the other asks */
+	unsigned size, rounds;
+	uint64_t longest, sum;
+	int error;
+	atomic_bool park, parked, stop;
+	struct timespec think;
+};
+
+/* All of @n bytes, parking in between where asked: the pod's side may stand still at any byte. */
+static int ping_io(struct pinger *p, uint8_t *buf, unsigned n, bool out)
 {
-	stream("stream no nudge", "cubic", 50, &(struct move_opts){ .no_nudge = true });
+	static const struct timespec nap = { 0, 20000 };
+	unsigned done = 0;
+
+	while (done < n && !p->stop) {
+		struct pollfd pf = { .fd = p->fd, .events = out ? POLLOUT : POLLIN };
+		ssize_t k;
+
+		if (p->park) {
+			p->parked = true;
+			while (p->park)
+				nanosleep(&nap, NULL);
+			p->parked = false;
+		}
+		if (poll(&pf, 1, 1) == 0)
+			continue;
+		k = out ? send(p->fd, buf + done, n - done, MSG_DONTWAIT | MSG_NOSIGNAL) :
+			  recv(p->fd, buf + done, n - done, MSG_DONTWAIT);
+		if (k < 0 && errno == EAGAIN)
+			continue;
+		if (k <= 0)
+			return k < 0 ? errno : EPIPE;
+		done += (unsigned)k;
+	}
+	return 0;
 }
-static void test_stream_y(void)
+
+static void *ping_run(void *arg)
 {
-	stream("stream no replay", "cubic", 20, &(struct move_opts){ .no_replay = true });
+	struct pinger *p = arg;
+	uint8_t *out = malloc(p->size), *in = malloc(p->size);
+	uint64_t t;
+
+	while (!p->stop && !p->error) {
+		memset(out, (int)(p->rounds & 0xff), p->size);
+		t = now_ns();
+		if (!p->answers)
+			p->error = ping_io(p, out, p->size, true);
+		if (!p->error)
+			p->error = ping_io(p, in, p->size, false);
+		if (!p->error && !p->stop && memcmp(in, out, p->size))
+			p->error = EBADMSG;
+		if (!p->error && p->answers)
+			p->error = ping_io(p, out, p->size, true);
+		t = now_ns() - t;
+		p->longest = MAX(p->longest, t);
+		p->sum += t;
+		p->rounds++;
+		if (p->think.tv_nsec)
+			nanosleep(&p->think, NULL);
+	}
+	free(out);
+	free(in);
+	p->parked = true;
+	return NULL;
 }
+
+/* @n connections on which one end asks and the other answers with the same, all moved @moves times. */
+static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks, unsigned moves, unsigned think_us)
+{
+	struct world w;
+	struct pinger *pod = calloc(n, sizeof(*pod)), *peer = calloc(n, sizeof(*peer));
+	pthread_t *th = calloc(2 * n, sizeof(*th));
+	int *fds = calloc(n + 1, sizeof(*fds)), one = 1;
+	uint64_t frozen = 0, longest = 0, end;
+	unsigned i, m, rounds = 0;
+	struct move_times t;
+
+	T_REQUIRE(pod && peer && th && fds);
+	world_init(&w);
+	fds[n] = world_listen(w.at->ns, POD_IP, 7000, 128);
+	for (i = 0; i < n; i++) {
+		peer[i].fd = world_connect(w.peer, POD_IP, 7000);
+		fds[i] = pod[i].fd = world_accept(fds[n]);
+		setsockopt(peer[i].fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		setsockopt(pod[i].fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		pod[i].answers = !pod_asks;
+		peer[i].answers = pod_asks;
+		(pod_asks ? pod : peer)[i].think.tv_nsec = think_us * 1000;
+		pod[i].size = peer[i].size = size;
+		T_REQUIRE(pthread_create(&th[i], NULL, ping_run, &pod[i]) == 0);
+		T_REQUIRE(pthread_create(&th[n + i], NULL, ping_run, &peer[i]) == 0);
+	}
+	for (m = 0; m < moves; m++) {
+		sleep_us(8000 + m * 331 % 5000);
+		for (i = 0; i < n; i++)
+			pod[i].park = true;
+		end = deadline_ms(2000);
+		for (i = 0; i < n; i++)
+			while (!pod[i].parked)
+				T_REQUIRE(now_ns() < end);
+		world_move(&w, fds, n + 1, &(struct move_opts){ 0 }, &t);
+		for (i = 0; i < n; i++)
+			pod[i].park = false;
+		frozen = MAX(frozen, t.frozen);
+	}
+	sleep_us(250000);
+	for (i = 0; i < n; i++)
+		pod[i].stop = peer[i].stop = true;
+	for (i = 0; i < 2 * n; i++)
+		pthread_join(th[i], NULL);
+	for (i = 0; i < n; i++) {
+		T_CHECK_EQ(pod[i].error, 0);
+		T_CHECK_EQ(peer[i].error, 0);
+		longest = MAX(longest, MAX(peer[i].longest, pod[i].longest));
+		rounds += peer[i].rounds;
+		close(pod[i].fd);
+		close(peer[i].fd);
+	}
+	printf("# %s: %u moves, %u connections, %u rounds of %u bytes, frozen max %.2f ms, longest round %.1f ms\n",
+	       what, moves, n, rounds, size, (double)frozen / 1e6, (double)longest / 1e6);
+	T_CHECK(longest < STALL_MAX);
+	T_CHECK(rounds > moves * n);
+	close(fds[n]);
+	world_done(&w);
+	free(pod);
+	free(peer);
+	free(th);
+	free(fds);
+}
+
+static void test_ping_peer_asks(void)
+{
+	pingpong("peer asks", 1, 64, false, 100, 0);
+}
+
+static void test_ping_pod_asks(void)
+{
+	pingpong("pod asks", 1, 64, true, 100, 0);
+}
+
+static void test_ping_large(void)
+{
+	pingpong("large messages", 1, 300000, false, 100, 0);
+}
+
+static void test_ping_idle(void)
+{
+	pingpong("mostly idle", 4, 1000, false, 30, 3000);
+}
+
+static void test_ping_many(void)
+{
+	pingpong("many", 16, 20000, true, 50, 500);
+}
+
 static const struct test_case cases[] = {
 	{ "stream_cubic", test_stream_cubic },
 	{ "stream_drain", test_stream_drain },
 	{ "stream_default", test_stream_default },
 	{ "stream_abort", test_stream_abort },
 	{ "stream_pause", test_stream_pause },
-	{ "stream_x", test_stream_x },
-	{ "stream_y", test_stream_y },
+	{ "ping_peer_asks", test_ping_peer_asks },
+	{ "ping_pod_asks", test_ping_pod_asks },
+	{ "ping_large", test_ping_large },
+	{ "ping_idle", test_ping_idle },
+	{ "ping_many", test_ping_many },
 };
 
 const struct test_suite tcp_move_suite = { "tcp_move", cases, ARRAY_SIZE(cases) };

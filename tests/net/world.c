@@ -128,16 +128,14 @@ void world_done(struct world *w)
 	close(w->node);
 }
 
-struct swap {
-	const char *off, *on;
-};
-
-static int swap_links(void *arg, struct err *e)
+static int attach(void *arg, struct err *e)
 {
-	const struct swap *s = arg;
-	int r = link_detach(s->off, e);
+	return link_attach(arg, BRIDGE, e);
+}
 
-	return r < 0 ? r : link_attach(s->on, BRIDGE, e);
+static int detach(void *arg, struct err *e)
+{
+	return link_detach(arg, e);
 }
 
 static unsigned replay_all(struct hold *h, int fd)
@@ -164,6 +162,7 @@ static void move_abort(struct world *w, const int *fds, unsigned n, struct tcp_s
 	T_OK(filter_set(w->at->filter, FILTER_OPEN, &e), &e);
 	for (i = 0; i < n; i++)
 		tcp_undo(fds[i]);
+	T_OK(hold_stop(w->at->hold, &e), &e);
 	t->held = replay_all(w->at->hold, w->at->replay);
 	for (i = 0; i < n; i++) {
 		T_OK(replay_nudge(w->at->replay, pod_mac, &st[i], &e), &e);
@@ -174,7 +173,6 @@ static void move_abort(struct world *w, const int *fds, unsigned n, struct tcp_s
 void world_move(struct world *w, const int *fds, unsigned n, const struct move_opts *o, struct move_times *t)
 {
 	struct place *from = w->at, *to = from == &w->a ? &w->b : &w->a;
-	struct swap swap = { from->host, to->host };
 	struct timespec pause = { 0, (long)o->pause_ns };
 	struct tcp_state *st = calloc(n, sizeof(*st));
 	int *made = calloc(n, sizeof(*made));
@@ -205,9 +203,10 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 		for (i = 0; i < n; i++)
 			close(made[i]);
 		move_abort(w, fds, n, st, t);
+		t->frozen = now_ns() - t0;
 		goto out;
 	}
-	T_OK(netns_run(w->node, swap_links, &swap, &e), &e);
+	T_OK(netns_run(w->node, attach, (void *)(uintptr_t)to->host, &e), &e);
 	T_OK(filter_set(to->filter, FILTER_OPEN, &e), &e);
 	T_OK(link_announce_by(to->announcer, pod_mac, inet_addr(POD_IP), 1, &e), &e);
 	t1 = now_ns();
@@ -224,8 +223,12 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 		close(made[i]);
 	}
 	w->at = to;
-out:
 	t->frozen = now_ns() - t0;
+	/* what came to the old place before the bridge had learnt */
+	t->late = replay_all(from->hold, to->replay);
+	T_OK(netns_run(w->node, detach, (void *)(uintptr_t)from->host, &e), &e);
+	t->late += replay_all(from->hold, to->replay);
+out:
 	t->lost = (unsigned)hold_lost(from->hold);
 	T_OK(hold_only_syn(from->hold, true, &e), &e);
 	hold_discard(from->hold);

@@ -38,7 +38,7 @@ void world_done(struct world *);
 /** What one move did, ns. */
 struct move_times {
 	uint64_t frozen, save, restore, release;
-	unsigned held, drained, lost;
+	unsigned held, drained, late, lost;
 };
 
 struct move_opts {
