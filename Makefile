@@ -64,10 +64,12 @@ $(BIN)/podctl $(BIN)/podagent $(BIN)/podcoord $(BIN)/pod-engine:
 	$(Q)$(CC) $(LDFLAGS) -pthread -o $@ $(filter %.o,$^) $(PKG_LIBS)
 
 # podinit travels inside pods: static, and never sanitized
-$(BIN)/podinit: $(PODINIT_SRC) $(BASE_SRC) $(PROTO_C)
+$(BIN)/podinit: $(PODINIT_SRC) $(BASE_SRC) $(PROTO_C) $(wildcard pod/podinit/*.h agent/link/frame.h)
 	@mkdir -p $(@D)
 	@echo "  LD   podinit"
-	$(Q)$(CC) $(CPPFLAGS) -std=c11 -O2 -g $(WARN) -static -o $@ $(filter %.c,$^) -lprotobuf-c
+	$(Q)$(CC) $(CPPFLAGS) -std=c11 -O2 -g -w -c -o $(B)/gen/podinit-control.o $(B)/gen/control.pb-c.c
+	$(Q)$(CC) $(CPPFLAGS) -std=c11 -O2 -g $(WARN) -static -o $@ \
+		$(filter-out %.pb-c.c,$(filter %.c,$^)) $(B)/gen/podinit-control.o -lprotobuf-c
 
 $(LINKS:%=$(BIN)/%): $(BIN)/podctl
 	$(Q)ln -sf podctl $@

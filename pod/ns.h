@@ -13,7 +13,7 @@
 
 #include "pod/base/err.h"
 
-struct _Pm__PodSpec;
+struct Pm__PodSpec;
 
 /** Where a pod lives on this node; strings are borrowed for the duration of the call. */
 struct pod_place {
@@ -54,7 +54,7 @@ struct pod_ns {
  *
  * The caller must be single-threaded. On failure nothing is left. Deadline: @deadline (io.h).
  */
-int pod_ns_create(const struct _Pm__PodSpec *spec, const struct pod_place *place,
+int pod_ns_create(const struct Pm__PodSpec *spec, const struct pod_place *place,
 		  const struct pod_clock *clock, int (*entry)(void *arg), void *arg,
 		  uint64_t deadline, struct pod_ns *out, struct err *e);
 
@@ -64,7 +64,7 @@ void pod_ns_done(struct pod_ns *);
 
 /** Policy for a process of the pod that is about to run user code (pid 1 itself is podinit and stays
  * root inside). A non-root user's: setgroups, setgid, setuid, empty bounding set, no_new_privs. */
-int pod_ns_drop(const struct _Pm__PodSpec *spec, struct err *e);
+int pod_ns_drop(const struct Pm__PodSpec *spec, struct err *e);
 
 /** cgroup.freeze = 1 and wait until frozen; = 0 without a wait. */
 int pod_cgroup_freeze(const char *cgroup, uint64_t deadline, struct err *e);

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The roles of pod-engine. Each gets the control fd and its first message, and returns the exit code. */
+#ifndef POD_ENGINE_H
+#define POD_ENGINE_H
+
+#include "control.pb-c.h"
+#include "pod/base/err.h"
+
+#define ENGINE_CTL_FD 3
+
+int engine_create(int ctl, const Pm__EngineCreate *req);
+int engine_dump(int ctl, const Pm__EngineDump *req);
+int engine_restore(int ctl, const Pm__EngineRestore *req);
+
+/** Sends EngineFailed{exit_code, phase, cause = e->msg}; returns 1. */
+int engine_fail(int ctl, int exit_code, const char *phase, const struct err *e);
+
+#endif
