@@ -31,3 +31,4 @@ ENGINE_SRC += pod/hostfacts.c pod/collect.c pod/content.c pod/cut.c pod/dump_api
 ENGINE_SRC += pod/kind/sigaction.c pod/kind/sigpending.c pod/kind/altstack.c pod/kind/threadptr.c
 ENGINE_SRC += pod/kind/itimer.c pod/kind/creds.c pod/kind/rlimit.c pod/kind/sched.c pod/kind/fsinfo.c
 ENGINE_SRC += pod/kind/prctl.c
+ENGINE_SRC += pod/kind/refuse.c

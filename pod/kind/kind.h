@@ -81,7 +81,10 @@ struct kind {
 	int (*restore)(struct restore *, struct robject *o, struct err *);
 	/** After all objects exist (second pass), e.g. data into queues, leaving repair mode. */
 	int (*finish)(struct restore *, struct robject *o, struct err *);
-	/** Calls to make inside process @pid, where the description is fd @fdno, after all its fds are in place. */
+	/** After the commit, when the filter is down and the link attached, before held frames are replayed. The
+	 * pod must be whole without it: an engine that died after READY never calls it. */
+	int (*release)(struct restore *, struct robject *o, struct err *);
+	/** Called for every fd of every process. Calls to make inside process @pid, where the description is fd @fdno, after all its fds are in place. */
 	int (*place)(struct restore *, struct robject *o, const Pm__Proc *proc, int fdno, struct batch *b, struct err *);
 	/* ---- PROC, THREAD: @t is the process's leader for PROC; @proc / @th the message to fill or read */
 	int (*ask)(struct dump *, struct task *t, struct batch *b, uint64_t *cookie, struct err *);
@@ -103,6 +106,8 @@ char *dump_strdup(struct dump *, const char *s);
 struct object *dump_find_inode(struct dump *, const struct kind *kind, uint64_t dev, uint64_t ino, const struct object *skip);
 /** The object that process @nspid has at @fdno (by the fd tables of the freeze), or NULL. */
 struct object *dump_find_fd(struct dump *, pid_t nspid, int fdno);
+/** Iterates over the holders of @o (by the fd tables of the freeze): *@i starts at 0. False at the end. */
+bool dump_next_holder(struct dump *, const struct object *o, size_t *i, pid_t *nspid, int *fdno);
 /** Iterates over all objects: *@i starts at 0. NULL at the end. */
 struct object *dump_next_object(struct dump *, size_t *i);
 /** fds the engine holds on the pod's namespaces. */

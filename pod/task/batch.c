@@ -43,6 +43,12 @@ unsigned batch_add(struct batch *b, long nr, uint64_t a0, uint64_t a1, uint64_t 
 	return b->n++;
 }
 
+uint64_t batch_arg_addr(const struct batch *b, unsigned i, unsigned k)
+{
+	return b->scratch + OFF_ENTRIES + i * sizeof(struct batch_entry) +
+	       offsetof(struct batch_entry, arg) + k * sizeof(uint64_t);
+}
+
 uint64_t batch_data(struct batch *b, const void *in, size_t len)
 {
 	size_t at = b->used;

@@ -104,6 +104,8 @@ unsigned batch_add(struct batch *b, long nr, uint64_t a0, uint64_t a1, uint64_t 
 #define batch_add2(b, nr, x, y) batch_add(b, nr, (uint64_t)(x), (uint64_t)(y), 0, 0, 0, 0)
 #define batch_add3(b, nr, x, y, z) batch_add(b, nr, (uint64_t)(x), (uint64_t)(y), (uint64_t)(z), 0, 0, 0)
 #define batch_add4(b, nr, x, y, z, w) batch_add(b, nr, (uint64_t)(x), (uint64_t)(y), (uint64_t)(z), (uint64_t)(w), 0, 0)
+/** Address in the task of argument @k of entry @i: for `also` of an earlier entry whose result it shall take. */
+uint64_t batch_arg_addr(const struct batch *b, unsigned i, unsigned k);
 /** Reserves @len bytes (8-aligned) of the scratch's data: its address in the task. Copied in from @in, zeroed if NULL. */
 uint64_t batch_data(struct batch *b, const void *in, size_t len);
 /** The engine's copy of data at task address @addr: after a run, what the calls left there. */

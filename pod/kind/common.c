@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* What the FD kinds share. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+#include "pod/kind/kinds.h"
+
+#define INFO_MAX (4u << 20)
+
+const char *kind_info_line(const char *info, const char *key)
+{
+	size_t n = strlen(key);
+
+	while (info && *info) {
+		if (!strncmp(info, key, n) && info[n] == ':') {
+			info += n + 1;
+			return info + strspn(info, " \t");
+		}
+		info = strchr(info, '\n');
+		if (info)
+			info++;
+	}
+	return NULL;
+}
+
+bool kind_info_u64(const char *info, const char *key, int base, uint64_t *out)
+{
+	const char *p = kind_info_line(info, key);
+	char *end;
+	uint64_t v;
+
+	if (!p)
+		return false;
+	errno = 0;
+	v = strtoull(p, &end, base);
+	if (errno || end == p)
+		return false;
+	*out = v;
+	return true;
+}
+
+int kind_info_now(int fd, char **out, struct err *e)
+{
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	return io_read_file(path, INFO_MAX, out, NULL, e);
+}
+
+bool kind_is_o_path(const struct probe *p)
+{
+	return (p->flags & O_PATH) != 0;
+}
+
+int kind_check_common(const struct probe *p, struct err *e)
+{
+	const char *lock = kind_info_line(p->info, "lock");
+
+	if (lock) {
+		const char *what = strstr(lock, "FLOCK") ? "a lock by flock(2)" :
+				   strstr(lock, "LEASE") ? "a lease" :
+				   strstr(lock, "DELEG") ? "a delegation" :
+							   "a lock by fcntl(2)";
+
+		return KIND_REFUSE(e, "'%s' holds %s: cannot be carried yet", p->link, what);
+	}
+	if (p->flags & O_ASYNC)
+		return KIND_REFUSE(e, "'%s' sends signals on I/O (O_ASYNC): cannot be carried yet",
+				   p->link);
+	return 0;
+}
+
+int kind_reopen(int fd, int flags, struct err *e)
+{
+	char path[48];
+	int n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = open(path, flags | O_CLOEXEC | O_NOCTTY);
+	return n < 0 ? err_sys(e, "open fd %d once more", fd) : n;
+}
+
+ProtobufCBinaryData kind_bytes(struct dump *d, const void *p, size_t len)
+{
+	ProtobufCBinaryData b = { .len = len };
+
+	if (len) {
+		b.data = dump_alloc(d, len);
+		memcpy(b.data, p, len);
+	}
+	return b;
+}

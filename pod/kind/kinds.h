@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* All kinds, their type numbers in an image, and what the FD kinds share. */
+#ifndef POD_KIND_KINDS_H
+#define POD_KIND_KINDS_H
+
+#include "pod/kind/kind.h"
+
+/* Never reused, never renumbered: they are in images. */
+enum {
+	TYPE_FILE = 1,
+	TYPE_PIPE = 2,
+	TYPE_TCP = 3,
+	TYPE_UNIX = 4,
+	TYPE_EPOLL = 5,
+	TYPE_EVENTFD = 6,
+	TYPE_SIGNALFD = 7,
+	TYPE_TIMERFD = 8,
+	TYPE_CHARDEV = 9,
+	TYPE_PTY = 10,
+	TYPE_CTTY = 11,
+};
+
+extern const struct kind kind_file, kind_pipe, kind_tcp, kind_unix, kind_epoll, kind_eventfd,
+	kind_signalfd, kind_timerfd, kind_chardev, kind_pty;
+/** Scope PROC: a session leader's controlling terminal and its foreground group (pty.c). */
+extern const struct kind kind_ctty;
+
+/** Names what an object is that no kind takes, and a remedy where there is one. Returns -EOPNOTSUPP. */
+int kind_refusal(const struct probe *, char *why, size_t len);
+
+/* ---- common.c */
+#define KIND_REFUSE(e, ...) err_set(e, EOPNOTSUPP, __VA_ARGS__)
+/** A damaged or hostile record. */
+#define KIND_DAMAGED(e, ...) err_set(e, EBADMSG, __VA_ARGS__)
+
+/** The rest of the line of fdinfo that begins with "@key:" (blanks skipped), or NULL. */
+const char *kind_info_line(const char *info, const char *key);
+/** Number in that line. False if there is no such line. */
+bool kind_info_u64(const char *info, const char *key, int base, uint64_t *out);
+/** fdinfo of the engine's own @fd, now; the caller frees. */
+int kind_info_now(int fd, char **out, struct err *e);
+/** What stays behind with any open file: locks, leases, asynchronous notification. Refused by name. */
+int kind_check_common(const struct probe *, struct err *);
+/** Another description of the inode behind the engine's @fd. */
+int kind_reopen(int fd, int flags, struct err *e);
+bool kind_is_o_path(const struct probe *);
+/** Copies @len bytes into the dump's arena. */
+ProtobufCBinaryData kind_bytes(struct dump *, const void *p, size_t len);
+
+#endif

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * TCP sockets over IPv4: the work is netfreeze's; here its struct becomes a record and back.
+ *
+ * When the sockets leave repair mode. An engine that dies after READY must not leave sockets in
+ * repair mode, so finish() ends it while the filter is still up. What the kernel tries to say then is
+ * refused by the filter with an error, which the stack takes as "not sent": the unsent tail stays
+ * unsent and a timer of at least 200 ms would try again. release(), after the commit and with the
+ * network open, gives the push that makes it go at once; a pod whose engine is dead just waits for
+ * that timer.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "netfreeze/netfreeze.h"
+#include "pod/base/util.h"
+#include "pod/kind/kinds.h"
+
+static int sock_int(int fd, int name)
+{
+	int v = -1;
+	socklen_t len = sizeof(v);
+
+	return getsockopt(fd, SOL_SOCKET, name, &v, &len) < 0 ? -1 : v;
+}
+
+static bool match(const struct probe *p)
+{
+	return S_ISSOCK(p->st.st_mode) && !kind_is_o_path(p) && sock_int(p->fd, SO_DOMAIN) == AF_INET &&
+	       sock_int(p->fd, SO_TYPE) == SOCK_STREAM && sock_int(p->fd, SO_PROTOCOL) == IPPROTO_TCP;
+}
+
+static int check(struct dump *d, const struct probe *p, struct err *e)
+{
+	int r = kind_check_common(p, e);
+
+	(void)d;
+	return r < 0 ? r : tcp_check(p->fd, e);
+}
+
+static int copy_opts(struct dump *d, const struct tcp_state *s, Pm__BodyTcp *m)
+{
+	unsigned i;
+
+	m->opts = dump_alloc(d, s->nopt * sizeof(*m->opts));
+	for (i = 0; i < s->nopt; i++) {
+		Pm__SockOpt *o = dump_alloc(d, sizeof(*o));
+
+		pm__sock_opt__init(o);
+		o->level = s->opt[i].level;
+		o->name = s->opt[i].name;
+		o->val = kind_bytes(d, s->opt[i].val, s->opt[i].len);
+		m->opts[i] = o;
+	}
+	m->n_opts = s->nopt;
+	return 0;
+}
+
+static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struct err *e)
+{
+	Pm__BodyTcp *m = dump_alloc(d, sizeof(*m));
+	struct tcp_state s = { 0 };
+	int r = kind_check_common(&o->p, e);
+
+	if (r == 0)
+		r = tcp_save(o->p.fd, &s, e);
+	if (r < 0)
+		return r;
+	pm__body_tcp__init(m);
+	m->state = (uint32_t)s.state;
+	m->laddr = s.local.sin_addr.s_addr;
+	m->lport = s.local.sin_port;
+	m->paddr = s.peer.sin_addr.s_addr;
+	m->pport = s.peer.sin_port;
+	m->bound = s.bound;
+	m->backlog = s.backlog;
+	m->snd_seq = s.snd_seq;
+	m->rcv_seq = s.rcv_seq;
+	m->snd_queue = kind_bytes(d, s.snd_queue, s.snd_len);
+	m->rcv_queue = kind_bytes(d, s.rcv_queue, s.rcv_len);
+	m->snd_unsent = s.snd_unsent;
+	m->snd_fin = s.snd_fin;
+	m->rcv_fin = s.rcv_fin;
+	m->mss = s.mss;
+	m->ts_val = s.ts_val;
+	m->snd_wscale = s.snd_wscale;
+	m->rcv_wscale = s.rcv_wscale;
+	m->sack = s.sack;
+	m->ts = s.ts;
+	m->wscale_ok = s.wscale_ok;
+	m->window = kind_bytes(d, &s.window, sizeof(s.window));
+	m->shut_rd = s.shut_rd;
+	m->shut_wr = s.shut_wr;
+	m->sndbuf = s.sndbuf;
+	m->rcvbuf = s.rcvbuf;
+	m->nonblock = s.nonblock;
+	r = copy_opts(d, &s, m);
+	tcp_state_done(&s);
+	*body = &m->base;
+	return r;
+}
+
+static void undo(struct dump *d, struct object *o)
+{
+	(void)d;
+	tcp_undo(o->p.fd);
+}
+
+/* The struct that netfreeze takes; its queues are the record's, so tcp_state_done() is not called. */
+static int to_state(const Pm__BodyTcp *m, struct tcp_state *s, struct err *e)
+{
+	size_t i;
+
+	memset(s, 0, sizeof(*s));
+	if (m->n_opts > ARRAY_SIZE(s->opt) || m->snd_queue.len > UINT32_MAX ||
+	    m->rcv_queue.len > UINT32_MAX || m->window.len != sizeof(s->window) ||
+	    m->lport > UINT16_MAX || m->pport > UINT16_MAX || m->snd_wscale > 14 || m->rcv_wscale > 14)
+		return KIND_DAMAGED(e, "a TCP socket's numbers");
+	s->state = (int)m->state;
+	s->local.sin_family = AF_INET;
+	s->local.sin_addr.s_addr = m->laddr;
+	s->local.sin_port = (in_port_t)m->lport;
+	if (m->pport || m->paddr) {
+		s->peer.sin_family = AF_INET;
+		s->peer.sin_addr.s_addr = m->paddr;
+		s->peer.sin_port = (in_port_t)m->pport;
+	}
+	s->bound = m->bound;
+	s->backlog = m->backlog;
+	s->snd_seq = m->snd_seq;
+	s->rcv_seq = m->rcv_seq;
+	s->snd_queue = m->snd_queue.data;
+	s->snd_len = (uint32_t)m->snd_queue.len;
+	s->rcv_queue = m->rcv_queue.data;
+	s->rcv_len = (uint32_t)m->rcv_queue.len;
+	s->snd_unsent = m->snd_unsent;
+	s->snd_fin = m->snd_fin;
+	s->rcv_fin = m->rcv_fin;
+	s->mss = m->mss;
+	s->ts_val = m->ts_val;
+	s->snd_wscale = (uint8_t)m->snd_wscale;
+	s->rcv_wscale = (uint8_t)m->rcv_wscale;
+	s->sack = m->sack;
+	s->ts = m->ts;
+	s->wscale_ok = m->wscale_ok;
+	memcpy(&s->window, m->window.data, sizeof(s->window));
+	s->shut_rd = m->shut_rd;
+	s->shut_wr = m->shut_wr;
+	s->sndbuf = m->sndbuf;
+	s->rcvbuf = m->rcvbuf;
+	s->nonblock = m->nonblock;
+	for (i = 0; i < m->n_opts; i++) {
+		const Pm__SockOpt *p = m->opts[i];
+
+		if (p->val.len > sizeof(s->opt[0].val))
+			return KIND_DAMAGED(e, "a TCP socket's option %d", p->name);
+		s->opt[i].level = p->level;
+		s->opt[i].name = p->name;
+		s->opt[i].len = (uint32_t)p->val.len;
+		memcpy(s->opt[i].val, p->val.data, p->val.len);
+	}
+	s->nopt = (unsigned)m->n_opts;
+	return 0;
+}
+
+static int restore(struct restore *r, struct robject *o, struct err *e)
+{
+	struct tcp_state s;
+	int ret = to_state((const void *)o->body, &s, e);
+
+	if (ret == 0)
+		ret = tcp_restore(restore_netns(r), &s, e);
+	if (ret < 0)
+		return ret;
+	o->fd = ret;
+	return 0;
+}
+
+static int finish(struct restore *r, struct robject *o, struct err *e)
+{
+	struct tcp_state s;
+	int ret = to_state((const void *)o->body, &s, e);
+
+	(void)r;
+	return ret < 0 ? ret : tcp_release(o->fd, &s, e);
+}
+
+/* Setting TCP_NODELAY makes the kernel push what is queued; the program's value is put back. */
+static int release(struct restore *r, struct robject *o, struct err *e)
+{
+	const Pm__BodyTcp *m = (const void *)o->body;
+	int on = 1, was = 0;
+	socklen_t len = sizeof(was);
+
+	(void)r;
+	if (!m->snd_unsent)
+		return 0;
+	if (getsockopt(o->fd, IPPROTO_TCP, TCP_NODELAY, &was, &len) < 0 ||
+	    setsockopt(o->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
+		return err_sys(e, "push a TCP socket's queue");
+	if (!was && setsockopt(o->fd, IPPROTO_TCP, TCP_NODELAY, &was, sizeof(was)) < 0)
+		return err_sys(e, "TCP_NODELAY");
+	return 0;
+}
+
+const struct kind kind_tcp = {
+	.name = "tcp",
+	.type = TYPE_TCP,
+	.version = 1,
+	.min_version = 1,
+	.scope = KIND_FD,
+	.stage = STAGE_SOCKET,
+	.schema = &pm__body_tcp__descriptor,
+	.match = match,
+	.check = check,
+	.dump = dump,
+	.undo = undo,
+	.restore = restore,
+	.finish = finish,
+	.release = release,
+};
