@@ -38,6 +38,8 @@ struct pod {
 	bool exit_known;
 	char op[48]; /* the operation that holds it, "" = none */
 	bool going;  /* its room is being taken down */
+	pid_t engine; /* of the operation, for our own restart; 0: none */
+	uint64_t engine_start;
 	char *dir, *cgroup, *host_link; /* owned: struct pod_place */
 	struct keeper *keeper;          /* console.c: keeps its log */
 	int failures;                   /* of adoption attempts, for the log's sake */
@@ -72,6 +74,8 @@ int pod_adopt_pid(struct pod *p, pid_t pid, struct err *e);
 /** Its pid 1 is gone and its exit code known (or -1): takes the room down, then POD_EXITED. */
 void pod_ended(struct pod *p, int exit_code);
 void pod_place(const struct pod *p, struct pod_place *out);
+/** Field 22 of /proc/PID/stat; 0: there is no such process. */
+uint64_t process_start_time(pid_t pid);
 /** Reads the registry at start. */
 int registry_load(struct agent *a, struct err *e);
 /** Valid until the next call for this pod's strings; fills @out by reference. */
@@ -100,6 +104,7 @@ int worker_send(struct worker *w, const Pm__Envelope *env);
 /** Nobody is interested any more: it sees EOF, is reaped, no callback comes. NULL is fine. */
 void worker_drop(struct worker *w);
 pid_t worker_pid(const struct worker *w);
+void worker_kill(struct worker *w);
 
 /* ---- create.c: a new pod */
 void agent_run(struct agent *a, uint32_t id, const Pm__AgentRun *m);
@@ -132,11 +137,12 @@ void op_outgoing(struct agent *a, uint32_t id, const Pm__AgentOutgoing *m);
 void op_commit(struct agent *a, uint32_t id, const Pm__OpCommit *m);
 void op_started(struct agent *a, uint32_t id, const Pm__OpStarted *m);
 void op_aborted(struct agent *a, uint32_t id, const Pm__OpAborted *m);
+void op_log(struct agent *a, uint32_t id, const Pm__OpLog *m);
 void op_query(struct agent *a, uint32_t id, const Pm__OpQuery *m);
 /** The coordinator is away: what is before READY is undone. */
 void ops_coord_lost(struct agent *a);
-/** After a restart: the pod @p was held by an operation. */
-int op_resume(struct pod *p, struct err *e);
+/** After a restart: the pod @p was held by an operation; @alive: its pid 1 was found again. */
+int op_resume(struct pod *p, bool alive, struct err *e);
 /** @p's pid 1 died while an operation holds it. True: the operation deals with it. */
 bool op_pod_died(struct pod *p);
 

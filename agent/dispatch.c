@@ -58,6 +58,7 @@ FORWARD(do_commit, op_commit, op_commit)
 FORWARD(do_started, op_started, op_started)
 FORWARD(do_aborted, op_aborted, op_aborted)
 FORWARD(do_query, op_query, op_query)
+FORWARD(do_log, op_log, op_log)
 
 static const struct {
 	Pm__Envelope__BodyCase body;
@@ -72,6 +73,7 @@ static const struct {
 	{ PM__ENVELOPE__BODY_OP_STARTED, do_started },
 	{ PM__ENVELOPE__BODY_OP_ABORTED, do_aborted },
 	{ PM__ENVELOPE__BODY_OP_QUERY, do_query },
+	{ PM__ENVELOPE__BODY_OP_LOG, do_log },
 };
 
 void dispatch(struct agent *a, const Pm__Envelope *env)

@@ -3,7 +3,7 @@
  * The pods of this node. Each has a directory state_dir/pods/NAME with the files `spec` (packed
  * PodSpec) and `state`:
  *
- *	state=2 epoch=1 pid=812 start=5512 boot=ID exit=-1 op=ID
+ *	state=2 epoch=1 pid=812 start=5512 boot=ID exit=-1 op=- engine=0:0
  *
  * A pod does not depend on the agent's life: the state says which process is its pid 1 (a pid and a
  * start time, checked through a pidfd), so a restarted agent goes on watching it. After a reboot the
@@ -149,9 +149,11 @@ void pod_forget(struct pod *p)
 static int state_text(const struct pod *p, char *buf, size_t len)
 {
 	return snprintf(buf, len,
-			"state=%d epoch=%" PRIu64 " pid=%d start=%" PRIu64 " boot=%s exit=%d op=%s\n",
+			"state=%d epoch=%" PRIu64 " pid=%d start=%" PRIu64
+			" boot=%s exit=%d op=%s engine=%d:%" PRIu64 "\n",
 			p->state, p->epoch, p->pid, p->start, p->agent->boot_id,
-			p->exit_known ? p->exit_code : -1, p->op[0] ? p->op : "-");
+			p->exit_known ? p->exit_code : -1, p->op[0] ? p->op : "-", p->engine,
+			p->engine_start);
 }
 
 int pod_save(struct pod *p, struct err *e)
@@ -194,7 +196,7 @@ int pod_save_quick(struct pod *p, struct err *e)
 }
 
 /* Field 22 of /proc/PID/stat: in clock ticks since the boot. 0: there is no such process. */
-static uint64_t start_time(pid_t pid)
+uint64_t process_start_time(pid_t pid)
 {
 	autofree char *text = NULL;
 	char path[64], *at;
@@ -304,7 +306,7 @@ int pod_adopt_pid(struct pod *p, pid_t pid, struct err *e)
 	if (p->netns < 0)
 		return err_sys(e, "open '%s'", path);
 	p->pid = pid;
-	p->start = start_time(pid);
+	p->start = process_start_time(pid);
 	if (p->watch)
 		event_free(p->watch);
 	p->watch = event_new(p->agent->base, p->pidfd, EV_READ | EV_PERSIST, on_pid_gone, p);
@@ -321,8 +323,10 @@ static int parse_state(struct pod *p, const char *text, char *boot, pid_t *pid, 
 	char op[48];
 
 	if (sscanf(text,
-		   "state=%d epoch=%" SCNu64 " pid=%d start=%" SCNu64 " boot=%47s exit=%d op=%47s",
-		   &state, &p->epoch, pid, start, boot, &code, op) != 7)
+		   "state=%d epoch=%" SCNu64 " pid=%d start=%" SCNu64
+		   " boot=%47s exit=%d op=%47s engine=%d:%" SCNu64,
+		   &state, &p->epoch, pid, start, boot, &code, op, &p->engine,
+		   &p->engine_start) != 9)
 		return -EINVAL;
 	p->state = (Pm__PodState)state;
 	p->exit_known = code >= 0;
@@ -335,7 +339,7 @@ static int parse_state(struct pod *p, const char *text, char *boot, pid_t *pid, 
 static int pod_find_again(struct pod *p, const char *boot, pid_t pid, uint64_t start, struct err *e)
 {
 	bool alive = strcmp(boot, p->agent->boot_id) == 0 && pid > 0 && start &&
-		     start_time(pid) == start;
+		     process_start_time(pid) == start;
 	int r;
 
 	if (p->state == PM__POD_STATE__POD_EXITED)
@@ -346,7 +350,7 @@ static int pod_find_again(struct pod *p, const char *boot, pid_t pid, uint64_t s
 			return r;
 	}
 	if (p->op[0])
-		return op_resume(p, e);
+		return op_resume(p, alive, e);
 	if (!alive) {
 		log_warn("pod '%s' ended while this agent was away", p->spec->name);
 		pod_ended(p, -1);

@@ -145,3 +145,9 @@ pid_t worker_pid(const struct worker *w)
 {
 	return w->pid;
 }
+
+void worker_kill(struct worker *w)
+{
+	if (!w->exited)
+		syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0);
+}

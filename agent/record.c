@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * START and REFUSED: this node's word in an operation, one file each under state_dir/ops/. The file
+ * is made, with its size, while the pod still runs, so that the word itself is one write in place and
+ * one fdatasync with no metadata behind it. The first word stands: the agent is the only writer (it
+ * holds agent.lock), and it never writes over a word that is there.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/link/unix.h"
+#include "agent/op.h"
+#include "pod/base/util.h"
+
+#define RECORD_SIZE 512 /* a sector: written whole or not at all */
+
+static bool id_valid(const char *id)
+{
+	size_t n = strlen(id);
+
+	return n && n < 48 && strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789-") == n;
+}
+
+static int parse(const char *text, enum op_outcome *outcome, struct err *e)
+{
+	if (text[0] == '\0')
+		*outcome = OP_NONE;
+	else if (strncmp(text, "START ", 6) == 0)
+		*outcome = OP_START;
+	else if (strncmp(text, "REFUSED ", 8) == 0)
+		*outcome = OP_REFUSED;
+	else
+		return err_set(e, EINVAL, "an operation's record is damaged");
+	return 0;
+}
+
+static int read_fd(int fd, enum op_outcome *outcome, struct err *e)
+{
+	char text[RECORD_SIZE + 1] = "";
+
+	if (pread(fd, text, RECORD_SIZE, 0) < 0)
+		return err_sys(e, "read an operation's record");
+	return parse(text, outcome, e);
+}
+
+int record_read(struct agent *a, const char *id, bool *exists, enum op_outcome *outcome,
+		struct err *e)
+{
+	char path[PATH_MAX];
+	autoclose int fd = -1;
+
+	*exists = false;
+	*outcome = OP_NONE;
+	if (!id_valid(id))
+		return err_set(e, EINVAL, "'%s' is not an operation's id", id);
+	snprintf(path, sizeof(path), "%s/ops/%s", a->conf.agent_state_dir, id);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : err_sys(e, "open '%s'", path);
+	*exists = true;
+	return read_fd(fd, outcome, e);
+}
+
+static int sync_dir(const char *path, struct err *e)
+{
+	autoclose int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 || fsync(fd) < 0)
+		return err_sys(e, "sync '%s'", path);
+	return 0;
+}
+
+int record_open(struct agent *a, const char *id, enum op_outcome *outcome, struct err *e)
+{
+	static const char zeros[RECORD_SIZE];
+	char dir[PATH_MAX], path[PATH_MAX + 64];
+	autoclose int fd = -1;
+	int r;
+
+	if (!id_valid(id))
+		return err_set(e, EINVAL, "'%s' is not an operation's id", id);
+	snprintf(dir, sizeof(dir), "%s/ops", a->conf.agent_state_dir);
+	r = make_dirs(dir, 0700, e);
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "%s/%s", dir, id);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd >= 0) {
+		r = read_fd(fd, outcome, e);
+		return r < 0 ? r : take_fd(&fd);
+	}
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_sys(e, "create '%s'", path);
+	if (pwrite(fd, zeros, sizeof(zeros), 0) != sizeof(zeros) || fsync(fd) < 0)
+		return err_sys(e, "write '%s'", path);
+	r = sync_dir(dir, e);
+	*outcome = OP_NONE;
+	return r < 0 ? r : take_fd(&fd);
+}
+
+int record_write(int fd, enum op_outcome outcome, uint64_t epoch, struct err *e)
+{
+	char text[RECORD_SIZE] = "";
+
+	snprintf(text, sizeof(text), "%s %" PRIu64 "\n", outcome == OP_START ? "START" : "REFUSED",
+		 epoch);
+	if (pwrite(fd, text, sizeof(text), 0) != sizeof(text) || fdatasync(fd) < 0)
+		return err_sys(e, "write an operation's record");
+	return 0;
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What a dead engine may leave in a pod that is to go on: sockets in repair mode, the filter up, the
+ * cgroup frozen. (Its tracees run on by themselves, and a batch it was in ends by itself.)
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include "agent/op.h"
+#include "netfreeze/netfreeze.h"
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+
+#define REPAIR_OFF_NO_WP (-1)
+
+static void undo_socket(int pidfd, int nr)
+{
+	autoclose int fd = (int)syscall(SYS_pidfd_getfd, pidfd, nr, 0);
+	int on = 0, off = REPAIR_OFF_NO_WP;
+	socklen_t len = sizeof(on);
+
+	if (fd >= 0 && getsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, &len) == 0 && on)
+		setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof(off));
+}
+
+static void undo_process(pid_t pid)
+{
+	char path[64], target[64];
+	autoclose int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	struct dirent *de;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	d = opendir(path);
+	if (!d)
+		return;
+	while (pidfd >= 0 && (de = readdir(d))) {
+		ssize_t n = readlinkat(dirfd(d), de->d_name, target, sizeof(target) - 1);
+
+		if (n > 0 && strncmp(target, "socket:", 7) == 0)
+			undo_socket(pidfd, atoi(de->d_name));
+	}
+	closedir(d);
+}
+
+int undo_pod(const char *cgroup, int netns, struct err *e)
+{
+	autofree char *text = NULL;
+	char path[PATH_MAX], *save = NULL;
+	int r;
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
+	if (io_read_file(path, 1 << 20, &text, NULL, e) == 0)
+		for (char *s = strtok_r(text, "\n", &save); s; s = strtok_r(NULL, "\n", &save))
+			undo_process(atoi(s));
+	r = netns >= 0 ? filter_clear(netns, e) : 0;
+	if (r < 0)
+		return r;
+	return pod_cgroup_thaw(cgroup, e);
+}
