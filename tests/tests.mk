@@ -5,6 +5,7 @@ UNIT_SRC :=
 UNIT_WITH :=
 CHECK_RUN :=
 CHECK_RUN += tests/lab.bats
+CHECK_RUN += tests/clients.bats
 UNIT_SRC += tests/unit/err_test.c
 UNIT_SRC += tests/unit/io_test.c
 UNIT_SRC += tests/unit/fault_test.c
