@@ -88,6 +88,7 @@ static const struct {
 	{ TGT_RUN, EV_GONE, tgt_run_done },
 	{ TGT_RUN, EV_LATE, tgt_kill_engine },
 	{ TGT_RUN, EV_DIED, tgt_run_died },
+	{ TGT_RUN, EV_ABORT, tgt_run_fenced },
 	{ TGT_UNDO, EV_GONE, tgt_undo_gone },
 	{ TGT_UNDO, EV_LATE, tgt_kill_engine },
 	{ TGT_REMOVE, EV_CLEANED, tgt_removed },
@@ -328,10 +329,12 @@ void op_aborted(struct agent *a, uint32_t id, const Pm__OpAborted *m)
 	struct op *op = op_find(a, m->op);
 
 	(void)id;
-	if (op)
+	if (op) {
 		op_event(op, EV_ABORT, NULL);
-	else
-		op_send_aborted(a, m->op); /* nothing of it is left here */
+		return;
+	}
+	tgt_fence(a, m->op);
+	op_send_aborted(a, m->op); /* nothing of it is left here */
 }
 
 void ops_coord_lost(struct agent *a)
@@ -356,20 +359,19 @@ bool op_pod_died(struct pod *p)
 
 void op_query(struct agent *a, uint32_t id, const Pm__OpQuery *m)
 {
-	enum op_outcome outcome = OP_NONE;
-	bool exists = false;
+	struct record rec;
 	struct err e;
 
 	LINK_ENVELOPE(env, op_outcome_rep, OP_OUTCOME_REP, Pm__OpOutcomeRep,
 		      pm__op_outcome_rep__init);
 	env.id = id;
 	env_body.op = m->op;
-	if (record_read(a, m->op, &exists, &outcome, &e) < 0)
+	if (record_read(a, m->op, &rec, &e) < 0)
 		env_body.outcome = PM__OP_OUTCOME__OUTCOME_UNKNOWN;
-	else if (outcome == OP_START)
+	else if (rec.outcome == OP_START)
 		env_body.outcome = pod_find(a, m->pod) ? PM__OP_OUTCOME__OUTCOME_START :
 							 PM__OP_OUTCOME__OUTCOME_UNKNOWN;
-	else if (outcome == OP_REFUSED)
+	else if (rec.outcome == OP_REFUSED)
 		env_body.outcome = PM__OP_OUTCOME__OUTCOME_REFUSED;
 	else
 		env_body.outcome = PM__OP_OUTCOME__OUTCOME_NONE;

@@ -71,7 +71,9 @@ op_handler src_ready, src_dump_gone, src_abort, src_undo_gone, src_undone,
 	src_started, src_flushed, src_cleaned, src_orphaned, src_kill_engine,
 	src_ready_abort;
 op_handler tgt_listening, tgt_ready, tgt_failed, tgt_gone, tgt_abort, tgt_commit, tgt_recommit,
-	tgt_run_done, tgt_run_died, tgt_removed, tgt_kill_engine, tgt_undo_gone, tgt_orphaned;
+	tgt_run_done, tgt_run_died, tgt_run_fenced, tgt_removed, tgt_kill_engine, tgt_undo_gone, tgt_orphaned;
+/** The administrator has decided for the source although @id was started here: that copy ends. */
+void tgt_fence(struct agent *a, const char *id);
 int src_resume(struct op *op, bool alive, struct err *e);
 int tgt_resume(struct op *op, bool alive, struct err *e);
 
@@ -79,10 +81,15 @@ int tgt_resume(struct op *op, bool alive, struct err *e);
 /** Makes the record of @id (durable, undecided) or opens the one there is. Its fd. */
 int record_open(struct agent *a, const char *id, enum op_outcome *outcome, struct err *e);
 /** Overwrites in place what record_open() made: one fdatasync, no change of the file's size. */
-int record_write(int fd, enum op_outcome outcome, uint64_t epoch, struct err *e);
-/** What the record of @id says; OP_NONE also when there is none (*@exists = false). */
-int record_read(struct agent *a, const char *id, bool *exists, enum op_outcome *outcome,
-		struct err *e);
+int record_write(int fd, enum op_outcome outcome, uint64_t epoch, const char *pod, struct err *e);
+/** What a record says. */
+struct record {
+	enum op_outcome outcome;
+	uint64_t epoch;
+	char pod[64];
+};
+/** Reads the record of @id; OP_NONE also when there is none. */
+int record_read(struct agent *a, const char *id, struct record *out, struct err *e);
 
 /* undo.c */
 /** Lets a pod go on whose engine died: sockets out of repair mode, filter down, thaw. For a thread. */

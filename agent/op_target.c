@@ -120,7 +120,7 @@ static void refuse(struct op *op)
 
 	if (op->outcome != OP_NONE)
 		return;
-	if (record_write(op->record, OP_REFUSED, op->epoch, &e) < 0)
+	if (record_write(op->record, OP_REFUSED, op->epoch, op->name, &e) < 0)
 		log_error("operation %s: %s", op->id, e.msg);
 	/* even if the disk failed: nothing after this line can START it, and a restart finds no pid */
 	op->outcome = OP_REFUSED;
@@ -309,7 +309,7 @@ void tgt_commit(struct op *op, const Pm__Envelope *env)
 	if (r == 0 && !p)
 		r = err_set(&e, ENOENT, "the pod's entry is gone");
 	if (r == 0)
-		r = record_write(op->record, OP_START, op->epoch, &e);
+		r = record_write(op->record, OP_START, op->epoch, op->name, &e);
 	if (r < 0) {
 		/* the word may or may not be on the disk: then only REFUSED on top of it is safe */
 		log_error("operation %s: %s", op->id, e.msg);
@@ -363,11 +363,42 @@ void tgt_run_died(struct op *op, const Pm__Envelope *env)
 		pod_ended(p, -1);
 }
 
+void tgt_fence(struct agent *a, const char *id)
+{
+	struct record rec;
+	struct pod *p;
+	struct err e;
+
+	if (record_read(a, id, &rec, &e) < 0 || rec.outcome != OP_START)
+		return;
+	p = pod_find(a, rec.pod);
+	if (!p || p->epoch != rec.epoch || p->state == PM__POD_STATE__POD_EXITED)
+		return;
+	log_error("operation %s was decided for the source by the administrator: pod '%s' is killed here",
+		  id, rec.pod);
+	p->op[0] = '\0';
+	pod_ended(p, -1);
+}
+
+void tgt_run_fenced(struct op *op, const Pm__Envelope *env)
+{
+	struct agent *a = op->agent;
+	char id[sizeof(op->id)];
+
+	(void)env;
+	memcpy(id, op->id, sizeof(id));
+	finish_run(op);
+	tgt_fence(a, id);
+	op_send_aborted(a, id);
+}
+
 /* OpCommit; also for an operation that only the disk remembers. */
 void op_commit(struct agent *a, uint32_t id, const Pm__OpCommit *m)
 {
 	struct op *op = op_find(a, m->op);
 	enum op_outcome outcome = OP_NONE;
+	struct pod *p = NULL;
+	struct record rec;
 	struct err e;
 	int fd;
 
@@ -377,18 +408,19 @@ void op_commit(struct agent *a, uint32_t id, const Pm__OpCommit *m)
 		return;
 	}
 	fd = record_open(a, m->op, &outcome, &e);
-	if (fd >= 0 && outcome == OP_NONE && record_write(fd, OP_REFUSED, m->epoch, &e) == 0)
+	if (fd >= 0 && outcome == OP_NONE && record_write(fd, OP_REFUSED, m->epoch, "-", &e) == 0)
 		outcome = OP_REFUSED;
 	close_fdp(&fd);
 	if (outcome == OP_REFUSED) {
 		send_refused(a, m->op, m->epoch);
 		return;
 	}
-	for (struct pod *p = a->pods; outcome == OP_START && p; p = p->next)
-		if (p->epoch == m->epoch && p->state != PM__POD_STATE__POD_INCOMING) {
-			send_started(a, m->op, m->epoch);
-			return;
-		}
+	if (outcome == OP_START && record_read(a, m->op, &rec, &e) == 0)
+		p = pod_find(a, rec.pod);
+	if (p && p->epoch == rec.epoch && p->state != PM__POD_STATE__POD_INCOMING) {
+		send_started(a, m->op, m->epoch);
+		return;
+	}
 	/* It was started, and is gone without a trace (a reboot): nobody knows what it did meanwhile. */
 	LINK_ENVELOPE(env, op_outcome_rep, OP_OUTCOME_REP, Pm__OpOutcomeRep,
 		      pm__op_outcome_rep__init);

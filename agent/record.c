@@ -24,44 +24,39 @@ static bool id_valid(const char *id)
 	return n && n < 48 && strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789-") == n;
 }
 
-static int parse(const char *text, enum op_outcome *outcome, struct err *e)
+static int read_fd(int fd, struct record *out, struct err *e)
 {
+	char text[RECORD_SIZE + 1] = "", word[16];
+
+	if (pread(fd, text, RECORD_SIZE, 0) < 0)
+		return err_sys(e, "read an operation's record");
+	memset(out, 0, sizeof(*out));
 	if (text[0] == '\0')
-		*outcome = OP_NONE;
-	else if (strncmp(text, "START ", 6) == 0)
-		*outcome = OP_START;
-	else if (strncmp(text, "REFUSED ", 8) == 0)
-		*outcome = OP_REFUSED;
+		return 0;
+	if (sscanf(text, "%15s %" SCNu64 " %63s", word, &out->epoch, out->pod) < 2)
+		return err_set(e, EINVAL, "an operation's record is damaged");
+	if (strcmp(word, "START") == 0)
+		out->outcome = OP_START;
+	else if (strcmp(word, "REFUSED") == 0)
+		out->outcome = OP_REFUSED;
 	else
 		return err_set(e, EINVAL, "an operation's record is damaged");
 	return 0;
 }
 
-static int read_fd(int fd, enum op_outcome *outcome, struct err *e)
-{
-	char text[RECORD_SIZE + 1] = "";
-
-	if (pread(fd, text, RECORD_SIZE, 0) < 0)
-		return err_sys(e, "read an operation's record");
-	return parse(text, outcome, e);
-}
-
-int record_read(struct agent *a, const char *id, bool *exists, enum op_outcome *outcome,
-		struct err *e)
+int record_read(struct agent *a, const char *id, struct record *out, struct err *e)
 {
 	char path[PATH_MAX];
 	autoclose int fd = -1;
 
-	*exists = false;
-	*outcome = OP_NONE;
+	memset(out, 0, sizeof(*out));
 	if (!id_valid(id))
 		return err_set(e, EINVAL, "'%s' is not an operation's id", id);
 	snprintf(path, sizeof(path), "%s/ops/%s", a->conf.agent_state_dir, id);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT ? 0 : err_sys(e, "open '%s'", path);
-	*exists = true;
-	return read_fd(fd, outcome, e);
+	return read_fd(fd, out, e);
 }
 
 static int sync_dir(const char *path, struct err *e)
@@ -78,6 +73,7 @@ int record_open(struct agent *a, const char *id, enum op_outcome *outcome, struc
 	static const char zeros[RECORD_SIZE];
 	char dir[PATH_MAX], path[PATH_MAX + 64];
 	autoclose int fd = -1;
+	struct record rec;
 	int r;
 
 	if (!id_valid(id))
@@ -89,7 +85,8 @@ int record_open(struct agent *a, const char *id, enum op_outcome *outcome, struc
 	snprintf(path, sizeof(path), "%s/%s", dir, id);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd >= 0) {
-		r = read_fd(fd, outcome, e);
+		r = read_fd(fd, &rec, e);
+		*outcome = rec.outcome;
 		return r < 0 ? r : take_fd(&fd);
 	}
 	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -102,12 +99,12 @@ int record_open(struct agent *a, const char *id, enum op_outcome *outcome, struc
 	return r < 0 ? r : take_fd(&fd);
 }
 
-int record_write(int fd, enum op_outcome outcome, uint64_t epoch, struct err *e)
+int record_write(int fd, enum op_outcome outcome, uint64_t epoch, const char *pod, struct err *e)
 {
 	char text[RECORD_SIZE] = "";
 
-	snprintf(text, sizeof(text), "%s %" PRIu64 "\n", outcome == OP_START ? "START" : "REFUSED",
-		 epoch);
+	snprintf(text, sizeof(text), "%s %" PRIu64 " %s\n",
+		 outcome == OP_START ? "START" : "REFUSED", epoch, pod);
 	if (pwrite(fd, text, sizeof(text), 0) != sizeof(text) || fdatasync(fd) < 0)
 		return err_sys(e, "write an operation's record");
 	return 0;

@@ -17,7 +17,7 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS ops(n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE,"
 	" pod TEXT NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, epoch INTEGER NOT NULL,"
 	" uid INTEGER NOT NULL, state INTEGER NOT NULL, begun INTEGER NOT NULL);"
-	"CREATE INDEX IF NOT EXISTS ops_open ON ops(state) WHERE state IN (1, 2);";
+	"CREATE INDEX IF NOT EXISTS ops_open ON ops(state) WHERE state IN (1, 2, 3);";
 
 enum stmt { BEGIN, DECIDE, FIND, OPEN, NUM_STMTS };
 
@@ -27,7 +27,7 @@ static const char *const sql[NUM_STMTS] = {
 	[DECIDE] = "UPDATE ops SET state = ?2 WHERE id = ?1",
 	[FIND] = "SELECT id, pod, source, target, epoch, uid, state FROM ops WHERE id = ?1",
 	[OPEN] = "SELECT id, pod, source, target, epoch, uid, state FROM ops"
-		 " WHERE state IN (1, 2) ORDER BY n",
+		 " WHERE state IN (1, 2, 3) ORDER BY n",
 };
 
 struct journal {

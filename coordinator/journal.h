@@ -3,11 +3,12 @@
  * The journal of operations: SQLite, WAL, synchronous=FULL, so that a call that returned 0 is on the
  * disk. One row per operation:
  *
- *	BEGUN --journal_decide(COMMIT)--> COMMIT --> DONE
- *	  |                                  '-----> ABORT (the target had REFUSED)
- *	  '---- journal_decide(ABORT) ------------> ABORT
+ *	BEGUN --journal_decide(COMMIT)--> COMMIT --> DONE (the source is gone)
+ *	  |                                  '-----> ABORT (the target had REFUSED; or podctl recover)
+ *	  '---- journal_decide(ABORT) ------------> ABORT --> UNDONE (both sides have said so)
  *
- * An operation that is found BEGUN after a restart was never committed: it is aborted.
+ * An operation that is found BEGUN after a restart was never committed: it is aborted. COMMIT and ABORT
+ * are kept up until all have heard of them.
  */
 #ifndef COORD_JOURNAL_H
 #define COORD_JOURNAL_H
@@ -16,7 +17,8 @@
 
 #include "pod/base/err.h"
 
-enum journal_state { JOURNAL_NONE, JOURNAL_BEGUN, JOURNAL_COMMIT, JOURNAL_ABORT, JOURNAL_DONE };
+enum journal_state { JOURNAL_NONE, JOURNAL_BEGUN, JOURNAL_COMMIT, JOURNAL_ABORT, JOURNAL_DONE,
+		     JOURNAL_UNDONE };
 
 struct journal;
 
@@ -35,7 +37,7 @@ int journal_begin(struct journal *j, struct journal_op *op, struct err *e);
 int journal_decide(struct journal *j, const char *id, enum journal_state state, struct err *e);
 /** 1 and *@out; 0 when there is none; negative errno. */
 int journal_find(struct journal *j, const char *id, struct journal_op *out, struct err *e);
-/** Calls @fn for each operation that is BEGUN or COMMIT. */
+/** Calls @fn for each operation that is not DONE or UNDONE. */
 int journal_open_ops(struct journal *j, void (*fn)(const struct journal_op *op, void *arg),
 		     void *arg, struct err *e);
 

@@ -1,11 +1,798 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-#include "coordinator/coord.h"
-void migrate_request(struct client *cl, uint32_t id, const Pm__MigrateReq *m) { (void)m; client_error(cl, id, 1, "", "", "", "not yet"); }
-void abort_request(struct client *cl, uint32_t id, const Pm__OpAbortReq *m) { (void)m; client_error(cl, id, 1, "", "", "", "not yet"); }
-void recover_request(struct client *cl, uint32_t id, const Pm__RecoverReq *m) { (void)m; client_error(cl, id, 1, "", "", "", "not yet"); }
-void op_message(struct node *n, const Pm__Envelope *env) { (void)n; (void)env; }
-void ops_node_lost(struct node *n) { (void)n; }
-void ops_node_up(struct node *n) { (void)n; }
-void ops_client_gone(struct client *cl) { (void)cl; }
-void ops_reconcile(struct node *n) { (void)n; }
-int ops_load(struct coord *c, struct err *e) { (void)c; (void)e; return 0; }
+/*
+ * Migrations: theory of operation.
+ *
+ *	RESERVE --LISTENING--> PRECOPY --both READY--> COMMIT --STARTED--> CLEAN --CLEAN--> done
+ *	   '---------------------'----- failure ---> UNDO <--REFUSED--'
+ *
+ * The journal decides: before COMMIT is in it any trouble (a failure, a lost node, a deadline, the user)
+ * leads to UNDO; after it only the target's REFUSED does. What was decided is said again to a node that
+ * comes back until it has answered, by this life of the coordinator or the next (recover.c): OpCommit,
+ * OpStarted and OpAborted may be heard any number of times.
+ *
+ * Frozen time: between the second READY and OpCommit there is one transaction, between OpStarted
+ * and OpStarted to the source nothing. Keep it so.
+ */
+#include "coordinator/ops.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "pod/base/fault.h"
+#include "pod/base/io.h"
+#include "pod/base/log.h"
+#include "pod/base/util.h"
+
+#define FREEZE_MS 15000 /* one side is READY: the other has this long */
+#define SILENT_MS 60000 /* no progress at all for so long: given up */
+#define CONNECT_MS 30000
+
+static void enter_reserve(struct op *op);
+static void enter_precopy(struct op *op);
+static void enter_commit(struct op *op);
+static void enter_clean(struct op *op);
+static void enter_undo(struct op *op);
+static void late_before_commit(struct op *op);
+static void late_commit(struct op *op);
+static void late_clean(struct op *op);
+static void late_undo(struct op *op);
+
+static const struct {
+	const char *name;
+	unsigned deadline_ms;
+	void (*enter)(struct op *op);
+	void (*late)(struct op *op);
+} stages[NUM_STAGES] = {
+	[ST_RESERVE] = { "reserve", 15000, enter_reserve, late_before_commit },
+	[ST_PRECOPY] = { "precopy", SILENT_MS, enter_precopy, late_before_commit },
+	[ST_COMMIT] = { "commit", 5000, enter_commit, late_commit },
+	[ST_CLEAN] = { "clean", 30000, enter_clean, late_clean },
+	[ST_UNDO] = { "undo", 20000, enter_undo, late_undo },
+};
+
+/* ---- life */
+
+static void set_timer(struct op *op, unsigned ms)
+{
+	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
+
+	event_add(op->timer, &tv);
+}
+
+void op_enter(struct op *op, enum stage stage)
+{
+	op->stage = stage;
+	set_timer(op, stages[stage].deadline_ms);
+	stages[stage].enter(op);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct op *op = arg;
+
+	(void)fd;
+	(void)what;
+	stages[op->stage].late(op);
+}
+
+struct op *op_new(struct coord *c, const struct journal_op *j)
+{
+	struct op *op = calloc(1, sizeof(*op));
+
+	if (!op)
+		return NULL;
+	op->coord = c;
+	op->j = *j;
+	op->uid = j->uid;
+	op->source = node_find(c, j->source);
+	op->target = node_find(c, j->target);
+	op->begun_ns = now_ns();
+	op->timer = event_new(c->base, -1, 0, on_timer, op);
+	if (!op->timer) {
+		free(op);
+		return NULL;
+	}
+	op->next = c->ops;
+	c->ops = op;
+	return op;
+}
+
+void op_free(struct op *op)
+{
+	for (struct op **at = &op->coord->ops; *at; at = &(*at)->next)
+		if (*at == op) {
+			*at = op->next;
+			break;
+		}
+	event_free(op->timer);
+	link_free(op->asked);
+	link_free(op->error);
+	link_free(op->result);
+	free(op);
+}
+
+struct op *op_find(struct coord *c, const char *id)
+{
+	for (struct op *op = c->ops; op; op = op->next)
+		if (strcmp(op->j.id, id) == 0)
+			return op;
+	return NULL;
+}
+
+static Pm__Envelope *envelope_copy(const Pm__Envelope *env)
+{
+	autofree uint8_t *frame = NULL;
+	size_t len;
+
+	if (link_pack(env, &frame, &len, NULL) < 0)
+		return NULL;
+	return link_unpack(frame + LINK_HEADER, len - LINK_HEADER, NULL);
+}
+
+static struct client *op_client(struct op *op)
+{
+	return op->client ? client_by_serial(op->coord, op->client) : NULL;
+}
+
+/* Inside the freeze a failing journal means ABORT, which needs no journal: BEGUN aborts by itself. */
+static void decide(struct op *op, enum journal_state state)
+{
+	struct err e;
+
+	if (journal_decide(op->coord->journal, op->j.id, state, &e) < 0)
+		log_error("operation %s: %s", op->j.id, e.msg);
+	op->j.state = state;
+}
+
+/* ---- failure */
+
+static void keep_error(struct op *op, const Pm__Error *er)
+{
+	if (op->error)
+		return;
+	LINK_ENVELOPE(env, error, ERROR, Pm__Error, pm__error__init);
+	env_body = *er;
+	op->error = envelope_copy(&env);
+}
+
+static void keep_failure(struct op *op, int exit_code, const char *cause)
+{
+	Pm__Error er;
+
+	pm__error__init(&er);
+	er.exit_code = exit_code;
+	er.phase = (char *)(uintptr_t)stages[op->stage].name;
+	er.cause = (char *)(uintptr_t)cause;
+	keep_error(op, &er);
+}
+
+void op_undo(struct op *op, int exit_code, const char *fmt, ...)
+{
+	char cause[400];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(cause, sizeof(cause), fmt, ap);
+	va_end(ap);
+	keep_failure(op, exit_code, cause);
+	log_warn("operation %s (%s: %s -> %s): %s", op->j.id, op->j.pod, op->j.source,
+		 op->j.target, cause);
+	op_enter(op, ST_UNDO);
+}
+
+static void reply_error(struct op *op, const char *state, const char *hint)
+{
+	struct client *cl = op_client(op);
+	Pm__Error er;
+
+	op->client = 0;
+	if (!cl)
+		return;
+	pm__error__init(&er);
+	if (op->error)
+		er = *op->error->error;
+	if (!er.exit_code)
+		er.exit_code = EX_OTHER;
+	er.state = (char *)(uintptr_t)state;
+	if (!er.hint[0])
+		er.hint = (char *)(uintptr_t)hint;
+	LINK_ENVELOPE(env, error, ERROR, Pm__Error, pm__error__init);
+	env_body = er;
+	client_send(cl, op->reply, &env);
+}
+
+static void reply_result(struct op *op)
+{
+	struct client *cl = op_client(op);
+	Pm__Phase commit, *phases[32];
+	char name[] = "commit";
+	Pm__MigrateRep *got = op->result && op->result->op_clean->result ?
+				      op->result->op_clean->result :
+				      NULL;
+	size_t n = 0;
+
+	op->client = 0;
+	if (!cl)
+		return;
+	LINK_ENVELOPE(env, migrate_rep, MIGRATE_REP, Pm__MigrateRep, pm__migrate_rep__init);
+	if (got) {
+		env_body = *got;
+		for (; n < got->n_phases && n < ARRAY_SIZE(phases) - 1; n++)
+			phases[n] = got->phases[n];
+	}
+	pm__phase__init(&commit);
+	commit.name = name;
+	commit.ns = op->started_ns - op->ready_ns;
+	if (op->started_ns)
+		phases[n++] = &commit;
+	env_body.phases = phases;
+	env_body.n_phases = n;
+	env_body.op = op->j.id;
+	env_body.pod = op->j.pod;
+	env_body.from = op->j.source;
+	env_body.to = op->j.target;
+	env_body.total_ns = (op->started_ns ? op->started_ns : now_ns()) - op->begun_ns;
+	client_send(cl, op->reply, &env);
+}
+
+/* ---- RESERVE */
+
+static void enter_reserve(struct op *op)
+{
+	struct err e;
+
+	if (fault_point("coord", "check", &e) < 0) {
+		op_undo(op, EX_OTHER, "%s", e.msg);
+		return;
+	}
+	LINK_ENVELOPE(env, agent_incoming, AGENT_INCOMING, Pm__AgentIncoming,
+		      pm__agent_incoming__init);
+	env_body.op = op->j.id;
+	env_body.spec = op->spec;
+	env_body.epoch = op->j.epoch;
+	env_body.token.data = op->token;
+	env_body.token.len = sizeof(op->token);
+	env_body.deadline_ms = CONNECT_MS;
+	env_body.dry_run = op->dry_run;
+	node_tell(op->target, &env);
+}
+
+static void late_before_commit(struct op *op)
+{
+	if (op->src_ready || op->tgt_ready)
+		op_undo(op, EX_ABORTED, "the %s was not ready in time",
+			op->src_ready ? "target" : "source");
+	else if (op->asked->migrate_req->timeout_s && op->stage == ST_PRECOPY)
+		op_undo(op, EX_ABORTED, "not done within %u s",
+			op->asked->migrate_req->timeout_s);
+	else
+		op_undo(op, EX_ABORTED, "node '%s' gave no sign of progress in time",
+			op->stage == ST_RESERVE ? op->j.target : op->j.source);
+}
+
+/* ---- PRECOPY */
+
+static void on_listening(struct op *op, struct node *n, const Pm__Envelope *env)
+{
+	if (n != op->target || op->stage != ST_RESERVE)
+		return;
+	if (fault_point("coord", "reserve", NULL) < 0) {
+		op_undo(op, EX_OTHER, "fault injected");
+		return;
+	}
+	op->stage = ST_PRECOPY;
+	LINK_ENVELOPE(out, agent_outgoing, AGENT_OUTGOING, Pm__AgentOutgoing,
+		      pm__agent_outgoing__init);
+	out_body.op = op->j.id;
+	out_body.pod = op->j.pod;
+	out_body.epoch = op->j.epoch;
+	out_body.address = env->agent_listening->address;
+	if (!out_body.address[0])
+		out_body.address = op->target->conf->address;
+	out_body.port = env->agent_listening->port;
+	out_body.token.data = op->token;
+	out_body.token.len = sizeof(op->token);
+	out_body.options = op->asked->migrate_req;
+	node_tell(op->source, &out);
+	op_enter(op, ST_PRECOPY);
+}
+
+static void enter_precopy(struct op *op)
+{
+	const Pm__MigrateReq *m = op->asked->migrate_req;
+
+	/* with --timeout-action stop-copy the engine ends the rounds itself; we only watch over it */
+	if (m->timeout_s)
+		set_timer(op, m->timeout_s * 1000 + (m->timeout_stop_copy ? SILENT_MS : 0));
+}
+
+static void on_progress(struct op *op, struct node *n, const Pm__Envelope *env)
+{
+	struct client *cl = op_client(op);
+
+	(void)n;
+	if (op->stage != ST_PRECOPY)
+		return;
+	fault_point("coord", env->progress->phase, NULL);
+	if (!op->src_ready && !op->tgt_ready && !op->asked->migrate_req->timeout_s)
+		set_timer(op, SILENT_MS);
+	if (cl) {
+		Pm__Envelope copy = *env;
+		Pm__Progress m = *env->progress;
+
+		m.node = op->j.target;
+		if (m.percent > 99.99)
+			m.percent = 99.99;
+		copy.progress = &m;
+		client_send(cl, op->reply, &copy);
+	}
+}
+
+static void on_ready(struct op *op, struct node *n, const Pm__Envelope *env)
+{
+	(void)env;
+	if (op->stage != ST_PRECOPY)
+		return;
+	if (n == op->source)
+		op->src_ready = true;
+	else if (n == op->target)
+		op->tgt_ready = true;
+	if (op->src_ready && op->tgt_ready)
+		op_enter(op, ST_COMMIT);
+	else
+		set_timer(op, FREEZE_MS);
+}
+
+/* ---- COMMIT */
+
+void op_tell_commit(struct op *op)
+{
+	LINK_ENVELOPE(env, op_commit, OP_COMMIT, Pm__OpCommit, pm__op_commit__init);
+	env_body.op = op->j.id;
+	env_body.epoch = op->j.epoch;
+	if (op->target)
+		node_tell(op->target, &env);
+}
+
+static void enter_commit(struct op *op)
+{
+	struct err e;
+	int r;
+
+	op->ready_ns = now_ns();
+	r = fault_point("coord", "commit", &e);
+	if (r == 0)
+		r = journal_decide(op->coord->journal, op->j.id, JOURNAL_COMMIT, &e);
+	if (r < 0) {
+		op_undo(op, EX_OTHER, "%s", e.msg);
+		return;
+	}
+	op->j.state = JOURNAL_COMMIT;
+	fault_point("coord", "committed", NULL);
+	op_tell_commit(op);
+}
+
+static void late_commit(struct op *op)
+{
+	char state[200];
+
+	keep_failure(op, EX_UNKNOWN, "the target has not answered the commit");
+	snprintf(state, sizeof(state),
+		 "pod '%s' is frozen on '%s' until '%s' says whether it runs there", op->j.pod,
+		 op->j.source, op->j.target);
+	log_warn("operation %s: %s", op->j.id, state);
+	reply_error(op, state, "podctl recover");
+}
+
+/* The target's copy counts from now on; its next report will say the same. */
+static void moved(struct op *op)
+{
+	struct pod *s = pod_find_at(op->coord, op->j.pod, op->source);
+	struct pod *t = pod_find_at(op->coord, op->j.pod, op->target);
+
+	if (!t && s)
+		t = pod_add(op->coord, op->target, s->info);
+	if (!t)
+		return;
+	t->info->state = PM__POD_STATE__POD_RUNNING;
+	t->info->epoch = op->j.epoch;
+	t->info->op[0] = '\0';
+}
+
+static void on_started(struct op *op, struct node *n, const Pm__Envelope *env)
+{
+	(void)env;
+	if (n != op->target || op->stage != ST_COMMIT)
+		return;
+	fault_point("coord", "started", NULL);
+	op_enter(op, ST_CLEAN);
+	moved(op);
+}
+
+static void on_refused(struct op *op, struct node *n, const Pm__Envelope *env)
+{
+	(void)env;
+	if (n != op->target || op->stage == ST_CLEAN || op->stage == ST_UNDO)
+		return;
+	op_undo(op, EX_RESTORE, "node '%s' refused to start the pod", op->j.target);
+}
+
+static void on_outcome(struct op *op, struct node *n, const Pm__Envelope *env)
+{
+	(void)env;
+	if (n != op->target || op->stage != ST_COMMIT)
+		return;
+	op->unknown = true;
+	log_error("operation %s: pod '%s' was started on '%s' and is gone from there; it stays frozen on '%s' until podctl recover",
+		  op->j.id, op->j.pod, op->j.target, op->j.source);
+	late_commit(op);
+}
+
+/* ---- CLEAN */
+
+void op_tell_started(struct op *op)
+{
+	LINK_ENVELOPE(env, op_started, OP_STARTED, Pm__OpStarted, pm__op_started__init);
+	env_body.op = op->j.id;
+	env_body.epoch = op->j.epoch;
+	if (op->source)
+		node_tell(op->source, &env);
+}
+
+static void enter_clean(struct op *op)
+{
+	op_tell_started(op);
+	op->started_ns = now_ns();
+	if (!op->ready_ns)
+		op->ready_ns = op->started_ns;
+}
+
+static void late_clean(struct op *op)
+{
+	log_warn("operation %s: '%s' has not yet removed its copy of pod '%s'", op->j.id,
+		 op->j.source, op->j.pod);
+	reply_result(op); /* it has moved; the rest is retried until done */
+}
+
+static void on_clean(struct op *op, struct node *n, const Pm__Envelope *env)
+{
+	struct pod *p;
+
+	if (n != op->source)
+		return;
+	if (op->stage == ST_PRECOPY && op->dry_run) {
+		op->result = envelope_copy(env);
+		op->dry_ok = true;
+		op_enter(op, ST_UNDO);
+		return;
+	}
+	if (op->stage != ST_CLEAN)
+		return;
+	fault_point("coord", "clean", NULL);
+	op->result = envelope_copy(env);
+	decide(op, JOURNAL_DONE);
+	reply_result(op);
+	p = pod_find_at(op->coord, op->j.pod, op->source);
+	if (p)
+		pod_remove(op->coord, p);
+	log_info("operation %s: pod '%s' moved from '%s' to '%s'", op->j.id, op->j.pod,
+		 op->j.source, op->j.target);
+	op_free(op);
+}
+
+/* ---- UNDO */
+
+void op_tell_aborted(struct op *op, struct node *n)
+{
+	LINK_ENVELOPE(env, op_aborted, OP_ABORTED, Pm__OpAborted, pm__op_aborted__init);
+	env_body.op = op->j.id;
+	if (n)
+		node_tell(n, &env);
+}
+
+static void undo_check(struct op *op)
+{
+	char state[200];
+
+	if (!op->src_undone || !op->tgt_undone)
+		return;
+	decide(op, JOURNAL_UNDONE);
+	snprintf(state, sizeof(state), "pod '%s' runs on '%s' as before; nothing is left on '%s'",
+		 op->j.pod, op->j.source, op->j.target);
+	if (op->dry_ok)
+		reply_result(op);
+	else
+		reply_error(op, state, "");
+	op_free(op);
+}
+
+static void enter_undo(struct op *op)
+{
+	if (op->j.state != JOURNAL_ABORT)
+		decide(op, JOURNAL_ABORT);
+	if (!op->source)
+		op->src_undone = true;
+	if (!op->target)
+		op->tgt_undone = true;
+	op_tell_aborted(op, op->source);
+	op_tell_aborted(op, op->target);
+}
+
+static void late_undo(struct op *op)
+{
+	char state[200];
+
+	if (op->src_undone)
+		snprintf(state, sizeof(state),
+			 "pod '%s' runs on '%s' as before; '%s' has not yet removed its part",
+			 op->j.pod, op->j.source, op->j.target);
+	else
+		snprintf(state, sizeof(state), "unknown until node '%s' answers", op->j.source);
+	reply_error(op, state, "podctl nodes");
+}
+
+static void on_aborted(struct op *op, struct node *n, const Pm__Envelope *env)
+{
+	(void)env;
+	if (op->stage < ST_COMMIT) {
+		op_undo(op, EX_ABORTED, "node '%s' gave it up", n->conf->name);
+		return;
+	}
+	if (op->stage != ST_UNDO)
+		return;
+	if (n == op->source)
+		op->src_undone = true;
+	if (n == op->target)
+		op->tgt_undone = true;
+	/* the user need not wait for a node that is away */
+	if (op->src_undone && op->target && !op->target->up)
+		late_undo(op);
+	undo_check(op);
+}
+
+static void on_failed(struct op *op, struct node *n, const Pm__Envelope *env)
+{
+	const Pm__Error *er = env->op_failed->error;
+
+	if (op->stage == ST_UNDO && er && op->error && n == op->target &&
+	    op->error->error->exit_code == EX_TRANSFER) {
+		/* the source only saw its connection break; this is why */
+		link_free(op->error);
+		op->error = NULL;
+		keep_error(op, er);
+	}
+	if (op->stage >= ST_COMMIT)
+		return;
+	if (er)
+		keep_error(op, er);
+	op_undo(op, n == op->source ? EX_TRANSFER : EX_RESTORE, "node '%s': %s", n->conf->name,
+		er ? er->cause : "failed");
+}
+
+static void on_log(struct op *op, struct node *n, const Pm__Envelope *env)
+{
+	if (n == op->source && op->target)
+		node_tell(op->target, env);
+}
+
+/* ---- what nodes say */
+
+static const struct {
+	Pm__Envelope__BodyCase body;
+	void (*handle)(struct op *op, struct node *n, const Pm__Envelope *env);
+} table[] = {
+	{ PM__ENVELOPE__BODY_PROGRESS, on_progress },
+	{ PM__ENVELOPE__BODY_AGENT_LISTENING, on_listening },
+	{ PM__ENVELOPE__BODY_OP_READY, on_ready },
+	{ PM__ENVELOPE__BODY_OP_STARTED, on_started },
+	{ PM__ENVELOPE__BODY_OP_REFUSED, on_refused },
+	{ PM__ENVELOPE__BODY_OP_ABORTED, on_aborted },
+	{ PM__ENVELOPE__BODY_OP_CLEAN, on_clean },
+	{ PM__ENVELOPE__BODY_OP_FAILED, on_failed },
+	{ PM__ENVELOPE__BODY_OP_OUTCOME_REP, on_outcome },
+	{ PM__ENVELOPE__BODY_OP_LOG, on_log },
+};
+
+static const char *op_id(const Pm__Envelope *env)
+{
+	switch (env->body_case) {
+	case PM__ENVELOPE__BODY_PROGRESS:
+		return env->progress->op;
+	case PM__ENVELOPE__BODY_AGENT_LISTENING:
+		return env->agent_listening->op;
+	case PM__ENVELOPE__BODY_OP_READY:
+		return env->op_ready->op;
+	case PM__ENVELOPE__BODY_OP_STARTED:
+		return env->op_started->op;
+	case PM__ENVELOPE__BODY_OP_REFUSED:
+		return env->op_refused->op;
+	case PM__ENVELOPE__BODY_OP_ABORTED:
+		return env->op_aborted->op;
+	case PM__ENVELOPE__BODY_OP_CLEAN:
+		return env->op_clean->op;
+	case PM__ENVELOPE__BODY_OP_FAILED:
+		return env->op_failed->op;
+	case PM__ENVELOPE__BODY_OP_OUTCOME_REP:
+		return env->op_outcome_rep->op;
+	case PM__ENVELOPE__BODY_OP_LOG:
+		return env->op_log->op;
+	default:
+		return "";
+	}
+}
+
+void op_message(struct node *n, const Pm__Envelope *env)
+{
+	struct op *op = op_find(n->coord, op_id(env));
+
+	for (size_t i = 0; op && i < ARRAY_SIZE(table); i++)
+		if (table[i].body == env->body_case) {
+			table[i].handle(op, n, env);
+			return;
+		}
+	log_debug("node '%s': '%s' is about no operation of ours", n->conf->name,
+		  link_body_name(env->body_case));
+}
+
+void ops_node_lost(struct node *n)
+{
+	struct op *next;
+
+	for (struct op *op = n->coord->ops; op; op = next) {
+		next = op->next;
+		if (op->source != n && op->target != n)
+			continue;
+		if (op->stage < ST_COMMIT)
+			op_undo(op, EX_UNREACHABLE, "node '%s' was lost: %s", n->conf->name, n->why);
+		else if (op->stage == ST_UNDO && n == op->target && op->src_undone)
+			late_undo(op);
+	}
+}
+
+/* ---- what users say */
+
+static int check_migrate(struct client *cl, uint32_t id, const Pm__MigrateReq *m, struct pod *p,
+			 struct node *to)
+{
+	struct coord *c = cl->coord;
+	struct pod *there = to ? pod_find_at(c, m->target, to) : NULL;
+
+	if (!p)
+		client_error(cl, id, EX_NOTFOUND, "check", "", "see podps -a", "there is no pod '%s'",
+			     m->target);
+	else if (!pod_owned(p, cl))
+		client_error(cl, id, EX_DENIED, "check", "nothing was touched", "",
+			     "pod '%s' belongs to user '%s'", m->target, p->info->spec->user);
+	else if (!to)
+		client_error(cl, id, EX_NOTFOUND, "check", "nothing was touched",
+			     "see podctl nodes", "there is no node '%s'", m->node);
+	else if (p->info->state == PM__POD_STATE__POD_EXITED)
+		client_error(cl, id, EX_NOTFOUND, "check", "nothing was touched", "",
+			     "pod '%s' has exited with code %d", m->target, p->info->exit_code);
+	else if (!p->node->up)
+		client_error(cl, id, EX_UNREACHABLE, "check", "unknown until its node answers",
+			     "see podctl nodes", "node '%s', where pod '%s' is, is down: %s",
+			     p->node->conf->name, m->target, p->node->why);
+	else if (!to->up)
+		client_error(cl, id, EX_UNREACHABLE, "check", "the pod runs on as before",
+			     "see podctl nodes", "node '%s' is down: %s", m->node, to->why);
+	else if (p->node == to)
+		client_error(cl, id, EX_BADUSE, "check", "the pod runs on as before", "",
+			     "pod '%s' is on node '%s' already", m->target, m->node);
+	else if (p->info->state != PM__POD_STATE__POD_RUNNING)
+		client_error(cl, id, EX_BUSY, "check", "nothing was touched", "see podps",
+			     "pod '%s' is not in a state to be moved%s%s", m->target,
+			     p->info->op[0] ? ": it is held by operation " : "", p->info->op);
+	else if (there && there->info->state != PM__POD_STATE__POD_EXITED)
+		client_error(cl, id, EX_BUSY, "check", "the pod runs on as before", "",
+			     "node '%s' has a pod '%s' already", m->node, m->target);
+	else
+		return 0;
+	return -1;
+}
+
+/* An operation that only waits for an absent target to hear of its end holds nobody. */
+static struct op *op_of_pod(struct coord *c, const char *pod)
+{
+	for (struct op *op = c->ops; op; op = op->next)
+		if (strcmp(op->j.pod, pod) == 0 && !(op->stage == ST_UNDO && op->src_undone))
+			return op;
+	return NULL;
+}
+
+void migrate_request(struct client *cl, uint32_t id, const Pm__MigrateReq *m)
+{
+	struct coord *c = cl->coord;
+	struct node *to = node_find(c, m->node);
+	struct pod *p = pod_find(c, m->target);
+	struct op *op = op_of_pod(c, m->target);
+	struct journal_op j = { .uid = cl->uid };
+	char check[] = "check";
+	struct err e;
+
+	if (check_migrate(cl, id, m, p, to) < 0)
+		return;
+	if (op) {
+		client_error(cl, id, EX_BUSY, "check", "nothing was touched", "",
+			     "operation %s holds pod '%s'", op->j.id, m->target);
+		return;
+	}
+	snprintf(j.pod, sizeof(j.pod), "%s", m->target);
+	snprintf(j.source, sizeof(j.source), "%s", p->node->conf->name);
+	snprintf(j.target, sizeof(j.target), "%s", m->node);
+	j.epoch = p->info->epoch + 1;
+	if (journal_begin(c->journal, &j, &e) < 0 || !(op = op_new(c, &j))) {
+		client_error(cl, id, EX_OTHER, "check", "the pod runs on as before", "", "%s",
+			     e.msg);
+		return;
+	}
+	LINK_ENVELOPE(req, migrate_req, MIGRATE_REQ, Pm__MigrateReq, pm__migrate_req__init);
+	req_body = *m;
+	op->asked = envelope_copy(&req);
+	op->dry_run = m->dry_run;
+	op->client = cl->serial;
+	op->reply = id;
+	op->spec = p->info->spec;
+	LINK_ENVELOPE(env, progress, PROGRESS, Pm__Progress, pm__progress__init);
+	env_body.op = op->j.id;
+	env_body.pod = op->j.pod;
+	env_body.node = op->j.target;
+	env_body.phase = check;
+	client_send(cl, id, &env);
+	if (!op->asked || getrandom(op->token, sizeof(op->token), 0) != sizeof(op->token)) {
+		op_undo(op, EX_OTHER, "no memory or no random numbers");
+		return;
+	}
+	log_info("operation %s: pod '%s' from '%s' to '%s'%s", op->j.id, op->j.pod, op->j.source,
+		 op->j.target, op->dry_run ? " (dry run)" : "");
+	op_enter(op, ST_RESERVE);
+	op->spec = NULL; /* the next report replaces it */
+}
+
+static struct op *op_of_client(struct client *cl, const char *id)
+{
+	for (struct op *op = cl->coord->ops; op; op = op->next)
+		if (id[0] ? strcmp(op->j.id, id) == 0 : op->client == cl->serial)
+			return op;
+	return NULL;
+}
+
+void abort_request(struct client *cl, uint32_t id, const Pm__OpAbortReq *m)
+{
+	struct op *op = op_of_client(cl, m->op);
+
+	if (!op) {
+		client_error(cl, id, EX_NOTFOUND, "", "", "", "there is no operation '%s'", m->op);
+		return;
+	}
+	if (cl->uid != 0 && cl->uid != op->uid) {
+		client_error(cl, id, EX_DENIED, "", "", "", "operation %s is not yours", op->j.id);
+		return;
+	}
+	if (op->stage >= ST_COMMIT && op->stage != ST_UNDO) {
+		client_error(cl, id, EX_BUSY, "commit", "the move is decided", "",
+			     "operation %s is past the commit", op->j.id);
+		return;
+	}
+	LINK_ENVELOPE(ok, ok, OK, Pm__Ok, pm__ok__init);
+	client_send(cl, id, &ok);
+	if (op->stage != ST_UNDO)
+		op_undo(op, EX_ABORTED, "aborted by user '%s'", cl->user);
+}
+
+void ops_client_gone(struct client *cl)
+{
+	struct op *next;
+
+	for (struct op *op = cl->coord->ops; op; op = next) {
+		next = op->next;
+		if (op->client != cl->serial)
+			continue;
+		op->client = 0;
+		if (op->stage < ST_COMMIT && !(op->asked && op->asked->migrate_req->detach))
+			op_undo(op, EX_ABORTED, "the client went away");
+	}
+}

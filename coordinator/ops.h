@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* One migration; see ops.c. Only ops.c and recover.c include this. */
+#ifndef COORD_OPS_H
+#define COORD_OPS_H
+
+#include "coordinator/coord.h"
+#include "coordinator/journal.h"
+
+enum stage { ST_RESERVE, ST_PRECOPY, ST_COMMIT, ST_CLEAN, ST_UNDO, NUM_STAGES };
+
+struct op {
+	struct op *next;
+	struct coord *coord;
+	struct journal_op j;
+	struct node *source, *target; /* NULL: no longer configured */
+	enum stage stage;
+	uint64_t client; /* serial; 0: nobody waits */
+	uint32_t reply;
+	uid_t uid;
+	Pm__Envelope *asked; /* MigrateReq; NULL after a restart */
+	Pm__PodSpec *spec;   /* borrowed from the report while it is needed */
+	uint8_t token[32];
+	bool src_ready, tgt_ready, src_undone, tgt_undone;
+	bool dry_run, dry_ok, unknown; /* unknown: the target cannot say what became of it */
+	uint64_t begun_ns, ready_ns, started_ns;
+	struct event *timer;
+	Pm__Envelope *error;  /* the first failure: an Error, owned */
+	Pm__Envelope *result; /* OpClean, owned */
+};
+
+struct op *op_new(struct coord *c, const struct journal_op *j);
+struct op *op_find(struct coord *c, const char *id);
+void op_free(struct op *op);
+void op_enter(struct op *op, enum stage stage);
+void op_undo(struct op *op, int exit_code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+void op_tell_commit(struct op *op);
+void op_tell_started(struct op *op);
+void op_tell_aborted(struct op *op, struct node *n);
+
+#endif
