@@ -130,7 +130,7 @@ static void do_threads(uint64_t *rng)
 
 static void do_memory(uint64_t *rng)
 {
-	size_t pages = 16 + wl_rand(rng) % 64, cut = wl_rand(rng) % 16;
+	size_t pages = 32 + wl_rand(rng) % 64, cut = 1 + wl_rand(rng) % 16;
 	uint8_t *p = wl_map(pages * WL_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE), *q;
 	uint64_t seed = wl_rand(rng);
 
@@ -205,10 +205,10 @@ int main(int argc, char **argv)
 	size_t ids[WORKERS], i;
 	pid_t kid[WORKERS];
 
-	if (argc > 2)
-		return as_child(argc, argv);
 	wl_init();
 	WL_SYS(readlink("/proc/self/exe", self, sizeof(self) - 1));
+	if (argc > 2)
+		return as_child(argc, argv);
 	sh = wl_shared(sizeof(*sh));
 	for (i = 0; i < WORKERS; i++) {
 		ids[i] = i;
