@@ -9,6 +9,12 @@ setup_file() {
 	export D=$BATS_FILE_TMPDIR
 }
 
+teardown() {
+	for p in ${server:-} ${client:-}; do
+		kill "$p" 2>/dev/null && wait "$p" || true
+	done
+}
+
 # waits until file $2 has word $1
 await() {
 	for _ in $(seq 200); do
