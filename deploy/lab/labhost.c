@@ -587,6 +587,7 @@ static int cmd_exec(int argc, char **argv)
 	struct enter en = {0};
 	char path[PATH_MAX];
 	int opt, pidfd, cgfd, logfd = -1;
+	struct stat want, got;
 	pid_t pid;
 
 	while ((opt = getopt(argc, argv, "+p:c:u:d:")) != -1) {
@@ -615,8 +616,12 @@ static int cmd_exec(int argc, char **argv)
 	}
 	if (!getcwd(en.cwd, sizeof(en.cwd)) || en.log)
 		en.cwd[0] = '\0';
-	if (setns(pidfd, ALL_NS) < 0)
+	path_of(path, sizeof(path), "/proc/%d/root", pid);
+	if (stat(path, &want) < 0 || setns(pidfd, ALL_NS) < 0 || stat("/", &got) < 0)
 		die("enter the host");
+	errno = 0;
+	if (want.st_dev != got.st_dev || want.st_ino != got.st_ino)
+		die("the lab cannot work below chroot(2): its namespaces' root is elsewhere");
 	close(pidfd);
 	return en.log ? run_detached(&en, cgfd, logfd) : run_and_wait(&en, cgfd);
 }
