@@ -364,9 +364,13 @@ static int on_signal(struct podinit *p, struct conn *c, const Pm__Envelope *env)
 {
 	struct session *s = session_find(p, env->session_signal->session);
 
-	(void)c;
-	if (s)
+	/* a client that was cut off before our Ok says it again */
+	if (s && (!env->id || env->id != s->last_signal_id))
 		session_signal(s, env->session_signal->signal);
+	if (s && env->id)
+		s->last_signal_id = env->id;
+	if (env->id)
+		put_ok(p, c, env->id);
 	return 0;
 }
 

@@ -52,6 +52,7 @@ struct session {
 	bool in_open, in_eof;  /* takes stdin; the client has sent the end of it */
 	bool exited, finished; /* command gone; and all its output read */
 	int code;
+	uint32_t last_signal_id;
 	bool delivered;	       /* its exit reached a log keeper */
 	unsigned consumers;
 	uint64_t orphan_since; /* CLOCK_MONOTONIC, when consumers fell to 0 */

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* podctl: one binary, one command per file; podrun, podps, podmigrate, poddrain by argv[0]. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/cmd/client.h"
+#include "pod/base/log.h"
+#include "pod/base/util.h"
+
+static const struct command commands[] = {
+	{ "run", "podrun", cmd_run,
+	  "[-n NAME] [-N NODE] [-j JOB] [--ip auto|ADDR|none] [--root DIR] [--bind SRC:DST[:ro]]\n"
+	  "              [-e K=V] [--memory SIZE] [--cpus LIST] [-d] -- COMMAND...",
+	  "Runs a command in a new pod; without -d its console is yours and its exit code is ours.\n"
+	  "  -n, --name NAME        the pod's name (default: pod1, pod2, ...)\n"
+	  "  -N, --node NODE        where (default: the node with the fewest pods)\n"
+	  "  -j, --job JOB          the job it belongs to\n"
+	  "      --ip auto|ADDR|none  its address (default: auto)\n"
+	  "      --root DIR         its root directory instead of the node's\n"
+	  "      --bind SRC:DST[:ro]  shows SRC of the node at DST\n"
+	  "  -e, --env K=V          one more environment variable\n"
+	  "      --memory SIZE      limit, like 2G\n"
+	  "      --cpus LIST        like 0-3,5\n"
+	  "  -d, --detach           prints the name and leaves it running\n"
+	  "On a terminal, Enter ~ . leaves the pod running and ends podrun.\n" },
+	{ "ps", "podps", cmd_ps, "[-a] [-w NODE] [-u USER] [--json] [--noheadings]",
+	  "Lists pods.\n"
+	  "  -a, --all              also those that have ended\n"
+	  "  -w, --node NODE        of this node\n"
+	  "  -u, --user USER        of this user\n"
+	  "      --json             for programs\n"
+	  "      --noheadings       no first line\n" },
+	{ "migrate", "podmigrate", cmd_migrate,
+	  "TARGET NODE [--stop-copy] [--max-downtime MS] [--max-rounds N] [--timeout S]\n"
+	  "                  [--timeout-action abort|stop-copy] [--auto-converge] [--bandwidth RATE]\n"
+	  "                  [--dry-run] [--detach] [--progress auto|plain|json|none] [-t] [--json]",
+	  "Moves a running pod to another node. Ctrl-C aborts: the pod then goes on where it is.\n"
+	  "      --stop-copy        freeze, copy, go on, instead of copying while it runs\n"
+	  "      --max-downtime MS  freeze when the rest is estimated to take less (300)\n"
+	  "      --max-rounds N     of copying while it runs (8)\n"
+	  "      --timeout S        for the whole move (0: none)\n"
+	  "      --timeout-action abort|stop-copy\n"
+	  "      --auto-converge    slow the pod down when it writes faster than can be sent\n"
+	  "      --bandwidth RATE   bytes per second, like 100M\n"
+	  "      --dry-run          only the check\n"
+	  "      --detach           do not wait for the end\n"
+	  "      --progress HOW     auto, plain, json, none\n"
+	  "  -t, --times            how long each phase took\n"
+	  "      --json             progress and result as lines of JSON on stdout\n" },
+	{ "nodes", NULL, cmd_nodes, "[--json] [--noheadings]", "Lists the nodes.\n" },
+	{ "exec", NULL, cmd_exec, "[-e K=V] [-w DIR] [-T] POD COMMAND...",
+	  "Runs one more command in a pod; its exit code is ours.\n"
+	  "  -e, --env K=V          one more environment variable\n"
+	  "  -w, --workdir DIR      where (default: the pod's /)\n"
+	  "  -T, --no-tty           pipes even on a terminal\n" },
+	{ "attach", NULL, cmd_attach, "[--no-stdin] POD",
+	  "Connects this terminal to a pod's command. On a terminal, Enter ~ . leaves.\n" },
+	{ "logs", NULL, cmd_logs, "[-f] POD",
+	  "Prints what a pod's command has said.\n"
+	  "  -f, --follow           and goes on until it ends\n" },
+	{ "kill", NULL, cmd_kill, "[-s SIGNAL] [-a] POD",
+	  "Sends a signal to a pod's command (default: TERM).\n"
+	  "  -s, --signal SIGNAL    name or number\n"
+	  "  -a, --all              to every process of the pod\n" },
+	{ "recover", NULL, cmd_recover, "[ID]",
+	  "Says which operations have no known outcome, and settles the one named.\n" },
+	{ "drain", "poddrain", cmd_later, "NODE", NULL },
+	{ "checkpoint", NULL, cmd_later, "TARGET", NULL },
+	{ "restore", NULL, cmd_later, "IMAGE", NULL },
+	{ "inspect", NULL, cmd_later, "POD|IMAGE", NULL },
+	{ "check", NULL, cmd_later, "[NODE | POD --to NODE]", NULL },
+	{ "op", NULL, cmd_later, "list|show|wait|abort ID", NULL },
+};
+
+/* What the interface names and this version has not. */
+int cmd_later(struct ctx *c, int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	say(c, EXIT_OTHER, "this command is not built yet; nothing was done");
+	if (!strcmp(c->cmd->name, "check"))
+		fprintf(stderr, "hint: podmigrate POD NODE --dry-run does the check of a move\n");
+	return EXIT_OTHER;
+}
+
+static int usage(FILE *f, int code)
+{
+	fprintf(f, "usage: podctl COMMAND ...; podctl COMMAND --help\ncommands:");
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		if (commands[i].run != cmd_later)
+			fprintf(f, " %s", commands[i].name);
+	fputc('\n', f);
+	return code;
+}
+
+static const struct command *find(const char *name, bool alias)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		const char *n = alias ? commands[i].alias : commands[i].name;
+
+		if (n && !strcmp(n, name))
+			return &commands[i];
+	}
+	return NULL;
+}
+
+static int run(const struct command *cmd, const char *prog, int argc, char **argv)
+{
+	struct ctx c = { .prog = prog, .cmd = cmd };
+	struct err e = { 0 };
+	int r;
+
+	if (cmd->run == cmd_run)
+		c.own_failure = EXIT_PODRUN;
+	if (conf_load(NULL, &c.conf, &e) < 0)
+		return say(&c, EXIT_OTHER, "configuration: %s", e.msg);
+	r = cmd->run(&c, argc, argv);
+	conf_done(&c.conf);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	const char *base = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
+	const struct command *cmd = find(base, true);
+	char prog[64];
+	int fd;
+
+	/* a closed 0, 1 or 2 would become the number of a socket */
+	while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd < 3)
+		;
+	if (fd >= 0)
+		close(fd);
+	log_init(base, LOG_LV_WARN);
+	if (cmd)
+		return run(cmd, base, argc, argv);
+	if (argc < 2)
+		return usage(stderr, EXIT_USAGE);
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
+		return usage(stdout, EXIT_OK);
+	if (!strcmp(argv[1], "--version")) {
+		printf("podctl %s\n", LINK_BUILD);
+		return EXIT_OK;
+	}
+	cmd = find(argv[1], false);
+	if (!cmd) {
+		fprintf(stderr, "podctl: unknown %s '%s'\n",
+			argv[1][0] == '-' ? "option" : "command", argv[1]);
+		return usage(stderr, EXIT_USAGE);
+	}
+	snprintf(prog, sizeof(prog), "podctl %s", cmd->name);
+	return run(cmd, prog, argc - 1, argv + 1);
+}
