@@ -16,6 +16,11 @@ UNIT_WITH += pod/mem/maps.c pod/mem/track.c pod/mem/pages.c
 # checking clients of real programs (tests/clients)
 CLIENTS := $(B)/tests/redis_check $(B)/tests/streamcheck $(B)/tests/http_check
 
+# self-verifying programs, one per kind of kernel resource; they share no code with podmigrate
+WORKLOAD_NAMES := tree threads regs rseq restart restart_hard shortwrite anon churn privfile shm_anon memfd tmpfs files \
+	pipes unixsock tcp epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused
+WORKLOADS := $(WORKLOAD_NAMES:%=$(BIN)/workload/%)
+
 UNIT := $(BIN)/unit-tests
 
 $(UNIT): $(call obj,$(UNIT_SRC)) $(B)/tests/harness.o $(B)/tests/main.o $(call obj,$(sort $(UNIT_WITH))) $(COMMON_O)
@@ -28,6 +33,13 @@ $(B)/tests/main.o: tests/suites.inc
 # unit, golden and protocol suites alone: seconds, no privilege
 check-unit: $(UNIT)
 	$(Q)tests/run $(UNIT)
+
+workloads: $(WORKLOADS)
+
+$(WORKLOADS): $(BIN)/workload/%: tests/workload/%.c tests/workload/wl.h tests/workload/restart.h
+	@mkdir -p $(@D)
+	@echo "  LD   workload/$(@F)"
+	$(Q)$(CC) -D_GNU_SOURCE -std=gnu11 -O2 -g $(WARN) -pthread -o $@ $< -lutil
 
 $(CLIENTS): $(B)/tests/%: tests/clients/%.c tests/clients/client.h
 	@mkdir -p $(@D)
@@ -51,4 +63,18 @@ check: deps
 	$(Q)$(MAKE) --no-print-directory check-unit
 endif
 
-.PHONY: check check-unit deps
+.PHONY: check check-unit deps workloads
+
+# the commit protocol with a scripted engine: each party killed at each stage
+COMMIT_TEST := $(BIN)/commit-test $(BIN)/fake-engine
+CHECK_RUN += $(BIN)/commit-test
+$(BIN)/commit-test: $(call obj,tests/fault/commit_test.c pod/cgroup.c) $(COMMON_O)
+$(BIN)/fake-engine: $(call obj,tests/fault/fake_engine.c pod/cgroup.c) $(COMMON_O)
+$(COMMIT_TEST):
+	@mkdir -p $(@D)
+	@echo "  LD   $(@F)"
+	$(Q)$(CC) $(LDFLAGS) -pthread -o $@ $(filter %.o,$^) $(PKG_LIBS)
+$(BIN)/commit-test: | $(BIN)/fake-engine $(BIN)/podagent $(BIN)/podcoord
+check-commit: $(BIN)/commit-test
+	$(Q)tests/run $(BIN)/commit-test
+.PHONY: check-commit

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * refused KIND: holds one thing that cannot be carried yet, so that the move must be refused before
+ * anything is stopped; then the program goes on as if nothing had happened. KIND "list" prints the
+ * kinds. Exit code 77 and "skip: why" if this machine does not have the thing.
+ */
+#include "wl.h"
+
+#include <linux/bpf.h>
+#include <linux/if_alg.h>
+#include <linux/io_uring.h>
+#include <linux/netlink.h>
+#include <linux/perf_event.h>
+#include <linux/userfaultfd.h>
+#include <netinet/in.h>
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
+#include <sys/ipc.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+
+static int fd = -1;
+
+static void skip(const char *why)
+{
+	printf("skip: %s: %s\n", why, strerror(errno));
+	exit(77);
+}
+
+static void need(const char *what, long r)
+{
+	if (r < 0)
+		skip(what);
+	fd = (int)r;
+}
+
+static void io_uring(void)
+{
+	struct io_uring_params p = { 0 };
+
+	need("io_uring_setup", syscall(SYS_io_uring_setup, 4, &p));
+}
+
+static void perf_event(void)
+{
+	struct perf_event_attr a = { .type = PERF_TYPE_SOFTWARE, .size = sizeof(a),
+				     .config = PERF_COUNT_SW_TASK_CLOCK, .exclude_kernel = 1 };
+
+	need("perf_event_open", syscall(SYS_perf_event_open, &a, 0, -1, -1, 0));
+}
+
+static void alg(void)
+{
+	struct sockaddr_alg sa = { .salg_family = AF_ALG, .salg_type = "hash",
+				   .salg_name = "sha256" };
+
+	need("AF_ALG socket", socket(AF_ALG, SOCK_SEQPACKET, 0));
+	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
+		skip("bind AF_ALG");
+}
+
+static void vsock(void)
+{
+	need("AF_VSOCK socket", socket(AF_VSOCK, SOCK_STREAM, 0));
+}
+
+static void netlink(void)
+{
+	need("netlink socket", socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
+}
+
+static void packet(void)
+{
+	need("packet socket", socket(AF_PACKET, SOCK_DGRAM, 0));
+}
+
+static void raw(void)
+{
+	need("raw socket", socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+}
+
+static void device(void)
+{
+	need("/dev/kmsg", open("/dev/kmsg", O_RDONLY));
+}
+
+static void posix_timer(void)
+{
+	struct sigevent se = { .sigev_notify = SIGEV_NONE };
+	struct itimerspec its = { { 1, 0 }, { 1000, 0 } };
+	timer_t t;
+
+	WL_SYS(timer_create(CLOCK_MONOTONIC, &se, &t));
+	WL_SYS(timer_settime(t, 0, &its, NULL));
+}
+
+static void inet6(void)
+{
+	struct sockaddr_in6 sa = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+
+	need("AF_INET6 socket", socket(AF_INET6, SOCK_STREAM, 0));
+	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, 1) < 0)
+		skip("bind to ::1");
+}
+
+static void udp(void)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+
+	need("UDP socket", socket(AF_INET, SOCK_DGRAM, 0));
+	WL_SYS(bind(fd, (struct sockaddr *)&sa, sizeof(sa)));
+}
+
+static void fifo(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/tmp/wl-fifo.%d", getpid());
+	WL_SYS(mkfifo(path, 0600));
+	need("FIFO", open(path, O_RDWR));
+	WL_SYS(unlink(path));
+}
+
+static void unix_dgram(void)
+{
+	int p[2];
+
+	WL_SYS(socketpair(AF_UNIX, SOCK_DGRAM, 0, p));
+	fd = p[0];
+}
+
+static void inotify(void)
+{
+	need("inotify", inotify_init1(0));
+	WL_SYS(inotify_add_watch(fd, "/tmp", IN_CREATE));
+}
+
+static void fanotify(void)
+{
+	need("fanotify", fanotify_init(FAN_CLASS_NOTIF, O_RDONLY));
+}
+
+static void userfault(void)
+{
+	need("userfaultfd", syscall(SYS_userfaultfd, UFFD_USER_MODE_ONLY));
+}
+
+static void bpf(void)
+{
+	union bpf_attr a;
+
+	memset(&a, 0, sizeof(a));
+	a.map_type = BPF_MAP_TYPE_ARRAY;
+	a.key_size = a.value_size = 4;
+	a.max_entries = 1;
+	need("bpf map", syscall(SYS_bpf, BPF_MAP_CREATE, &a, sizeof(a)));
+}
+
+static void pidfd(void)
+{
+	need("pidfd", syscall(SYS_pidfd_open, getpid(), 0));
+}
+
+static void sysv_shm(void)
+{
+	int id = (int)syscall(SYS_shmget, IPC_PRIVATE, 4096, 0600);
+
+	if (id < 0)
+		skip("shmget");
+	WL_CHECK(shmat(id, NULL, 0) != (void *)-1, "shmat: %s", strerror(errno));
+	WL_SYS(shmctl(id, IPC_RMID, NULL));
+}
+
+static void sysv_sem(void)
+{
+	if (semget(IPC_PRIVATE, 1, 0600) < 0)
+		skip("semget");
+}
+
+static void sysv_msg(void)
+{
+	if (msgget(IPC_PRIVATE, 0600) < 0)
+		skip("msgget");
+}
+
+static void proc_file(void)
+{
+	need("/proc/self/status", open("/proc/self/status", O_RDONLY));
+}
+
+static void flock_held(void)
+{
+	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 10 };
+	char path[64];
+
+	snprintf(path, sizeof(path), "/tmp/wl-lock.%d", getpid());
+	need("file", open(path, O_RDWR | O_CREAT, 0600));
+	WL_SYS(unlink(path));
+	WL_SYS(fcntl(fd, F_SETLK, &fl));
+}
+
+static const struct {
+	const char *name;
+	void (*make)(void);
+} kinds[] = {
+	{ "io_uring", io_uring },   { "perf_event", perf_event }, { "alg", alg },
+	{ "vsock", vsock },	    { "netlink", netlink },	  { "packet", packet },
+	{ "raw", raw },		    { "device", device },	  { "posix_timer", posix_timer },
+	{ "inet6", inet6 },	    { "udp", udp },		  { "fifo", fifo },
+	{ "unix_dgram", unix_dgram }, { "inotify", inotify },	  { "fanotify", fanotify },
+	{ "userfaultfd", userfault }, { "bpf", bpf },		  { "pidfd", pidfd },
+	{ "sysv_shm", sysv_shm },   { "sysv_sem", sysv_sem },	  { "sysv_msg", sysv_msg },
+	{ "proc_file", proc_file }, { "posix_lock", flock_held },
+};
+
+int main(int argc, char **argv)
+{
+	uint64_t last, now;
+	size_t i;
+
+	wl_init();
+	if (argc > 1 && !strcmp(argv[1], "list")) {
+		for (i = 0; i < ARRAY_SIZE(kinds); i++)
+			printf("%s\n", kinds[i].name);
+		return 0;
+	}
+	for (i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (argc > 1 && !strcmp(argv[1], kinds[i].name))
+			break;
+	WL_CHECK(i < ARRAY_SIZE(kinds), "kind: expected one of 'refused list'");
+	kinds[i].make();
+	wl_ready();
+	last = wl_now();
+	while (!wl_stopping()) {
+		wl_pace();
+		now = wl_now();
+		WL_CHECK(now >= last, "CLOCK_MONOTONIC went backward");
+		last = now;
+		if (fd >= 0)
+			WL_SYS(fcntl(fd, F_GETFD));
+	}
+	wl_ok();
+}
