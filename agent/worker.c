@@ -72,6 +72,8 @@ static void on_exit_event(evutil_socket_t fd, short what, void *arg)
 		log_warn("pod-engine %d was killed by signal %d", w->pid, WTERMSIG(status));
 	else if (WEXITSTATUS(status) > 1)
 		log_warn("pod-engine %d exited with %d", w->pid, WEXITSTATUS(status));
+	if (w->conn)
+		conn_drain(w->conn); /* a skeleton may hold fd 3 open: no EOF would come */
 	w->exited = true;
 	worker_check(w);
 }

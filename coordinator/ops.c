@@ -399,7 +399,8 @@ static void moved(struct op *op)
 		return;
 	t->info->state = PM__POD_STATE__POD_RUNNING;
 	t->info->epoch = op->j.epoch;
-	t->info->op[0] = '\0';
+	if (t->info->op[0]) /* an empty one is a constant */
+		t->info->op[0] = '\0';
 }
 
 static void on_started(struct op *op, struct node *n, const Pm__Envelope *env)

@@ -335,6 +335,17 @@ void conn_read_enable(struct conn *c, bool on)
 	}
 }
 
+void conn_drain(struct conn *c)
+{
+	struct err e = { 0 };
+
+	enter(c);
+	while (!c->closed && evbuffer_read(c->in, c->fd, 256 << 10) > 0)
+		process(c);
+	conn_end(c, &e);
+	leave(c);
+}
+
 size_t conn_queued(const struct conn *c)
 {
 	return evbuffer_get_length(c->out);

@@ -44,6 +44,9 @@ void conn_current(const struct conn *c, const uint8_t **frame, size_t *len);
 int conn_send_frame(struct conn *c, const uint8_t *frame, size_t len);
 /** Stop or go on with reading (the other side of a relay is slow). */
 void conn_read_enable(struct conn *c, bool on);
+/** The peer's process is dead: takes what it has still sent, then ends as if it had closed (another
+ * process may hold its socket open). */
+void conn_drain(struct conn *c);
 /** Bytes waiting to be sent. */
 size_t conn_queued(const struct conn *c);
 

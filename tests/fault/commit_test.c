@@ -1,0 +1,812 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The commit protocol: a real coordinator and two real agents, an engine that only plays its part
+ * (fake_engine.c), and each party killed at each stage. Afterwards there is exactly one copy of the pod,
+ * and it runs; or none runs and one is frozen, waiting for `podctl recover`. Never two: the copies write
+ * down when they ran, and the source's last moment must lie before the target's first.
+ *
+ * Prints TAP. Needs root and a cgroup v2 mount; nothing outside its own network namespace, its own
+ * cgroups and a temporary directory is touched.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "agent/link/frame.h"
+#include "agent/link/unix.h"
+#include "pod/base/io.h"
+#include "pod/base/log.h"
+#include "pod/base/util.h"
+#include "pod/ns.h"
+#include "tests/fault/ticks.h"
+
+#define WAIT_MS 20000
+#define POD "p"
+
+enum who { COORD, AGENT_A, AGENT_B, NUM_WHO };
+enum death { NO_DEATH, PROCESS, NODE }; /* what dies with a killed agent */
+
+struct world {
+	char dir[256], bin[300], cgroup[NUM_WHO][4096];
+	pid_t pid[NUM_WHO];
+	unsigned boots[NUM_WHO];
+	struct ticks *ticks;
+	int client;
+	bool failed;
+	char why[512];
+	/* the answer to migrate */
+	bool moved, refused, answered;
+	int exit_code;
+	uint64_t commit_ns;
+	char op[64], cause[300];
+};
+
+static struct world w;
+static unsigned ran, failures;
+
+static void __attribute__((format(printf, 1, 2))) flunk(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (w.failed)
+		return;
+	w.failed = true;
+	va_start(ap, fmt);
+	vsnprintf(w.why, sizeof(w.why), fmt, ap);
+	va_end(ap);
+}
+
+static void nap(void)
+{
+	struct timespec ts = { 0, 3000000 };
+
+	nanosleep(&ts, NULL);
+}
+
+/* ---- the world: directories, daemons */
+
+static const char *in_dir(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static const char *in_dir(const char *fmt, ...)
+{
+	static char buf[8][700];
+	static unsigned i;
+	char *p = buf[i++ % 8];
+	size_t n = (size_t)snprintf(p, 700, "%s/", w.dir);
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(p + n, 700 - n, fmt, ap);
+	va_end(ap);
+	return p;
+}
+
+static void put_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		flunk("write %s: %s", path, strerror(errno));
+	close(fd);
+}
+
+static void write_confs(void)
+{
+	char text[2000];
+
+	snprintf(text, sizeof(text),
+		 "[client]\ncoordinator = %s/c.sock\n[coordinator]\nsocket = %s/c.sock\n"
+		 "state_dir = %s/c\n[node A]\nsocket = %s/a.sock\naddress = 127.0.0.1\n"
+		 "[node B]\nsocket = %s/b.sock\naddress = 127.0.0.1\n",
+		 w.dir, w.dir, w.dir, w.dir, w.dir);
+	put_file(in_dir("c.conf"), text);
+	for (int i = AGENT_A; i <= AGENT_B; i++) {
+		char l = i == AGENT_A ? 'a' : 'b';
+
+		snprintf(text, sizeof(text),
+			 "[agent]\nname = %c\nsocket = %s/%c.sock\nstate_dir = %s/%c\n"
+			 "address = 127.0.0.1\ncgroup = %s\n",
+			 l - 32, w.dir, l, w.dir, l, strrchr(w.cgroup[i], '/') + 1);
+		put_file(in_dir("%c.conf", l), text);
+	}
+}
+
+static void start(enum who who)
+{
+	static const char *const prog[] = { "podcoord", "podagent", "podagent" };
+	static const char letter[] = "cab";
+	char path[400], boot[32];
+	pid_t pid;
+
+	snprintf(path, sizeof(path), "%s/%s", w.bin, prog[who]);
+	snprintf(boot, sizeof(boot), "boot-%c-%u", letter[who], w.boots[who]);
+	pid = fork();
+	if (pid == 0) {
+		int log = open(in_dir("log"), O_WRONLY | O_CREAT | O_APPEND, 0600);
+		char name[16], c[] = "-c", conf[700];
+		char *argv[] = { name, c, conf, NULL };
+
+		dup2(log, 1);
+		dup2(log, 2);
+		snprintf(name, sizeof(name), "%s", prog[who]);
+		snprintf(conf, sizeof(conf), "%s", in_dir("%c.conf", letter[who]));
+		setenv("POD_BOOT_ID", boot, 1);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		execv(path, argv);
+		_exit(127);
+	}
+	w.pid[who] = pid;
+}
+
+static void kill_cgroup(const char *cgroup)
+{
+	char path[4200];
+	struct dirent *de;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "%s/cgroup.kill", cgroup);
+	io_write_file(path, "1", NULL);
+	d = opendir(cgroup);
+	while (d && (de = readdir(d)))
+		if (de->d_type == DT_DIR && de->d_name[0] != '.') {
+			snprintf(path, sizeof(path), "%s/%s", cgroup, de->d_name);
+			for (uint64_t end = deadline_ms(3000); rmdir(path) < 0 && now_ns() < end;)
+				nap();
+		}
+	if (d)
+		closedir(d);
+	rmdir(cgroup);
+}
+
+/* ---- asking */
+
+static int ask_fd(void)
+{
+	int fd = unix_connect(in_dir("c.sock"), deadline_ms(500), NULL);
+
+	if (fd >= 0 && link_hello(fd, "client", NULL, NULL, deadline_ms(2000), NULL) < 0)
+		close_fdp(&fd);
+	return fd;
+}
+
+static Pm__Envelope *ask(const Pm__Envelope *env)
+{
+	autoclose int fd = ask_fd();
+	Pm__Envelope *rep = NULL;
+
+	if (fd < 0 || link_send(fd, env, deadline_ms(2000), NULL) < 0 ||
+	    link_recv(fd, &rep, deadline_ms(5000), NULL) < 0)
+		return NULL;
+	return rep;
+}
+
+static bool both_up(void)
+{
+	Pm__Envelope *rep;
+	bool up = true;
+
+	LINK_ENVELOPE(env, nodes_req, NODES_REQ, Pm__NodesReq, pm__nodes_req__init);
+	rep = ask(&env);
+	if (!rep || rep->body_case != PM__ENVELOPE__BODY_NODES_REP)
+		up = false;
+	for (size_t i = 0; up && i < rep->nodes_rep->n_nodes; i++)
+		up = strcmp(rep->nodes_rep->nodes[i]->state, "up") == 0;
+	link_free(rep);
+	return up;
+}
+
+struct view { /* what podps says of the pod */
+	bool found;
+	char node;
+	Pm__PodState state;
+};
+
+static bool look(struct view *v)
+{
+	Pm__Envelope *rep;
+
+	LINK_ENVELOPE(env, pods_req, PODS_REQ, Pm__PodsReq, pm__pods_req__init);
+	memset(v, 0, sizeof(*v));
+	rep = ask(&env);
+	if (!rep || rep->body_case != PM__ENVELOPE__BODY_PODS_REP) {
+		link_free(rep);
+		return false;
+	}
+	if (rep->pods_rep->n_pods) {
+		v->found = true;
+		v->node = rep->pods_rep->pods[0]->node[0];
+		v->state = rep->pods_rep->pods[0]->state;
+	}
+	link_free(rep);
+	return true;
+}
+
+/* podctl recover [ID]: the first line */
+static bool recover(const char *id, char *line, size_t len)
+{
+	Pm__Envelope *rep;
+	bool ok;
+
+	LINK_ENVELOPE(env, recover_req, RECOVER_REQ, Pm__RecoverReq, pm__recover_req__init);
+	env_body.id = (char *)(uintptr_t)id;
+	rep = ask(&env);
+	ok = rep && rep->body_case == PM__ENVELOPE__BODY_RECOVER_REP && rep->recover_rep->n_lines;
+	if (ok)
+		snprintf(line, len, "%s", rep->recover_rep->lines[0]);
+	link_free(rep);
+	return ok;
+}
+
+static bool nothing_open(void)
+{
+	char line[300];
+
+	return recover("", line, sizeof(line)) && strstr(line, "nothing is to be recovered");
+}
+
+static uint64_t ticks_of(const struct tick_slot *s)
+{
+	return __atomic_load_n(&s->ticks, __ATOMIC_SEQ_CST);
+}
+
+static bool runs(const struct tick_slot *s)
+{
+	uint64_t before = ticks_of(s), end = deadline_ms(100);
+
+	while (ticks_of(s) < before + 2 && now_ns() < end)
+		nap();
+	return ticks_of(s) >= before + 2;
+}
+
+static bool pod_dir(enum who who)
+{
+	char path[4200];
+
+	snprintf(path, sizeof(path), "%s/%s", w.cgroup[who], POD);
+	return access(path, F_OK) == 0;
+}
+
+/* ---- one case */
+
+static void setup(const char *fault)
+{
+	static unsigned n;
+	uint64_t end = deadline_ms(WAIT_MS);
+	char *argv[] = { (char[]){ "job" }, NULL }, name[] = POD, node[] = "A";
+	Pm__Envelope *rep;
+	Pm__PodSpec spec;
+
+	w.failed = w.moved = w.refused = w.answered = false;
+	w.why[0] = w.op[0] = w.cause[0] = '\0';
+	w.exit_code = -1;
+	w.client = -1;
+	*strrchr(w.dir, '/') = '\0';
+	snprintf(w.dir + strlen(w.dir), 16, "/%u", n++);
+	mkdir(w.dir, 0700);
+	write_confs();
+	put_file(in_dir("fault"), "");
+	setenv("POD_FAULT_FILE", in_dir("fault"), 1);
+	memset(w.ticks, 0, sizeof(*w.ticks));
+	for (int i = 0; i < NUM_WHO; i++)
+		start(i);
+	while (!both_up() && now_ns() < end)
+		nap();
+	pm__pod_spec__init(&spec);
+	spec.name = name;
+	spec.argv = argv;
+	spec.n_argv = 1;
+	LINK_ENVELOPE(env, run_req, RUN_REQ, Pm__RunReq, pm__run_req__init);
+	env_body.spec = &spec;
+	env_body.node = node;
+	rep = ask(&env);
+	if (!rep || rep->body_case != PM__ENVELOPE__BODY_RUN_REP)
+		flunk("the pod could not be made: %s",
+		      rep && rep->body_case == PM__ENVELOPE__BODY_ERROR ? rep->error->cause : "-");
+	link_free(rep);
+	if (!w.failed && !runs(&w.ticks->slot[0]))
+		flunk("the pod does not run before the move");
+	put_file(in_dir("fault"), fault);
+}
+
+static void remove_tree(const char *path)
+{
+	char cmd[800];
+
+	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", path);
+	if (system(cmd))
+		fprintf(stderr, "# could not remove %s\n", path);
+}
+
+static void teardown(const char *name)
+{
+	close_fdp(&w.client);
+	for (int i = 0; i < NUM_WHO; i++)
+		if (w.pid[i] > 0)
+			kill(w.pid[i], SIGKILL);
+	for (int i = AGENT_A; i <= AGENT_B; i++)
+		kill_cgroup(w.cgroup[i]);
+	for (int i = 0; i < NUM_WHO; i++)
+		if (w.pid[i] > 0)
+			waitpid(w.pid[i], NULL, 0);
+	while (waitpid(-1, NULL, WNOHANG) > 0) /* orphans: pods, engines */
+		;
+	memset(w.pid, 0, sizeof(w.pid));
+	ran++;
+	if (w.failed) {
+		char cmd[800];
+
+		failures++;
+		printf("not ok %u - %s\n# %s\n", ran, name, w.why);
+		fflush(stdout);
+		snprintf(cmd, sizeof(cmd), "tail -n 25 '%s' | sed 's/^/#   /'", in_dir("log"));
+		if (system(cmd))
+			printf("# no log\n");
+	} else {
+		printf("ok %u - %s\n", ran, name);
+	}
+	fflush(stdout);
+	remove_tree(w.dir);
+}
+
+static void migrate_send(bool dry_run, bool detach)
+{
+	char name[] = POD, node[] = "B";
+
+	LINK_ENVELOPE(env, migrate_req, MIGRATE_REQ, Pm__MigrateReq, pm__migrate_req__init);
+	env.id = 7;
+	env_body.target = name;
+	env_body.node = node;
+	env_body.dry_run = dry_run;
+	env_body.detach = detach;
+	w.client = ask_fd();
+	if (w.client < 0 || link_send(w.client, &env, deadline_ms(1000), NULL) < 0)
+		flunk("migrate could not be asked for");
+}
+
+static void heard(const Pm__Envelope *env)
+{
+	switch (env->body_case) {
+	case PM__ENVELOPE__BODY_PROGRESS:
+		snprintf(w.op, sizeof(w.op), "%s", env->progress->op);
+		break;
+	case PM__ENVELOPE__BODY_MIGRATE_REP:
+		w.answered = w.moved = true;
+		for (size_t i = 0; i < env->migrate_rep->n_phases; i++)
+			if (strcmp(env->migrate_rep->phases[i]->name, "commit") == 0)
+				w.commit_ns = env->migrate_rep->phases[i]->ns;
+		break;
+	case PM__ENVELOPE__BODY_ERROR:
+		w.answered = w.refused = true;
+		w.exit_code = env->error->exit_code;
+		snprintf(w.cause, sizeof(w.cause), "%s; %s", env->error->cause, env->error->state);
+		break;
+	default:
+		break;
+	}
+}
+
+/* Something may have been killed by its fault point: what died is started again, after a node's death
+ * with another boot id and without its pods. */
+static void revive(enum death death)
+{
+	for (int i = 0; i < NUM_WHO; i++) {
+		if (w.pid[i] <= 0 || waitpid(w.pid[i], NULL, WNOHANG) != w.pid[i])
+			continue;
+		if (i != COORD && death == NODE) {
+			kill_cgroup(w.cgroup[i]);
+			w.boots[i]++;
+		}
+		start(i);
+	}
+}
+
+/* Waits for the answer to migrate, or the loss of the connection. */
+static void wait_answer(enum death death)
+{
+	uint64_t end = deadline_ms(WAIT_MS);
+
+	while (w.client >= 0 && !w.answered && now_ns() < end) {
+		struct pollfd p = { w.client, POLLIN, 0 };
+		Pm__Envelope *env = NULL;
+
+		revive(death);
+		if (poll(&p, 1, 20) <= 0)
+			continue;
+		if (link_recv(w.client, &env, deadline_ms(1000), NULL) < 0)
+			close_fdp(&w.client);
+		else
+			heard(env);
+		link_free(env);
+	}
+	if (w.client >= 0 && !w.answered)
+		flunk("no answer to migrate");
+}
+
+static void check_never_two(void)
+{
+	const struct tick_slot *s = &w.ticks->slot[0], *t = &w.ticks->slot[1];
+
+	if (w.ticks->n > 2)
+		flunk("%u copies were made", w.ticks->n);
+	if (t->ticks && s->last >= t->first)
+		flunk("TWO COPIES: the source ran until %.3f ms after the target's first step",
+		      (double)(s->last - t->first) / 1e6);
+}
+
+/* Everything has come to rest: one copy, which runs, and nothing of the other. */
+static void check_one_copy(enum death death)
+{
+	uint64_t end = deadline_ms(WAIT_MS);
+	struct view v = { 0 };
+	bool rest = false;
+	int at;
+
+	while (!rest && now_ns() < end) {
+		revive(death);
+		rest = both_up() && nothing_open() && look(&v) && v.found &&
+		       v.state == PM__POD_STATE__POD_RUNNING;
+		at = v.node == 'B';
+		rest = rest && pod_dir(AGENT_A + at) && !pod_dir(AGENT_B - at);
+		if (!rest)
+			nap();
+	}
+	if (!rest) {
+		flunk("no rest: found %d on %c state %d, open operations: %d, cgroups A %d B %d",
+		      v.found, v.node ? v.node : '-', v.state, !nothing_open(), pod_dir(AGENT_A),
+		      pod_dir(AGENT_B));
+		return;
+	}
+	at = v.node == 'B';
+	if (!runs(&w.ticks->slot[at]))
+		flunk("the copy on %c does not run", v.node);
+	if (w.moved && !at)
+		flunk("the client was told that it moved, and it has not");
+	if (w.refused && w.exit_code != 14 && at)
+		flunk("the client was told '%s', and it has moved", w.cause);
+	check_never_two();
+}
+
+static void check_fault_fired(void)
+{
+	struct stat st;
+
+	if (stat(in_dir("fault"), &st) == 0 && st.st_size > 1)
+		flunk("the fault point was never reached");
+}
+
+static void kill_case(const char *role, const char *stage, enum death death)
+{
+	char name[100], fault[100];
+
+	snprintf(name, sizeof(name), "%s killed at %s%s", role, stage,
+		 death == NODE ? " with its node" : "");
+	snprintf(fault, sizeof(fault), "%s@%s:kill\n", role, stage);
+	setup(fault);
+	if (!w.failed) {
+		migrate_send(false, false);
+		wait_answer(death);
+		check_fault_fired();
+		check_one_copy(death);
+	}
+	teardown(name);
+}
+
+/* ---- cases that are not kills */
+
+static void case_plain(void)
+{
+	char name[100];
+
+	setup("");
+	migrate_send(false, false);
+	wait_answer(PROCESS);
+	if (!w.moved)
+		flunk("not moved: %s", w.cause);
+	check_one_copy(PROCESS);
+	if (w.ticks->slot[1].first)
+		printf("# commit %.3f ms, copies apart %.3f ms\n", (double)w.commit_ns / 1e6,
+		       (double)(w.ticks->slot[1].first - w.ticks->slot[0].last) / 1e6);
+	if (w.commit_ns > 100000000)
+		flunk("the commit took %.1f ms", (double)w.commit_ns / 1e6);
+	snprintf(name, sizeof(name), "a move");
+	teardown(name);
+}
+
+static void case_dry_run(void)
+{
+	setup("");
+	migrate_send(true, false);
+	wait_answer(PROCESS);
+	if (!w.moved)
+		flunk("the dry run failed: %s", w.cause);
+	w.moved = false;
+	check_one_copy(PROCESS);
+	if (w.ticks->n != 1)
+		flunk("a dry run made a copy");
+	teardown("dry run");
+}
+
+static void wait_op(void)
+{
+	uint64_t end = deadline_ms(WAIT_MS);
+
+	while (!w.op[0] && w.client >= 0 && now_ns() < end) {
+		Pm__Envelope *env = NULL;
+
+		if (link_recv(w.client, &env, deadline_ms(1000), NULL) == 0)
+			heard(env);
+		link_free(env);
+	}
+}
+
+static void case_abort(void)
+{
+	setup("engine-source@precopy:delay=300\n");
+	migrate_send(false, false);
+	wait_op();
+	LINK_ENVELOPE(env, op_abort_req, OP_ABORT_REQ, Pm__OpAbortReq, pm__op_abort_req__init);
+	env.id = 8;
+	if (link_send(w.client, &env, deadline_ms(1000), NULL) < 0)
+		flunk("abort could not be sent");
+	wait_answer(PROCESS);
+	if (w.exit_code != 10)
+		flunk("exit code %d, not 10: %s", w.exit_code, w.cause);
+	check_one_copy(PROCESS);
+	teardown("aborted by its user");
+}
+
+static void case_client_gone(bool detach)
+{
+	setup("engine-source@precopy:delay=200\n");
+	migrate_send(false, detach);
+	wait_op();
+	close_fdp(&w.client);
+	w.moved = detach;
+	w.refused = !detach;
+	if (detach) {
+		struct view v = { 0 };
+		uint64_t end = deadline_ms(WAIT_MS);
+
+		while (v.node != 'B' && now_ns() < end && look(&v))
+			nap();
+	}
+	check_one_copy(PROCESS);
+	teardown(detach ? "client gone after --detach" : "client gone");
+}
+
+static void case_busy(void)
+{
+	char name[] = POD, node[] = "B";
+	Pm__Envelope *rep;
+
+	setup("engine-source@precopy:delay=300\n");
+	migrate_send(false, false);
+	wait_op();
+	LINK_ENVELOPE(env, migrate_req, MIGRATE_REQ, Pm__MigrateReq, pm__migrate_req__init);
+	env_body.target = name;
+	env_body.node = node;
+	rep = ask(&env);
+	if (!rep || rep->body_case != PM__ENVELOPE__BODY_ERROR || rep->error->exit_code != 13)
+		flunk("a second move was not refused as busy");
+	link_free(rep);
+	wait_answer(PROCESS);
+	check_one_copy(PROCESS);
+	teardown("a second move of the same pod");
+}
+
+/* START is on the target's disk, then its node dies: nobody can know. Frozen until recover. */
+static void case_recover(void)
+{
+	struct view v = { 0 };
+	char line[300];
+	uint64_t end;
+
+	setup("agent-target@start:kill\n");
+	migrate_send(false, false);
+	wait_answer(NODE);
+	check_fault_fired();
+	if (w.exit_code != 14)
+		flunk("exit code %d, not 14: %s", w.exit_code, w.cause);
+	if (runs(&w.ticks->slot[0]))
+		flunk("the source runs although the target may have run");
+	if (!recover(w.op, line, sizeof(line)))
+		flunk("recover knows nothing of '%s'", w.op);
+	w.refused = false;
+	for (end = deadline_ms(WAIT_MS); now_ns() < end && !(look(&v) && v.node == 'A' &&
+							      v.state == PM__POD_STATE__POD_RUNNING);)
+		nap();
+	check_one_copy(NODE);
+	if (v.node != 'A')
+		flunk("recovered on %c", v.node);
+	teardown("START, then the target's node dies; recover");
+}
+
+/* The target runs it, but its agent is cut off; the administrator decides for the source. When the
+ * agent is back its copy must go. */
+static void case_fence(void)
+{
+	uint64_t end = deadline_ms(WAIT_MS);
+	struct view v = { 0 };
+	char line[300];
+
+	setup("agent-target@started:kill\n");
+	migrate_send(false, false);
+	while (!w.answered && now_ns() < end) {
+		Pm__Envelope *env = NULL;
+
+		if (link_recv(w.client, &env, deadline_ms(1000), NULL) == 0)
+			heard(env);
+		link_free(env);
+	}
+	check_fault_fired();
+	if (w.exit_code != 14)
+		flunk("exit code %d, not 14: %s", w.exit_code, w.cause);
+	if (!runs(&w.ticks->slot[1]) || runs(&w.ticks->slot[0]))
+		flunk("the target should run, the source not");
+	if (!recover(w.op, line, sizeof(line)))
+		flunk("recover knows nothing of '%s'", w.op);
+	for (end = deadline_ms(2000); now_ns() < end && !runs(&w.ticks->slot[0]);)
+		nap();
+	for (end = deadline_ms(WAIT_MS); now_ns() < end;) { /* the agent comes back */
+		revive(PROCESS);
+		if (both_up() && look(&v) && v.node == 'A' && !pod_dir(AGENT_B) && nothing_open())
+			break;
+		nap();
+	}
+	if (!runs(&w.ticks->slot[0]) || runs(&w.ticks->slot[1]) || pod_dir(AGENT_B))
+		flunk("not exactly the source's copy runs");
+	teardown("recovered while the target was cut off: it is fenced");
+}
+
+/* An agent that restarts leaves its pods alone and finds them again. */
+static void case_restart(void)
+{
+	struct view v = { 0 };
+	uint64_t end = deadline_ms(WAIT_MS);
+
+	setup("");
+	kill(w.pid[AGENT_A], SIGKILL);
+	if (!runs(&w.ticks->slot[0]))
+		flunk("the pod does not run without its agent");
+	while (now_ns() < end && !(look(&v) && v.found && v.state == PM__POD_STATE__POD_LOST))
+		nap();
+	if (v.state != PM__POD_STATE__POD_LOST)
+		flunk("podps does not say that the node is away");
+	check_one_copy(PROCESS);
+	teardown("agent restarted");
+}
+
+static const char *const engine_stages[] = { "check", "precopy", "quiesce", "cut", "ready",
+					     "commit" };
+static const char *const source_stages[] = { "check", "precopy", "quiesce", "cut", "ready",
+					     "started", "clean" };
+static const char *const target_stages[] = { "check", "reserve", "precopy", "quiesce", "cut",
+					     "ready", "commit", "start", "started" };
+static const char *const coord_stages[] = { "check", "reserve", "precopy", "quiesce", "cut", "commit",
+					    "committed", "started", "clean" };
+
+static void all_kills(void)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(engine_stages); i++) {
+		kill_case("engine-source", engine_stages[i], PROCESS);
+		kill_case("engine-target", engine_stages[i], PROCESS);
+	}
+	kill_case("engine-source", "started", PROCESS);
+	kill_case("engine-target", "start", PROCESS);
+	for (size_t i = 0; i < ARRAY_SIZE(source_stages); i++)
+		kill_case("agent-source", source_stages[i], PROCESS);
+	for (size_t i = 0; i < ARRAY_SIZE(target_stages); i++)
+		kill_case("agent-target", target_stages[i], PROCESS);
+	for (size_t i = 0; i < ARRAY_SIZE(coord_stages); i++)
+		kill_case("coord", coord_stages[i], PROCESS);
+	/* a target's node that dies before START takes nothing with it */
+	for (size_t i = 0; i < 7; i++)
+		kill_case("agent-target", target_stages[i], NODE);
+	/* a source's node that dies after the commit neither */
+	kill_case("agent-source", "started", NODE);
+	kill_case("agent-source", "clean", NODE);
+}
+
+/* ---- main */
+
+static int lo_up(void)
+{
+	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int r = fd < 0 ? -1 : ioctl(fd, SIOCSIFFLAGS, &ifr);
+
+	close(fd);
+	return r;
+}
+
+static int copy_programs(const char *bin)
+{
+	static const char *const names[][2] = { { "podagent", "podagent" },
+						{ "podcoord", "podcoord" },
+						{ "fake-engine", "pod-engine" } };
+	char cmd[1000];
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(cmd, sizeof(cmd), "cp '%s/%s' '%s/%s'", bin, names[i][0], w.bin,
+			 names[i][1]);
+		if (system(cmd))
+			return -1;
+	}
+	return 0;
+}
+
+static int prepare(void)
+{
+	char root[4096], self[4096], *slash;
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	const char *tmp = getenv("TMPDIR");
+	int fd;
+
+	if (n < 0 || pod_cgroup_root(root, sizeof(root), NULL) < 0)
+		return -1;
+	self[n] = '\0';
+	slash = strrchr(self, '/');
+	*slash = '\0';
+	snprintf(w.dir, sizeof(w.dir), "%s/pm-commit-XXXXXX", tmp ? tmp : "/tmp");
+	if (!mkdtemp(w.dir))
+		return -1;
+	snprintf(w.bin, sizeof(w.bin), "%s/bin", w.dir);
+	mkdir(w.bin, 0700);
+	for (int i = AGENT_A; i <= AGENT_B; i++)
+		snprintf(w.cgroup[i], sizeof(w.cgroup[i]), "%.4000s/pm-commit-%d-%c", root, getpid(),
+			 i == AGENT_A ? 'a' : 'b');
+	fd = open(in_dir("ticks"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 || ftruncate(fd, sizeof(struct ticks)) < 0)
+		return -1;
+	w.ticks = mmap(NULL, sizeof(struct ticks), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	setenv("COMMIT_TICKS", in_dir("ticks"), 1);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	strcat(w.dir, "/0"); /* setup() replaces the last part */
+	return w.ticks == MAP_FAILED ? -1 : copy_programs(self);
+}
+
+int main(int argc, char **argv)
+{
+	log_init("commit-test", LOG_LV_WARN);
+	if (geteuid() != 0 || unshare(CLONE_NEWNET) < 0 || lo_up() < 0) {
+		printf("ok 1 - commit # skip needs root and network namespaces\n");
+		return 0;
+	}
+	if (prepare() < 0) {
+		printf("not ok 1 - commit: prepare: %s\n", strerror(errno));
+		return 1;
+	}
+	if (argc > 2) {
+		kill_case(argv[1], argv[2], argc > 3 ? NODE : PROCESS);
+	} else {
+		case_plain();
+		case_dry_run();
+		case_abort();
+		case_client_gone(false);
+		case_client_gone(true);
+		case_busy();
+		case_restart();
+		case_recover();
+		case_fence();
+		if (argc < 2)
+			all_kills();
+	}
+	printf("1..%u\n", ran);
+	*strrchr(w.dir, '/') = '\0';
+	remove_tree(w.dir);
+	return failures != 0;
+}
