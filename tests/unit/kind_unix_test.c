@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Unix stream sockets, moved. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "pod/base/io.h"
+#include "tests/harness.h"
+#include "tests/unit/kind_fake.h"
+
+static void check_recv(int fd, const char *want)
+{
+	char buf[256] = "";
+	ssize_t n = recv(fd, buf, sizeof(buf) - 1, MSG_DONTWAIT);
+
+	T_CHECK_EQ(n, strlen(want));
+	T_CHECK_STR(buf, want);
+}
+
+static void check_talk(int a, int b)
+{
+	T_CHECK_EQ(send(a, "ping", 4, MSG_NOSIGNAL), 4);
+	check_recv(b, "ping");
+	T_CHECK_EQ(send(b, "pong!", 5, MSG_NOSIGNAL), 5);
+	check_recv(a, "pong!");
+}
+
+static socklen_t addr(struct sockaddr_un *sa, const char *name)
+{
+	memset(sa, 0, sizeof(*sa));
+	sa->sun_family = AF_UNIX;
+	strcpy(sa->sun_path, name);
+	if (name[0] == '@') {
+		sa->sun_path[0] = 0;
+		return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name));
+	}
+	return sizeof(*sa);
+}
+
+static int listener(const char *name, int backlog)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un sa;
+
+	T_REQUIRE(bind(fd, (void *)&sa, addr(&sa, name)) == 0 && listen(fd, backlog) == 0);
+	return fd;
+}
+
+static int client(const char *name)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un sa;
+
+	T_REQUIRE(connect(fd, (void *)&sa, addr(&sa, name)) == 0);
+	return fd;
+}
+
+static void check_name(int fd, bool peer, const char *want)
+{
+	struct sockaddr_un sa = { 0 };
+	socklen_t len = sizeof(sa);
+
+	T_CHECK((peer ? getpeername(fd, (void *)&sa, &len) : getsockname(fd, (void *)&sa, &len)) == 0);
+	if (len > offsetof(struct sockaddr_un, sun_path) && !sa.sun_path[0]) {
+		sa.sun_path[0] = '@';
+		sa.sun_path[len - offsetof(struct sockaddr_un, sun_path)] = 0;
+	}
+	T_CHECK_STR(len > offsetof(struct sockaddr_un, sun_path) ? sa.sun_path : "", want);
+}
+
+static void test_pair(void)
+{
+	struct fake *f = fake_new();
+	struct err e = { 0 };
+	int sv[2], on = 1, buf = 50000;
+	struct timeval tv = { 3, 0 };
+	socklen_t len = sizeof(tv);
+
+	T_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
+	T_CHECK_EQ(send(sv[0], "to one", 6, 0), 6);
+	T_CHECK_EQ(send(sv[1], "to zero", 7, 0), 7);
+	T_CHECK(setsockopt(sv[0], SOL_SOCKET, SO_PASSCRED, &on, 4) == 0);
+	T_CHECK(setsockopt(sv[1], SOL_SOCKET, SO_SNDBUF, &buf, 4) == 0);
+	T_CHECK(setsockopt(sv[1], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) == 0);
+	T_CHECK(fcntl(sv[1], F_SETFL, O_NONBLOCK) == 0);
+	fake_add(f, sv[0]);
+	fake_add(f, sv[1]);
+	T_OK(fake_dump_undo(f, &e), &e);
+	fake_move(f);
+	check_recv(sv[1], "to one");
+	check_recv(sv[0], "to zero");
+	check_talk(sv[0], sv[1]);
+	len = 4;
+	T_CHECK(getsockopt(sv[0], SOL_SOCKET, SO_PASSCRED, &on, &len) == 0 && on == 1);
+	T_CHECK(getsockopt(sv[1], SOL_SOCKET, SO_SNDBUF, &buf, &len) == 0);
+	T_CHECK_EQ(buf, 100000);
+	len = sizeof(tv);
+	tv.tv_sec = 0;
+	T_CHECK(getsockopt(sv[1], SOL_SOCKET, SO_RCVTIMEO, &tv, &len) == 0 && tv.tv_sec == 3);
+	T_CHECK(fcntl(sv[1], F_GETFL) & O_NONBLOCK);
+	close(sv[0]);
+	T_CHECK_EQ(recv(sv[1], &on, 1, MSG_DONTWAIT), 0);
+	close(sv[1]);
+	fake_free(f);
+}
+
+static void test_full_queues(void)
+{
+	struct fake *f = fake_new();
+	static char buf[4096], got[4096];
+	size_t total = 0, back = 0;
+	int sv[2];
+	ssize_t n;
+
+	T_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) == 0);
+	for (;;) {
+		memset(buf, (int)(total / 4096), sizeof(buf));
+		n = send(sv[0], buf, sizeof(buf), 0);
+		if (n <= 0)
+			break;
+		total += (size_t)n;
+	}
+	T_CHECK(total > 100000);
+	fake_add(f, sv[0]);
+	fake_add(f, sv[1]);
+	fake_move(f);
+	while (back < total) {
+		n = recv(sv[1], got, 4096 - back % 4096, 0);
+		if (n <= 0)
+			break;
+		T_CHECK_EQ((unsigned char)got[0], (unsigned char)(back / 4096));
+		back += (size_t)n;
+	}
+	T_CHECK_EQ(back, total);
+	check_talk(sv[0], sv[1]);
+	close(sv[0]);
+	close(sv[1]);
+	fake_free(f);
+}
+
+static void test_dead_and_outside(void)
+{
+	struct fake *f = fake_new();
+	int a[2], b[2];
+
+	signal(SIGPIPE, SIG_IGN);
+	T_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, a) == 0);
+	T_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, b) == 0);
+	T_CHECK_EQ(send(a[1], "bye", 3, 0), 3);
+	T_CHECK_EQ(send(b[1], "out", 3, 0), 3);
+	close(a[1]);
+	fake_add(f, a[0]);
+	fake_add(f, b[0]);
+	fake_move(f);
+	check_recv(a[0], "bye");
+	check_recv(a[0], "");
+	T_CHECK_EQ(send(a[0], "x", 1, MSG_NOSIGNAL), -1);
+	T_CHECK_EQ(errno, EPIPE);
+	check_recv(b[0], "out");
+	check_recv(b[0], "");
+	close(a[0]);
+	close(b[0]);
+	close(b[1]);
+	signal(SIGPIPE, SIG_DFL);
+	fake_free(f);
+}
+
+static void test_halves(void)
+{
+	struct fake *f = fake_new();
+	int a[2];
+
+	T_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, a) == 0);
+	T_CHECK_EQ(send(a[0], "end", 3, 0), 3);
+	T_CHECK(shutdown(a[0], SHUT_WR) == 0);
+	fake_add(f, a[0]);
+	fake_add(f, a[1]);
+	fake_move(f);
+	check_recv(a[1], "end");
+	check_recv(a[1], "");
+	T_CHECK_EQ(send(a[0], "x", 1, MSG_NOSIGNAL), -1);
+	T_CHECK_EQ(send(a[1], "still", 5, MSG_NOSIGNAL), 5);
+	check_recv(a[0], "still");
+	close(a[0]);
+	close(a[1]);
+	fake_free(f);
+}
+
+/* Listener, an accepted connection, and two clients that wait. */
+static void move_server(const char *name)
+{
+	struct fake *f = fake_new();
+	int l = listener(name, 5), c = client(name), s = accept4(l, NULL, NULL, SOCK_CLOEXEC);
+	int w1 = client(name), w2 = client(name), s1, s2, c3, s3;
+	struct err e = { 0 };
+
+	T_CHECK_EQ(send(s, "hello", 5, 0), 5);
+	fake_add(f, c);
+	fake_add(f, s);
+	fake_add(f, w1);
+	fake_add(f, l);
+	fake_add(f, w2);
+	T_OK(fake_dump_undo(f, &e), &e);
+	fake_move(f);
+	check_recv(c, "hello");
+	check_talk(c, s);
+	check_name(s, false, name);
+	check_name(c, true, name);
+	check_name(c, false, "");
+	check_name(l, false, name);
+	T_CHECK_EQ(send(w1, "1", 1, MSG_NOSIGNAL), 1);
+	T_CHECK_EQ(send(w2, "2", 1, MSG_NOSIGNAL), 1);
+	T_CHECK(fcntl(l, F_SETFL, O_NONBLOCK) == 0);
+	s1 = accept4(l, NULL, NULL, SOCK_CLOEXEC);
+	s2 = accept4(l, NULL, NULL, SOCK_CLOEXEC);
+	check_recv(s1, "1");
+	check_recv(s2, "2");
+	check_talk(w1, s1);
+	T_CHECK_EQ(accept4(l, NULL, NULL, SOCK_CLOEXEC), -1);
+	c3 = client(name);
+	s3 = accept4(l, NULL, NULL, SOCK_CLOEXEC);
+	check_talk(c3, s3);
+	close(l), close(c), close(s), close(w1), close(w2), close(s1), close(s2), close(c3), close(s3);
+	fake_free(f);
+}
+
+static void test_server_path(void)
+{
+	struct stat st;
+
+	move_server(t_path("sock"));
+	T_CHECK(stat(t_path("sock"), &st) == 0 && S_ISSOCK(st.st_mode));
+}
+
+static void test_server_abstract(void)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "@podmigrate-test/%d", getpid());
+	move_server(name);
+}
+
+static void test_relative_and_modes(void)
+{
+	struct fake *f = fake_new();
+	int l, u, old = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), c;
+	struct stat st;
+
+	T_CHECK(chdir(t_dir()) == 0);
+	l = listener("rel", 3);
+	u = listener("gone", 3);
+	T_CHECK(unlink("gone") == 0);
+	T_CHECK(chmod("rel", 0612) == 0 && chown("rel", 3, 4) == 0);
+	fake_add(f, l);
+	fake_add(f, u);
+	fake_move(f);
+	T_CHECK(stat("rel", &st) == 0 && (st.st_mode & 07777) == 0612 && st.st_uid == 3 && st.st_gid == 4);
+	T_CHECK(stat("gone", &st) < 0);
+	check_name(l, false, "rel");
+	check_name(u, false, "gone");
+	c = client("rel");
+	close(c);
+	close(l);
+	close(u);
+	T_CHECK(fchdir(old) == 0);
+	close(old);
+	fake_free(f);
+}
+
+static void test_bound_client(void)
+{
+	struct fake *f = fake_new();
+	const char *name = t_path("srv"), *mine = t_path("cli");
+	int l = listener(name, 3), c = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), s;
+	struct sockaddr_un sa;
+
+	T_REQUIRE(bind(c, (void *)&sa, addr(&sa, mine)) == 0);
+	T_REQUIRE(connect(c, (void *)&sa, addr(&sa, name)) == 0);
+	s = accept4(l, NULL, NULL, SOCK_CLOEXEC);
+	close(l);
+	fake_add(f, s);
+	fake_add(f, c);
+	fake_move(f);
+	check_name(c, false, mine);
+	check_name(s, true, mine);
+	check_name(s, false, name);
+	check_talk(c, s);
+	close(c);
+	close(s);
+	fake_free(f);
+}
+
+static void test_refusals(void)
+{
+	struct fake *f = fake_new();
+	struct err e = { 0 };
+	int sv[2], l, w, dg = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), fds[1] = { dg };
+
+	T_FAILS(fake_check(f, dg, &e), -EOPNOTSUPP);
+	T_CHECK_HAS(e.msg, "unix datagram");
+	T_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
+	T_OK(io_send_fds(sv[0], fds, 1, &e), &e);
+	fake_add(f, sv[1]);
+	T_FAILS(fake_dump_undo(f, &e), -EOPNOTSUPP);
+	T_CHECK_HAS(e.msg, "SCM_RIGHTS");
+	close(sv[0]);
+	close(sv[1]);
+	fake_free(f);
+
+	f = fake_new();
+	l = listener(t_path("s"), 3);
+	w = client(t_path("s"));
+	T_CHECK_EQ(send(w, "early", 5, 0), 5);
+	fake_add(f, l);
+	fake_add(f, w);
+	T_FAILS(fake_dump_undo(f, &e), -EAGAIN);
+	T_CHECK_HAS(e.msg, "accept queue holds data");
+	close(l);
+	close(w);
+	close(dg);
+	fake_free(f);
+}
+
+static const struct test_case cases[] = {
+	{ "pair", test_pair },
+	{ "full_queues", test_full_queues },
+	{ "dead_and_outside", test_dead_and_outside },
+	{ "halves", test_halves },
+	{ "server_path", test_server_path },
+	{ "server_abstract", test_server_abstract },
+	{ "relative_and_modes", test_relative_and_modes },
+	{ "bound_client", test_bound_client },
+	{ "refusals", test_refusals },
+};
+const struct test_suite kind_unix_suite = { "kind_unix", cases, ARRAY_SIZE(cases) };
