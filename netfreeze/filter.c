@@ -7,6 +7,7 @@
  *   FILTER_OPEN    no rules
  *   FILTER_SYN     in: a TCP segment with SYN and without ACK is dropped
  *   FILTER_BLOCK   in and out: everything is dropped
+ *   FILTER_MUTE    out: everything is dropped. For the replay into restored sockets (tcp.c)
  *
  * and in every state lo passes: what a pod says to itself does not cross the wire.
  *
@@ -52,7 +53,7 @@ struct filter {
 		char buf[BATCH_MAX];
 		size_t len;
 		uint32_t last; /* sequence number of the request that asks for an answer */
-	} batch[FILTER_BLOCK + 1];
+	} batch[FILTER_MUTE + 1];
 	struct {
 		char buf[512];
 		size_t len;
@@ -259,10 +260,10 @@ static int build(int state, char *buf, size_t size, size_t *len, uint32_t *last,
 		add_flush(&w, "out");
 		if (state == FILTER_SYN)
 			add_drop(&w, "in", NFT_META_IIF, true);
-		if (state == FILTER_BLOCK) {
+		if (state == FILTER_BLOCK)
 			add_drop(&w, "in", NFT_META_IIF, false);
+		if (state == FILTER_BLOCK || state == FILTER_MUTE)
 			add_drop(&w, "out", NFT_META_OIF, false);
-		}
 	}
 	add_end(&w);
 	*len = mnl_nlmsg_batch_size(w.b);
@@ -328,7 +329,7 @@ int filter_open(int netns, struct filter **out, struct err *e)
 		return err_num(e, ENOMEM, "filter");
 	f->fd = netns_socket(netns, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, e);
 	r = f->fd < 0 ? err_wrap(e, "filter") : 0;
-	for (state = FILTER_OPEN; r == 0 && state <= FILTER_BLOCK; state++)
+	for (state = FILTER_OPEN; r == 0 && state <= FILTER_MUTE; state++)
 		r = build(state, f->batch[state].buf, BATCH_MAX, &f->batch[state].len,
 			  &f->batch[state].last, e);
 	if (r == 0)

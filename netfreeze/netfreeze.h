@@ -67,7 +67,12 @@ int filter_clear(int netns, struct err *e);
 /** A prepared netlink socket in the namespace, so that block/clear in the freeze need no thread. */
 struct filter;
 int filter_open(int netns, struct filter **out, struct err *e);
-enum filter_state { FILTER_OPEN, FILTER_SYN, FILTER_BLOCK };
+enum filter_state {
+	FILTER_OPEN,
+	FILTER_SYN,   /* as filter_syn() */
+	FILTER_BLOCK, /* as filter_block() */
+	FILTER_MUTE,  /* what arrives passes, nothing gets out: while held frames are replayed into restored sockets */
+};
 int filter_set(struct filter *, enum filter_state state, struct err *e);
 /** Table gone, by the prepared socket. Idempotent. */
 int filter_remove(struct filter *, struct err *e);

@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sock_diag.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -22,6 +23,17 @@
 #define CHUNK (128u << 10)
 #define SETTLE_MS 500
 #define BUF_MAX (1u << 30)
+#define ROOMY_MAX (256u << 20)
+#ifndef SO_BUF_LOCK
+#define SO_BUF_LOCK 72
+#endif
+#ifndef SOCK_RCVBUF_LOCK
+#define SOCK_RCVBUF_LOCK 2
+#endif
+/* Segments of a paced connection are stamped with the time when they are due, which may lie ahead of the clock
+ * that TCP_TIMESTAMP shows. Without this the peer would drop ours as old (PAWS). Bit 0 tells the unit. */
+#define TS_AHEAD_MS 100u
+#define TS_AHEAD_US 100000u
 #define TCPOPT_CODE_MSS 2
 #define TCPOPT_CODE_WSCALE 3
 #define TCPOPT_CODE_SACK 4
@@ -90,6 +102,7 @@ static int queue_chunks(int fd, int queue, const uint8_t *p, size_t len, struct 
 static int set_negotiated(int fd, const struct tcp_state *s, struct err *e)
 {
 	struct tcp_repair_opt o[4];
+	uint32_t ts;
 	int n = 0;
 
 	o[n++] = (struct tcp_repair_opt){ TCPOPT_CODE_MSS, s->mss };
@@ -102,7 +115,8 @@ static int set_negotiated(int fd, const struct tcp_state *s, struct err *e)
 		o[n++] = (struct tcp_repair_opt){ TCPOPT_CODE_TS, 0 };
 	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, o, (socklen_t)n * sizeof(o[0])) < 0)
 		return err_sys(e, "TCP_REPAIR_OPTIONS");
-	if (s->ts && set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)s->ts_val, "TCP_TIMESTAMP", e) < 0)
+	ts = s->ts_val + (s->ts_val & 1 ? TS_AHEAD_US : TS_AHEAD_MS);
+	if (s->ts && set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)ts, "TCP_TIMESTAMP", e) < 0)
 		return e ? e->code : -EIO;
 	/* connect() worked out the segment size with the default of 536; empty IP options make it do it again */
 	return setsockopt(fd, IPPROTO_IP, IP_OPTIONS, NULL, 0) < 0 ? err_sys(e, "IP_OPTIONS") : 0;
@@ -315,6 +329,25 @@ static int send_tail(int fd, const struct tcp_state *s, struct err *e)
 	return 0;
 }
 
+/*
+ * The receive buffer that is needed for what the peer may have sent already: queue and advertised window. The same bytes may
+ * take more memory here than they took there (a replayed GSO frame comes as single segments), and what
+ * does not fit is dropped: a stall of 200 ms. A size that the program has set is kept, one that
+ * the kernel has tuned may be larger; the window stays as it was (TCP_WINDOW_CLAMP is carried).
+ */
+static uint32_t roomy_rcvbuf(int fd, const struct tcp_state *s)
+{
+	uint32_t mem[SK_MEMINFO_VARS] = { 0 };
+	socklen_t len = sizeof(mem);
+	uint64_t need;
+
+	if (tcp_opts_get(s, SOL_SOCKET, SO_BUF_LOCK, 0) & SOCK_RCVBUF_LOCK)
+		return s->rcvbuf;
+	getsockopt(fd, SOL_SOCKET, SO_MEMINFO, mem, &len);
+	need = mem[SK_MEMINFO_RMEM_ALLOC] + 2ull * s->window.rcv_wnd + (64u << 10);
+	return (uint32_t)MAX(s->rcvbuf, MIN(need, (uint64_t)ROOMY_MAX));
+}
+
 /* With the same sequence number, so the peer sees one SYN twice. Its answer comes as to any connect(2). */
 static int connect_again(int fd, const struct tcp_state *s, struct err *e)
 {
@@ -348,7 +381,7 @@ int tcp_release(int fd, const struct tcp_state *s, struct err *e)
 	if (r == 0 && s->state == TCP_SYN_SENT)
 		r = connect_again(fd, s, e);
 	if (r == 0)
-		r = set_buffers(fd, s->sndbuf, s->rcvbuf, e);
+		r = set_buffers(fd, s->sndbuf, has_queues ? roomy_rcvbuf(fd, s) : s->rcvbuf, e);
 	/* unless carried, see the table */
 	if (r == 0)
 		r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 0, "SO_REUSEADDR", e);

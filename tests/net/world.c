@@ -30,8 +30,16 @@ static void *new_ns(void *out)
 	return NULL;
 }
 
+/* The kernel's default, whatever this machine's is: 32 MiB of unread data would measure memcpy(). */
+static int usual_buffers(void *arg, struct err *e)
+{
+	(void)arg;
+	return io_write_file("/proc/sys/net/ipv4/tcp_rmem", "4096 131072 6291456", e);
+}
+
 static int make_ns(void)
 {
+	struct err e = { 0 };
 	pthread_t t;
 	int fd = -1;
 
@@ -40,6 +48,7 @@ static int make_ns(void)
 	if (fd == -EPERM)
 		T_SKIP("needs the privilege to make network namespaces");
 	T_REQUIRE(fd >= 0);
+	T_OK(netns_run(fd, usual_buffers, NULL, &e), &e);
 	return fd;
 }
 
@@ -206,6 +215,9 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 		t->frozen = now_ns() - t0;
 		goto out;
 	}
+	T_OK(filter_set(to->filter, FILTER_MUTE, &e), &e);
+	if (!o->no_replay)
+		t->held = replay_all(from->hold, to->replay);
 	T_OK(netns_run(w->node, attach, (void *)(uintptr_t)to->host, &e), &e);
 	T_OK(filter_set(to->filter, FILTER_OPEN, &e), &e);
 	T_OK(link_announce_by(to->announcer, pod_mac, inet_addr(POD_IP), 1, &e), &e);
@@ -213,8 +225,6 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	for (i = 0; i < n; i++)
 		T_OK(tcp_release(made[i], &st[i], &e), &e);
 	t->release = now_ns() - t1;
-	if (!o->no_replay)
-		t->held = replay_all(from->hold, to->replay);
 	for (i = 0; i < n; i++) {
 		if (!o->no_nudge)
 			T_OK(replay_nudge(to->replay, pod_mac, &st[i], &e), &e);
