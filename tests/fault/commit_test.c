@@ -330,6 +330,15 @@ static void remove_tree(const char *path)
 		fprintf(stderr, "# could not remove %s\n", path);
 }
 
+static void check_log(void)
+{
+	autofree char *text = NULL;
+
+	if (io_read_file(in_dir("log"), 8 << 20, &text, NULL, NULL) == 0 &&
+	    (strstr(text, "Sanitizer") || strstr(text, "runtime error")))
+		flunk("a sanitizer complains");
+}
+
 static void teardown(const char *name)
 {
 	close_fdp(&w.client);
@@ -344,6 +353,7 @@ static void teardown(const char *name)
 	while (waitpid(-1, NULL, WNOHANG) > 0) /* orphans: pods, engines */
 		;
 	memset(w.pid, 0, sizeof(w.pid));
+	check_log();
 	ran++;
 	if (w.failed) {
 		char cmd[800];
@@ -403,8 +413,12 @@ static void heard(const Pm__Envelope *env)
 static void revive(enum death death)
 {
 	for (int i = 0; i < NUM_WHO; i++) {
-		if (w.pid[i] <= 0 || waitpid(w.pid[i], NULL, WNOHANG) != w.pid[i])
+		int status = 0;
+
+		if (w.pid[i] <= 0 || waitpid(w.pid[i], &status, WNOHANG) != w.pid[i])
 			continue;
+		if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+			flunk("daemon %d died by itself, status 0x%x", i, status);
 		if (i != COORD && death == NODE) {
 			kill_cgroup(w.cgroup[i]);
 			w.boots[i]++;
