@@ -171,3 +171,35 @@ c.sendall(peer[0].encode())' 3>&- &
 	[ "$(traces "$cg")" = 0 ]
 	lab down
 }
+
+@test "daemons: started, killed and started again, rebooted, with a pod's end at down" {
+	cg=$(cgroup2)
+	export LAB_NAME=$LAB_NAME-4
+	lab up -n 2 --faults --bin "${B:-build}/bin"
+	eval "$(lab env)"
+	[ "$(podctl nodes --noheadings | awk '$2 == "up"' | wc -l)" = 2 ]
+	pid=$(lab pid nodeA podagent)
+	tr '\0' '\n' <"/proc/$pid/environ" | grep -qx "POD_FAULT_FILE=$LAB_DIR/faults/nodeA"
+	lab exec nodeA -- test -w "$LAB_DIR/faults/nodeA"
+
+	podrun -d -n sleeper -N nodeA -- sleep 602
+	lab stop nodeA --kill
+	lab status | grep -q '^nodeA .*podagent not running'
+	lab exec nodeA -- pgrep -f 'sleep 602'
+	lab start nodeA
+	[ "$(podctl nodes --noheadings | awk '$2 == "up"' | wc -l)" = 2 ]
+	[ "$(lab pid nodeA podagent)" != "$pid" ]
+	podps --noheadings | grep -q '^sleeper .*running'
+	[ "$(lab exec --user nobody client1 -- podctl nodes --noheadings | wc -l)" = 2 ]
+
+	lab reboot nodeB
+	[ "$(podctl nodes --noheadings | awk '$2 == "up"' | wc -l)" = 2 ]
+	grep -q 'listens at' <(lab logs nodeB)
+	lab stop head
+	lab start head podcoord
+	podps --noheadings | grep -q '^sleeper .*running'
+	lab down
+	[ "$(traces "$cg")" = 0 ]
+	run pgrep -f 'sleep 602'
+	[ "$status" -ne 0 ]
+}
