@@ -25,6 +25,7 @@
 #include "pod/base/util.h"
 
 #define EXIT_LOST 137 /* killed, nobody heard why */
+#define STATE_SIZE 320
 
 bool pod_name_valid(const char *name)
 {
@@ -146,21 +147,25 @@ void pod_forget(struct pod *p)
 	agent_report_soon(a);
 }
 
-static int state_text(const struct pod *p, char *buf, size_t len)
+/* Always STATE_SIZE bytes, so that it can be written in place. */
+static void state_text(const struct pod *p, char buf[STATE_SIZE + 1])
 {
-	return snprintf(buf, len,
-			"state=%d epoch=%" PRIu64 " pid=%d start=%" PRIu64
-			" boot=%s exit=%d op=%s engine=%d:%" PRIu64 "\n",
-			p->state, p->epoch, p->pid, p->start, p->agent->boot_id,
-			p->exit_known ? p->exit_code : -1, p->op[0] ? p->op : "-", p->engine,
-			p->engine_start);
+	int n = snprintf(buf, STATE_SIZE,
+			 "state=%d epoch=%" PRIu64 " pid=%d start=%" PRIu64
+			 " boot=%s exit=%d op=%s engine=%d:%" PRIu64,
+			 p->state, p->epoch, p->pid, p->start, p->agent->boot_id,
+			 p->exit_known ? p->exit_code : -1, p->op[0] ? p->op : "-", p->engine,
+			 p->engine_start);
+
+	memset(buf + n, ' ', (size_t)(STATE_SIZE - 1 - n));
+	memcpy(buf + STATE_SIZE - 1, "\n", 2);
 }
 
 int pod_save(struct pod *p, struct err *e)
 {
 	size_t n = pm__pod_spec__get_packed_size(p->spec);
 	autofree uint8_t *buf = malloc(n ? n : 1);
-	char path[PATH_MAX], text[256];
+	char path[PATH_MAX], text[STATE_SIZE + 1];
 	int r;
 
 	if (!buf)
@@ -174,24 +179,23 @@ int pod_save(struct pod *p, struct err *e)
 	if (r < 0)
 		return r;
 	snprintf(path, sizeof(path), "%s/state", p->dir);
-	return io_replace_file(path, text, (size_t)state_text(p, text, sizeof(text)), 0600, e);
+	state_text(p, text);
+	return io_replace_file(path, text, STATE_SIZE, 0600, e);
 }
 
 int pod_save_quick(struct pod *p, struct err *e)
 {
-	char path[PATH_MAX], aside[PATH_MAX], text[256];
+	char path[PATH_MAX], text[STATE_SIZE + 1];
 	autoclose int fd = -1;
-	ssize_t n = state_text(p, text, sizeof(text));
 
+	/* in place: a rename over a file makes ext4 flush it, half a millisecond of the freeze */
 	snprintf(path, sizeof(path), "%s/state", p->dir);
-	snprintf(aside, sizeof(aside), "%s/state.new", p->dir);
-	fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
-		return err_sys(e, "create '%s'", aside);
-	if (write(fd, text, (size_t)n) != n)
-		return err_sys(e, "write '%s'", aside);
-	if (rename(aside, path) < 0)
-		return err_sys(e, "rename '%s'", aside);
+		return err_sys(e, "open '%s'", path);
+	state_text(p, text);
+	if (pwrite(fd, text, STATE_SIZE, 0) != STATE_SIZE)
+		return err_sys(e, "write '%s'", path);
 	return 0;
 }
 

@@ -35,6 +35,8 @@ void journal_close(struct journal *j);
 int journal_begin(struct journal *j, struct journal_op *op, struct err *e);
 /** The one write inside the frozen time: a prepared statement, one fsync. */
 int journal_decide(struct journal *j, const char *id, enum journal_state state, struct err *e);
+/** An operation has ended: a good moment for the journal's housekeeping if nothing is frozen. */
+void journal_rest(struct journal *j);
 /** 1 and *@out; 0 when there is none; negative errno. */
 int journal_find(struct journal *j, const char *id, struct journal_op *out, struct err *e);
 /** Calls @fn for each operation that is not DONE or UNDONE. */

@@ -102,6 +102,8 @@ struct op *op_new(struct coord *c, const struct journal_op *j)
 
 void op_free(struct op *op)
 {
+	struct coord *c = op->coord;
+
 	for (struct op **at = &op->coord->ops; *at; at = &(*at)->next)
 		if (*at == op) {
 			*at = op->next;
@@ -112,6 +114,8 @@ void op_free(struct op *op)
 	link_free(op->error);
 	link_free(op->result);
 	free(op);
+	if (!c->ops)
+		journal_rest(c->journal);
 }
 
 struct op *op_find(struct coord *c, const char *id)
