@@ -38,3 +38,4 @@ ENGINE_SRC += pod/kind/unix_make.c
 CMD_SRC += coordinator/cmd/podctl.c coordinator/cmd/client.c coordinator/cmd/console.c coordinator/cmd/run.c
 CMD_SRC += coordinator/cmd/ps.c coordinator/cmd/nodes.c coordinator/cmd/migrate.c coordinator/cmd/exec.c
 CMD_SRC += coordinator/cmd/attach.c coordinator/cmd/kill.c coordinator/cmd/recover.c
+ENGINE_SRC += pod/kind/pty.c
