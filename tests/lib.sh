@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# shellcheck shell=bash
+# For tests that need a lab: sourced by tests/move, tests/refused, tests/mutation and tests/real/*.
+# They print TAP lines. A lab of their own is brought up and taken down, unless TEST_LAB names one.
+export LC_ALL=C
+top=$(readlink -f "$(dirname "${BASH_SOURCE[0]}")/..")
+build=$(readlink -m "${B:-$top/build}")
+lab=$top/deploy/lab/lab
+out=
+own_lab=
+
+skip_all() {
+	echo "ok ${0##*/} # skip $*"
+	exit 0
+}
+
+finish() {
+	local rc=$?
+	trap - EXIT
+	[[ -z ${end_hook-} ]] || "$end_hook"
+	wait 2>/dev/null
+	[[ -z $own_lab ]] || "$lab" down || rc=1
+	[[ -z $out ]] || rm -rf "$out"
+	exit "$rc"
+}
+
+# lab_up NAME [OPTIONS OF lab up]
+lab_up() {
+	local name=$1
+	shift
+	[[ $(id -u) == 0 ]] || skip_all "must be root"
+	[[ -x $build/bin/podcoord ]] || { echo "not ok ${0##*/}: no programs in $build/bin"; exit 1; }
+	out=$(mktemp -d) || exit 1
+	trap finish EXIT
+	trap 'exit 130' INT TERM HUP
+	export LAB_NAME=${TEST_LAB:-$name$$}
+	if [[ -z ${TEST_LAB-} ]]; then
+		own_lab=1
+		"$lab" up -n 2 --clients 1 --bin "$build/bin" "$@" >&2 ||
+			{ echo "not ok ${0##*/}: the lab does not come up"; exit 1; }
+	fi
+	eval "$("$lab" env)"
+	export LAB_NAME
+	# where the programs are seen from within pods, whose /tmp is their own
+	mkdir -p "$LAB_SHARED/bin" "$LAB_SHARED/data"
+	chmod 1777 "$LAB_SHARED/data"
+	cp -p "$build"/bin/workload/* "$LAB_SHARED/bin/" && cp -p "$build"/tests/* "$LAB_SHARED/bin/" 2>/dev/null
+	bin=/home/shared/bin
+	data=/home/shared/data
+}
+
+on() { local h=$1; shift; "$lab" exec "$h" -- "$@"; }
+
+# await SECONDS CMD...: until CMD succeeds
+await() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@"; do
+		((SECONDS < end)) || return 1
+		sleep 0.05
+	done
+}
+
+pod_log() { timeout 20 podctl logs "$1" 2>&1; }
+pod_field() { timeout 20 podps -a --noheadings 2>/dev/null | awk -v p="$1" -v f="$2" '$1 == p { print $f }'; }
+pod_node() { pod_field "$1" 3; }
+pod_state() { pod_field "$1" 5; }
+pod_ended() { [[ $(pod_state "$1") == exited* ]]; }
+pod_said() { pod_log "$1" | grep -Eq "$2"; }
+
+# pod_start NAME COMMAND...: detached on nodeA, waits for its "ready". Words of what went wrong on stdout.
+pod_start() {
+	local name=$1 said
+	shift
+	timeout 60 podrun -d -n "$name" -N nodeA ${POD_OPTIONS-} -- "$@" >"$out/$name.run" 2>&1 ||
+		{ echo "podrun: exit code $?: $(tail -n 3 "$out/$name.run" | tr '\n' ' ')"; return 1; }
+	await 60 pod_said "$name" '^(ready|FAIL|skip)' ||
+		{ echo "not ready after 60 s: $(pod_log "$name" | tail -n 2 | tr '\n' ' ')"; return 1; }
+	said=$(pod_log "$name" | grep -E '^(FAIL|skip)' | head -n 1)
+	[[ -z $said ]] || { echo "$said"; return 1; }
+}
+
+# pod_move NAME NODE [OPTIONS]: exit code of podmigrate, or 124; its words in $out/NAME.moved
+pod_move() {
+	local name=$1 node=$2 rc
+	shift 2
+	timeout -k 5 120 podmigrate "$name" "$node" --progress none "$@" >"$out/$name.moved" 2>&1
+	rc=$?
+	((rc)) && return $rc
+	[[ $(pod_node "$name") == "$node" ]] ||
+		{ echo "podps sees $name on $(pod_node "$name"), not on $node" >>"$out/$name.moved"; return 1; }
+}
+
+# what podmigrate said, in a line
+moved_words() { tr '\n' ' ' <"$out/$1.moved" | cut -c1-400; }
+moved_frozen() { sed -nE 's/.*frozen ([0-9.]+ (us|ms|s))[,. ].*/\1/p' "$out/$1.moved" | head -n 1; }
+
+# pod_finish NAME: SIGTERM, waits for "ok" and exit code 0. Words of what went wrong on stdout.
+pod_finish() {
+	local name=$1 state said
+	timeout 20 podctl kill "$name" >"$out/$name.kill" 2>&1
+	if ! await "${2:-40}" pod_ended "$name"; then
+		said=$(pod_log "$name" | grep -v '^ready' | head -n 2 | tr '\n' ' ')
+		echo "does not end: state $(pod_state "$name"), node $(pod_node "$name") $said"
+		return 1
+	fi
+	state=$(pod_state "$name")
+	said=$(pod_log "$name" | tail -n 1)
+	[[ $state == "exited(0)" && $said == ok ]] && return 0
+	said=$(pod_log "$name" | grep -m 1 '^FAIL' || echo "$said")
+	echo "$state: ${said:-said nothing}"
+	return 1
+}
+
+# nothing of the pod may stay
+pod_remove() {
+	[[ $(pod_state "$1") ]] && ! pod_ended "$1" || return 0
+	timeout 20 podctl kill -s KILL -a "$1" >/dev/null 2>&1
+	await 10 pod_ended "$1"
+}
+
+# limit_jobs N: waits until fewer than N of our background jobs run
+limit_jobs() {
+	while (($(jobs -rp | wc -l) >= $1)); do wait -n 2>/dev/null || true; done
+}
