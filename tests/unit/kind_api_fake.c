@@ -419,38 +419,38 @@ int fake_dump_undo(struct fake *f, struct err *e)
 	return r;
 }
 
-static void run_batch(struct batch *b)
+/* Runs entries as the loop in a task does: from a scratch, in which results may change later calls. */
+void fake_run_batch(struct batch *b, void *scratch)
 {
-	unsigned i, j, k;
+	struct batch_entry *x = (void *)(uintptr_t)(batch_arg_addr(b, 0, 0) - offsetof(struct batch_entry, arg));
+	struct batch none = { .scratch = b->scratch };
+	unsigned i;
 
-	for (i = 0; i < b->n; i++) {
-		struct batch_entry *x = &b->e[i];
-
+	memcpy(x, b->e, b->n * sizeof(*x));
+	memcpy((void *)(uintptr_t)batch_data(&none, NULL, 0), b->data, b->used);
+	T_CHECK_EQ(b->scratch, (uintptr_t)scratch);
+	for (i = 0; i < b->n; i++, x++) {
 		x->ret = syscall(x->nr, x->arg[0], x->arg[1], x->arg[2], x->arg[3], x->arg[4], x->arg[5]);
 		if (x->ret < 0)
 			T_FAIL("call %u (nr %ld): %s", i, (long)x->nr, strerror(errno));
-		for (j = i + 1; x->also && j < b->n; j++)
-			for (k = 0; k < 6; k++)
-				if (batch_arg_addr(b, j, k) == x->also)
-					b->e[j].arg[k] = (uint64_t)x->ret;
+		if (x->also)
+			memcpy((void *)(uintptr_t)x->also, &x->ret, sizeof(x->ret));
 	}
 }
 
 static void place_all(struct fake *f)
 {
 	struct batch *b = calloc(1, sizeof(*b));
+	void *scratch = calloc(1, SCRATCH_LEN);
 	Pm__Proc proc;
 	struct err e = { 0 };
-	uint64_t off;
 	size_t i;
 
-	T_REQUIRE(b);
+	T_REQUIRE(b && scratch);
 	pm__proc__init(&proc);
 	proc.pid = (uint32_t)getpid();
 	proc.sid = (uint32_t)getsid(0);
-	batch_begin(b, 0);
-	off = batch_data(b, NULL, 0);
-	batch_begin(b, (uintptr_t)b->data - off);
+	batch_begin(b, (uintptr_t)scratch);
 	for (i = 0; i < f->nrefs; i++) {
 		struct robject *o = &f->robjs[f->refs[i].obj];
 
@@ -458,8 +458,9 @@ static void place_all(struct fake *f)
 			T_OK(o->kind->place((struct restore *)(void *)f, o, &proc, f->refs[i].fdno, b, &e), &e);
 	}
 	T_CHECK(!b->overflow);
-	run_batch(b);
+	fake_run_batch(b, scratch);
 	free(b);
+	free(scratch);
 }
 
 static void restore_stage(struct fake *f, unsigned stage)

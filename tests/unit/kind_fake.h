@@ -24,4 +24,7 @@ int fake_check(struct fake *, int fd, struct err *e);
 /** Body of the object behind @fd after a move. */
 const void *fake_body(struct fake *, int fd);
 
+/** Runs @b, whose scratch is @scratch (SCRATCH_LEN bytes of this process), by calling its calls. */
+void fake_run_batch(struct batch *b, void *scratch);
+
 #endif
