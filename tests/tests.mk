@@ -6,9 +6,12 @@ UNIT_WITH :=
 CHECK_RUN :=
 CHECK_RUN += tests/lab.bats
 CHECK_RUN += tests/clients.bats
+CHECK_RUN += tests/podrun.bats tests/priv.bats
 UNIT_SRC += tests/unit/err_test.c
 UNIT_SRC += tests/unit/io_test.c
 UNIT_SRC += tests/unit/fault_test.c
+UNIT_SRC += tests/unit/ring_test.c
+UNIT_WITH += pod/podinit/ring.c
 
 UNIT_SRC += tests/unit/mem_track_test.c
 UNIT_WITH += pod/mem/maps.c pod/mem/track.c pod/mem/pages.c
@@ -20,6 +23,13 @@ CLIENTS := $(B)/tests/redis_check $(B)/tests/streamcheck $(B)/tests/http_check
 WORKLOAD_NAMES := tree threads regs rseq restart restart_hard shortwrite anon churn privfile shm_anon memfd tmpfs files \
 	pipes unixsock tcp epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused
 WORKLOADS := $(WORKLOAD_NAMES:%=$(BIN)/workload/%)
+UNIT_SRC += tests/unit/kind_api_fake.c tests/unit/kind_file_test.c tests/unit/kind_unix_test.c
+UNIT_SRC += tests/unit/kind_event_test.c tests/unit/kind_pty_test.c
+UNIT_WITH += pod/kind/common.c pod/kind/file.c pod/kind/pipe.c pod/kind/tcp.c pod/kind/unix.c pod/kind/unix_diag.c
+UNIT_WITH += pod/kind/unix_make.c pod/kind/epoll.c pod/kind/eventfd.c pod/kind/signalfd.c pod/kind/timerfd.c
+UNIT_WITH += pod/kind/chardev.c pod/kind/pty.c pod/kind/refuse.c pod/task/batch.c pod/task/task.c pod/task/arch_x86_64.c
+UNIT_WITH += netfreeze/netns.c netfreeze/tcp.c netfreeze/tcp_opts.c netfreeze/tcp_restore.c netfreeze/forge.c
+UNIT_WITH += netfreeze/hold.c netfreeze/filter.c
 
 UNIT := $(BIN)/unit-tests
 
