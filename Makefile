@@ -99,4 +99,4 @@ clean:
 
 .PHONY: all clean check demo bench
 .SECONDARY:
--include $(shell test -d $(B) && find $(B) -name '*.d')
+-include $(shell test -d $(B) && find $(B) -type f -name '*.d')

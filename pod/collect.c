@@ -115,6 +115,34 @@ static int check_proc(struct dump *d, struct proc *p, struct err *e)
 
 /* ---- mappings */
 
+/* smaps is too slow for the freeze: what it said before is kept for mappings that are still there. A
+ * stack grows at its start, anything else at its end. */
+static int maps_keep_flags(struct proc *p, struct err *e)
+{
+	size_t n = p->vmas.n, i, k = 0;
+	struct { uint64_t start, end; uint32_t flags; } *old = malloc((n + 1) * sizeof(*old));
+	int r;
+
+	if (!old)
+		return err_num(e, ENOMEM, "mappings");
+	for (i = 0; i < n; i++) {
+		old[i].start = p->vmas.v[i].start;
+		old[i].end = p->vmas.v[i].end;
+		old[i].flags = p->vmas.v[i].flags;
+	}
+	r = maps_read(p->pid, &p->vmas, e);
+	for (i = 0; r >= 0 && i < p->vmas.n; i++) {
+		struct vma *v = &p->vmas.v[i];
+
+		while (k < n && old[k].end <= v->start)
+			k++;
+		if (k < n && (old[k].start == v->start || old[k].end == v->end))
+			v->flags = old[k].flags;
+	}
+	free(old);
+	return r;
+}
+
 int collect_maps(struct dump *d, bool flags, struct err *e)
 {
 	size_t i;
@@ -125,7 +153,7 @@ int collect_maps(struct dump *d, bool flags, struct err *e)
 
 		if (p->zombie)
 			continue;
-		r = maps_read(p->pid, &p->vmas, e);
+		r = flags ? maps_read(p->pid, &p->vmas, e) : maps_keep_flags(p, e);
 		if (r >= 0 && flags)
 			r = maps_read_flags(p->pid, &p->vmas, e);
 		if (r == -ESRCH || r == -ENOENT)

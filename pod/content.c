@@ -207,7 +207,7 @@ static int send_one(struct dump *d, struct content *c, struct err *e)
 	if (r >= 0)
 		r = scan(c, &changed, e);
 	if (r >= 0 && changed.n)
-		r = pages_send_file(d->s.fd, c->fd, c->id, &changed, &d->s.sent, d->s.deadline, e);
+		r = pages_send_file(d->s.fd, c->fd, c->id | CONTENT_FRAME, &changed, &d->s.sent, d->s.deadline, e);
 	runs_done(&changed);
 	if (r < 0)
 		return err_wrap(e, "content of '%s'", c->name);
@@ -240,12 +240,13 @@ int content_messages(struct dump *d, Pm__Object ***out, size_t *n, struct err *e
 	for (i = 0; i < d->ncontents; i++) {
 		struct content *c = d->contents[i];
 		Pm__Object *o = dump_alloc(d, sizeof(*o));
-		Pm__BodyMem m = PM__BODY_MEM__INIT;
+		Pm__BodyMem m;
 		int r = refresh(c, e);
 
 		if (r < 0)
 			return r;
 		pm__object__init(o);
+		pm__body_mem__init(&m);
 		m.name = c->name;
 		m.size = c->size;
 		m.inode = c->ino;

@@ -10,10 +10,6 @@
 #include "pod/kind/kind.h"
 #include "pod/proc.h"
 
-/* Types of objects that are not open files: what mappings and file trees refer to. */
-enum { OBJ_MAPFILE = 1001, OBJ_CONTENT = 1002 };
-enum content_source { CONTENT_MEMFD = 1, CONTENT_SHMEM = 2, CONTENT_UNLINKED = 3, CONTENT_TMPFS = 4 };
-
 /* Bytes that travel: a memfd, shared anonymous memory, an unlinked file, a file of a private tmpfs. */
 struct content {
 	uint32_t id;
@@ -122,6 +118,8 @@ int cut_snapshot(struct dump *, Pm__Tree *tree, struct err *);
 int host_facts(Pm__HostFacts *out, void *(*alloc)(void *, size_t), void *arg, struct err *);
 /** Words on what the other host lacks to run what runs here; 0 lines: nothing. */
 int host_compare(const Pm__HostFacts *source, const Pm__HostFacts *target, char *why, size_t len);
+/** Offsets of the time namespace of @pid against the initial one: monotonic, boot; ns. */
+int host_timens_offsets(pid_t pid, int64_t out[2], struct err *);
 int host_vdso(const uint8_t **image, size_t *len, struct err *);
 
 /* dump.c */

@@ -130,3 +130,23 @@ int host_compare(const Pm__HostFacts *s, const Pm__HostFacts *t, char *why, size
 	}
 	return 0;
 }
+
+int host_timens_offsets(pid_t pid, int64_t out[2], struct err *e)
+{
+	autofree char *text = NULL;
+	long long s, ns;
+	char path[48], *l;
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/%d/timens_offsets", pid);
+	r = io_read_file(path, 4096, &text, NULL, e);
+	if (r < 0)
+		return r;
+	out[0] = out[1] = 0;
+	for (l = text; l && *l; l = strchr(l, '\n') ? strchr(l, '\n') + 1 : NULL)
+		if (sscanf(l, "monotonic %lld %lld", &s, &ns) == 2)
+			out[0] = s * 1000000000ll + ns;
+		else if (sscanf(l, "boottime %lld %lld", &s, &ns) == 2)
+			out[1] = s * 1000000000ll + ns;
+	return 0;
+}

@@ -3,8 +3,10 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <xxhash.h>
 
 #include "image.pb-c.h"
@@ -27,9 +29,9 @@ _Static_assert(sizeof(struct header) == 24, "the format of records");
 /* The longest payload that a record of a type may have. */
 static const uint32_t caps[REC_MAX] = {
 	[REC_GREETING] = SMALL, [REC_NEEDS] = LARGE,   [REC_MISSING] = SMALL, [REC_VERDICT] = SMALL,
-	[REC_OBJECTS] = LARGE,	[REC_TMPFS] = LARGE,   [REC_TREE] = LARGE,    [REC_PAGES] = 0,
+	[REC_OBJECTS] = LARGE,	[REC_TMPFS] = LARGE,   [REC_TREE] = LARGE,    
 	[REC_CUT_END] = SMALL,	[REC_HELD] = 1u << 17, [REC_HELD_END] = 0,    [REC_CLOCK] = SMALL,
-	[REC_FINAL] = SMALL,
+	[REC_FINAL] = LARGE,
 };
 
 int stream_send(struct stream *s, enum rec_type type, uint32_t id, const void *payload, size_t len,
@@ -151,12 +153,27 @@ int stream_expect(struct stream *s, enum rec_type type, struct record *out, stru
 	return r;
 }
 
-int stream_end_pages(struct stream *s, struct err *e)
+int stream_next_is_pages(struct stream *s, struct err *e)
 {
-	uint32_t frame[4] = { htole32(PAGE_FRAME_MAGIC), 0, 0, 0 };
+	uint32_t magic = 0;
 
-	s->sent += sizeof(frame);
-	return io_write_full(s->fd, frame, sizeof(frame), s->deadline, e);
+	for (;;) {
+		ssize_t n;
+		int r = io_wait_readable(s->fd, s->deadline, e);
+
+		if (r < 0)
+			return r;
+		n = recv(s->fd, &magic, sizeof(magic), MSG_PEEK);
+		if (n == sizeof(magic))
+			return le32toh(magic) == PAGE_FRAME_MAGIC;
+		if (n == 0)
+			return 0;
+		if (n < 0 && errno != EINTR && errno != EAGAIN)
+			return err_sys(e, "read");
+		/* the rest of the four bytes is on its way */
+		if (n > 0)
+			sched_yield();
+	}
 }
 
 void record_done(struct record *r)

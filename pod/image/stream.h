@@ -2,8 +2,8 @@
 /*
  * Records on a stream: what two engines say to each other, and what an image file holds.
  *   {u32 magic, u32 len, u16 type, u16 version, u32 id, u64 xxh3 of the payload} + payload
- * all little-endian. REC_PAGES is followed by page frames (pod/mem/mem.h) up to a frame without
- * runs. A record is refused before it is read if its length is over the cap of its type.
+ * all little-endian. Page frames (pod/mem/mem.h), which have a magic of their own, stand between
+ * records. A record is refused before it is read if its length is over the cap of its type.
  */
 #ifndef POD_IMAGE_STREAM_H
 #define POD_IMAGE_STREAM_H
@@ -13,8 +13,14 @@
 
 #include "pod/base/err.h"
 
+/* Types of objects that are not open files: what mappings and file trees refer to. */
+enum { OBJ_MAPFILE = 1001, OBJ_CONTENT = 1002 };
+/* In the id of a page frame: it belongs to a content, not to a process. */
+#define CONTENT_FRAME 0x80000000u
+enum content_source { CONTENT_MEMFD = 1, CONTENT_SHMEM = 2, CONTENT_UNLINKED = 3, CONTENT_TMPFS = 4 };
+
 enum rec_type {
-	REC_GREETING = 1, REC_NEEDS, REC_MISSING, REC_VERDICT, REC_OBJECTS, REC_TMPFS, REC_TREE, REC_PAGES,
+	REC_GREETING = 1, REC_NEEDS, REC_MISSING, REC_VERDICT, REC_OBJECTS, REC_TMPFS, REC_TREE,
 	REC_CUT_END, REC_HELD, REC_HELD_END, REC_CLOCK, REC_FINAL, REC_MAX
 };
 
@@ -41,8 +47,8 @@ int stream_recv(struct stream *, struct record *out, struct err *e);
 ProtobufCMessage *record_unpack(const struct record *, const ProtobufCMessageDescriptor *desc, struct err *e);
 /** Reads a record of @type or fails; a REC_VERDICT that says no is turned into its error. */
 int stream_expect(struct stream *, enum rec_type type, struct record *out, struct err *e);
-/** The end mark of a page section. */
-int stream_end_pages(struct stream *, struct err *e);
+/** Waits for what comes next on a socket: 1 a page frame, 0 a record (or the end, which stream_recv() names). */
+int stream_next_is_pages(struct stream *, struct err *e);
 void record_done(struct record *);
 
 #endif

@@ -557,7 +557,7 @@ int pages_put_runs(pid_t pid, int memfd, bool writable, const struct page_run *r
 int pages_zero_present(pid_t pid, int memfd, int pagemap, bool writable, const struct vma *v,
 		       uint64_t addr, uint64_t len, struct err *e)
 {
-	static const char zeros[64 * PAGE];
+	static const char zeros[16 * PAGE];
 	struct vma part = *v;
 	struct runs there = { 0 };
 	size_t i;

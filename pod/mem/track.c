@@ -19,6 +19,7 @@
  *   hole	    no page table, or no huge page: it has no bit at all -> dropped
  *   marker	    private file mappings only: dropping a protected page leaves a marker there that
  *		    looks like a protected page in swap   -> written (reading it gives the file's bytes)
+ *   file's	    such a marker, read since: the file's page with the bit set -> dropped
  *   new mapping    not tracked at all			  -> all present pages written, the rest dropped
  *
  * The scan for WRITTEN alone is the kernel's fast path (0.2-0.4 ms per GiB); it reports empty entries of
@@ -28,7 +29,13 @@
  * scan has seen it; go on with the next 2 MiB. The kernel skips holes by whole tables, so a hop costs
  * a system call per *populated* 2 MiB.
  *
- * Limits. mremap() drops tracking, a fork child starts without. Memory written by devices (pinned
+ * Registering. mremap() drops tracking of what it moves; and where the kernel merges the new place with
+ * a tracked neighbour, of the whole neighbour, whose pages keep their bits. Such a page is written
+ * without a fault and without clearing its bit. Registered again as it is, it would look clean for
+ * ever: so tracker_register() looks whether a mapping is tracked, and after registering one that was
+ * not, takes all bits away. Calling it again and again is cheap: do it every round.
+ *
+ * Limits. A fork child starts without tracking. Memory written by devices (pinned
  * buffers) is not seen. Of shared memory, only writes through this process's mapping are seen, and
  * nothing is ever reported as dropped: whoever has several mappers takes the union.
  * Two trackers on one process steal each other's bits; closing the last fd makes all pages written.
@@ -275,17 +282,49 @@ int tracker_init(struct tracker *t, pid_t pid, int uffd, struct err *e)
 	return 0;
 }
 
+/* Protection bits that a mapping brought along into its registration are taken away. */
+static int clear_stale(struct tracker *t, const struct vma *v, struct err *e)
+{
+	const struct query protected = { .inverted = PAGE_IS_WRITTEN, .mask = PAGE_IS_WRITTEN,
+					 .anyof = PAGE_IS_PRESENT | PAGE_IS_SWAPPED };
+	struct uffdio_writeprotect wp = {
+		.range = { .start = v->start, .len = v->end - v->start },
+	};
+	uint64_t first = v->end;
+	int r;
+
+	r = scan_first(t->pagemap, &protected, v->start, v->end, &first, e);
+	if (r < 0 || first == v->end)
+		return r;
+	do
+		r = ioctl(t->uffd, UFFDIO_WRITEPROTECT, &wp);
+	while (r < 0 && errno == EAGAIN);
+	return r < 0 ? -errno : 0;
+}
+
 int tracker_register(struct tracker *t, const struct vma *v, struct err *e)
 {
+	const struct query untracked = { .inverted = PAGE_IS_WPALLOWED, .mask = PAGE_IS_WPALLOWED };
 	struct uffdio_register reg = {
 		.range = { .start = v->start, .len = v->end - v->start },
 		.mode = UFFDIO_REGISTER_MODE_WP,
 	};
+	uint64_t first = v->end;
+	int r;
 
 	if (t->uffd < 0)
 		return err_set(e, EBADF, "process %d has no tracker", (int)t->pid);
-	if (ioctl(t->uffd, UFFDIO_REGISTER, &reg))
-		return err_sys(e, "process %d: tracking of %llx-%llx %s", (int)t->pid,
+	r = scan_first(t->pagemap, &untracked, v->start, v->end, &first, e);
+	if (r < 0 || first == v->end)
+		return r; /* tracked already, and its bits are right */
+	r = ioctl(t->uffd, UFFDIO_REGISTER, &reg) ? -errno : 0;
+	if (!r) {
+		r = clear_stale(t, v, e);
+		if (r < 0)
+			ioctl(t->uffd, UFFDIO_UNREGISTER, &reg.range);
+	}
+	if (r < 0)
+		return err_num(e, r, "process %d: tracking of %llx-%llx %s", (int)t->pid,
 			       (unsigned long long)v->start, (unsigned long long)v->end, v->name);
 	return 0;
 }
@@ -337,14 +376,32 @@ static int final_own(int pagemap, const struct vma *v, const struct runs *marked
 	return 0;
 }
 
-/* Markers that dropped pages have left in a private file mapping (see above). */
-static int final_markers(int pagemap, const struct vma *v, struct runs *out, struct err *e)
+/*
+ * What dropping protected pages has left in a private file mapping (see above): markers are added to
+ * @own, file pages that carry the bit to @gone. Nearly always one scan that finds nothing.
+ */
+static int final_file(int pagemap, const struct vma *v, struct runs *own, struct runs *gone,
+		      struct err *e)
 {
-	struct query q = { .inverted = PAGE_IS_WRITTEN | PAGE_IS_GUARD | PAGE_IS_PRESENT,
-			   .mask = PAGE_IS_SWAPPED | PAGE_IS_WRITTEN | PAGE_IS_GUARD |
-				   PAGE_IS_PRESENT };
+	struct query q = { .inverted = PAGE_IS_WRITTEN | PAGE_IS_GUARD,
+			   .mask = PAGE_IS_WRITTEN | PAGE_IS_GUARD,
+			   .anyof = PAGE_IS_FILE | PAGE_IS_SWAPPED };
+	uint64_t first = v->end;
+	int r;
 
-	return scan(pagemap, &q, v->start, v->end, out, e);
+	r = scan_first(pagemap, &q, v->start, v->end, &first, e);
+	if (r < 0 || first == v->end)
+		return r;
+	q.anyof = 0;
+	q.mask |= PAGE_IS_PRESENT | PAGE_IS_FILE;
+	r = scan(pagemap, &q, first, v->end, gone, e);
+	if (r < 0)
+		return r;
+	q.inverted |= PAGE_IS_PRESENT;
+	q.mask = PAGE_IS_WRITTEN | PAGE_IS_GUARD | PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+	r = scan(pagemap, &q, first, v->end, own, e);
+	runs_normalize(own, 0);
+	return r;
 }
 
 /* Ranges without page tables, added to @out (with some empty entries that @marked has, too). */
@@ -375,15 +432,13 @@ static int final_tracked(struct tracker *t, const struct vma *v, struct runs *ma
 	if (r < 0 || v->shared)
 		return r;
 	r = final_holes(t->pagemap, v, marked, e);
+	if (!r && v->type != VMA_ANON)
+		r = final_file(t->pagemap, v, own, marked, e);
 	if (r < 0)
 		return r;
 	runs_normalize(marked, 0);
 	for (i = 0; !r && i < marked->n; i++)
 		r = runs_add_rest(dropped, marked->r[i].start, marked->r[i].end, own, &from);
-	if (!r && v->type != VMA_ANON) {
-		r = final_markers(t->pagemap, v, own, e);
-		runs_normalize(own, 0);
-	}
 	return r;
 }
 

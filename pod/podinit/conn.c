@@ -35,8 +35,14 @@ static void conn_kill(struct podinit *p, struct conn *c)
 		return;
 	c->dead = p->busy = true;
 	watch_close(p, &c->w);
-	if (c->s && !--c->s->consumers)
+	if (!c->s)
+		return;
+	if (!--c->s->consumers)
 		c->s->orphan_since = now_ns();
+	if (c->owner) {
+		c->s->reserved_since = now_ns();
+		memcpy(c->s->reserved, c->sent, sizeof(c->sent));
+	}
 }
 
 static void conn_flush(struct podinit *p, struct conn *c)
@@ -272,6 +278,7 @@ static int on_attach(struct podinit *p, struct conn *c, const Pm__Envelope *env)
 			if (p->conn[i] && p->conn[i]->s == s)
 				p->conn[i]->owner = false;
 		c->owner = true;
+		s->reserved_since = 0;
 		put_ack(p, c, s->in_ring.head);
 	}
 	return 0;

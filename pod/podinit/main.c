@@ -207,15 +207,9 @@ static int patience_ms(const struct podinit *p)
 {
 	uint64_t until = IO_FOREVER;
 
-	for (size_t i = 0; i < MAX_SESSIONS; i++) {
-		const struct session *s = p->session[i];
-
-		if (!s || s->consumers || s->finished)
-			continue;
-		for (unsigned k = 0; k < 2; k++)
-			if (s->out[k].w.fd >= 0 && !(s->out[k].w.events & EPOLLIN))
-				until = MIN(until, s->orphan_since + ORPHAN_NS);
-	}
+	for (size_t i = 0; i < MAX_SESSIONS; i++)
+		if (p->session[i])
+			until = MIN(until, session_patience(p->session[i]));
 	return deadline_left_ms(until);
 }
 

@@ -14,7 +14,10 @@
 #include "pod/base/err.h"
 #include "pod/podinit/ring.h"
 
-#define RING_SIZE (256u << 10)
+#define RING_SIZE (512u << 10)
+/* What was sent may still be on its way to a consumer's disk; it is dropped only when so much more
+ * has been sent. */
+#define MARGIN (128u << 10)
 /* Twice what a client may have unacknowledged, so that a frame of stdin always finds room. */
 #define STDIN_SIZE (128u << 10)
 #define MAX_CONNS 64
@@ -23,6 +26,8 @@
 #define KEEP_SESSIONS 8
 /* Output waits that long for somebody to come (back) before the oldest is overwritten. */
 #define ORPHAN_NS (30ull * 1000000000ull)
+/* And so long for the client that was cut off, or has started the session and is about to attach. */
+#define RESERVE_NS (10ull * 1000000000ull)
 #define DATA_MAX (32u << 10)
 
 enum watch_kind { WATCH_LISTEN, WATCH_SIGNAL, WATCH_CONN, WATCH_IN, WATCH_OUT, WATCH_ERR };
@@ -56,6 +61,8 @@ struct session {
 	bool delivered;	       /* its exit reached a log keeper */
 	unsigned consumers;
 	uint64_t orphan_since; /* CLOCK_MONOTONIC, when consumers fell to 0 */
+	uint64_t reserved_since; /* when the client that types was lost; 0: none is */
+	uint64_t reserved[2];	 /* the output that it had been sent */
 	bool dead;
 };
 
@@ -105,6 +112,8 @@ void session_exited(struct podinit *p, struct session *s, int code);
 void session_pump(struct podinit *p, struct session *s);
 /** Bytes of @data at @offset of stdin: how many were taken or dropped as known; -EPROTO: a gap. */
 ssize_t session_stdin(struct session *s, uint64_t offset, const uint8_t *data, size_t len);
+/** Until when held-back output waits for somebody (CLOCK_MONOTONIC); IO_FOREVER: it does not. */
+uint64_t session_patience(const struct session *s);
 void session_winsize(struct session *s, uint32_t rows, uint32_t cols);
 int session_signal(struct session *s, int sig);
 void session_free(struct podinit *p, struct session *s);

@@ -5,7 +5,8 @@
  * Output goes from a pipe (or the pty's master) into a ring. It is read only while the ring has room
  * for it: the bytes that the slowest attached consumer has not been sent are not dropped, so a
  * consumer that does not read holds the command back, as a pipe would. With no consumer attached the
- * bytes wait ORPHAN_NS for one (a move and an agent's restart take less), then the oldest go.
+ * bytes wait ORPHAN_NS for one (a move and an agent's restart take less), then the oldest go. A log
+ * keeper that is there is not enough while the client that types is being waited for (RESERVE_NS).
  *
  * Stdin goes the other way through a ring of its own; offsets make a re-sent piece harmless.
  */
@@ -177,6 +178,8 @@ int session_start(struct podinit *p, const struct session_args *a, struct sessio
 	s->slave = s->in.fd = s->out[0].w.fd = s->out[1].w.fd = -1;
 	s->tty = a->tty;
 	s->orphan_since = now_ns();
+	/* who feeds it will attach; a detached one has nobody to wait for */
+	s->reserved_since = a->tty || a->stdin_open ? s->orphan_since : 0;
 	r = slot_for(p, s, e);
 	if (r < 0) {
 		free(s);
@@ -238,21 +241,46 @@ void session_free(struct podinit *p, struct session *s)
 	free(s);
 }
 
+static bool reserved(const struct session *s, uint64_t now)
+{
+	return s->reserved_since && now - s->reserved_since < RESERVE_NS;
+}
+
 /* Output before this offset is not needed by anybody any more. */
 static uint64_t stream_floor(const struct podinit *p, const struct session *s, unsigned i)
 {
 	const struct ring *r = &s->out[i].ring;
-	uint64_t floor = r->head;
+	uint64_t floor = r->head, now = now_ns();
 
-	if (!s->consumers)
-		return now_ns() - s->orphan_since < ORPHAN_NS ? r->tail : r->head;
+	if (!s->consumers && now - s->orphan_since < ORPHAN_NS)
+		return r->tail;
 	for (size_t k = 0; k < MAX_CONNS; k++) {
 		const struct conn *c = p->conn[k];
 
 		if (c && !c->dead && c->s == s)
 			floor = MIN(floor, c->sent[i]);
 	}
-	return floor;
+	if (reserved(s, now))
+		floor = MIN(floor, s->reserved[i]);
+	else if (!s->consumers)
+		return r->head;
+	return floor > MARGIN ? floor - MARGIN : 0;
+}
+
+uint64_t session_patience(const struct session *s)
+{
+	uint64_t until = IO_FOREVER, now = now_ns();
+	bool held = false;
+
+	for (unsigned i = 0; i < 2; i++)
+		held |= s->out[i].w.fd >= 0 && !(s->out[i].w.events & EPOLLIN);
+	if (!held || s->finished)
+		return IO_FOREVER;
+	if (!s->consumers && now - s->orphan_since < ORPHAN_NS)
+		until = s->orphan_since + ORPHAN_NS;
+	if (reserved(s, now))
+		until = MIN(until, s->reserved_since + RESERVE_NS);
+	return until;
 }
 
 /* Reads what there is and fits. Returns true when the pipe was seen empty or at its end. */

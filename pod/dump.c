@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The source's engine: one dump of one pod into one connection.
+ *
+ * Theory of operation. The stages are a table; each runs to its end or fails, and whatever was done
+ * is undone by undo(), in one place, whose steps look at what is there. Nothing in the pod is touched
+ * before "reserve". Until the target has answered READY this engine owns the decision: any error, an
+ * abort, a lost connection or the end of the agent makes it undo and leave the pod running. When it
+ * has told the agent READY, the pod stands still by cgroup.freeze, no task is traced, and the engine
+ * only waits: for STARTED (the pod runs elsewhere; late packets are forwarded, then it ends) or for
+ * an abort (undo). If it dies in that wait, the freeze stays and the agent decides.
+ *
+ *	check      collect, refuse what no kind takes; the target compares what it has
+ *	reserve    trackers; the tree and its mappings go over: the landing zone
+ *	precopy    rounds of written pages while they pay
+ *	quiesce    new connections held; all tasks stopped; the wire drained; filter up
+ *	cut        what changed since; registers back, cgroup frozen; READY
+ *	commit     wait
+ *
+ * With --stop-copy reserve and precopy are left out: the cut carries everything.
+ */
+#include "pod/dump.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "agent/link/frame.h"
+#include "pod/base/fault.h"
+#include "pod/base/io.h"
+#include "pod/base/log.h"
+#include "pod/base/util.h"
+#include "pod/dump_stages.h"
+#include "pod/engine.h"
+#include "pod/ns.h"
+
+#define CTL_MS 5000
+
+/* ---- phases and progress */
+
+void dump_phase(struct dump *d, const char *name)
+{
+	uint64_t now = now_ns();
+
+	if (d->phase_name && d->nphase < ARRAY_SIZE(d->phase)) {
+		pm__phase__init(&d->phase[d->nphase]);
+		d->phase[d->nphase].name = (char *)(uintptr_t)d->phase_name;
+		d->phase[d->nphase++].ns = now - d->phase_ns;
+	}
+	d->phase_name = name;
+	d->phase_ns = now;
+}
+
+void dump_progress(struct dump *d, double percent, uint64_t rate, uint64_t dirty_rate, uint64_t left, uint64_t est_ns)
+{
+	LINK_ENVELOPE(env, progress, PROGRESS, Pm__Progress, pm__progress__init);
+
+	env_body.op = d->req->op;
+	env_body.pod = d->req->spec->name;
+	env_body.node = d->req->target_node;
+	env_body.phase = (char *)(uintptr_t)d->phase_name;
+	env_body.percent = percent;
+	env_body.round = d->rounds;
+	env_body.rate = rate;
+	env_body.dirty_rate = dirty_rate;
+	env_body.left = left;
+	env_body.est_downtime_ns = est_ns;
+	link_send(d->ctl, &env, deadline_ms(CTL_MS), NULL);
+}
+
+int dump_poll_abort(struct dump *d, struct err *e)
+{
+	struct pollfd p = { .fd = d->ctl, .events = POLLIN };
+	Pm__Envelope *env;
+	int r;
+
+	if (poll(&p, 1, 0) <= 0)
+		return 0;
+	r = link_recv(d->ctl, &env, deadline_ms(CTL_MS), e);
+	if (r < 0)
+		return err_set(e, ECANCELED, "the node's agent has gone");
+	r = env->body_case == PM__ENVELOPE__BODY_ENGINE_ABORT;
+	link_free(env);
+	if (r)
+		d->exit_code = 10;
+	return r ? err_set(e, ECANCELED, "aborted") : 0;
+}
+
+/* ---- connection */
+
+static int connect_target(struct dump *d, struct err *e)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons((uint16_t)d->req->port) };
+	autoclose int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct timeval tv = { 5, 0 };
+	int one = 1;
+
+	d->exit_code = 4;
+	if (fd < 0)
+		return err_sys(e, "socket");
+	if (inet_pton(AF_INET, d->req->address, &sa.sin_addr) != 1)
+		return err_set(e, EINVAL, "'%s' is not an address", d->req->address);
+	/* the default congestion control may be one that paces: far too slow between neighbours */
+	setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
+		return err_sys(e, "connect to %s port %u", d->req->address, d->req->port);
+	d->s.fd = take_fd(&fd);
+	d->exit_code = 8;
+	return io_write_full(d->s.fd, d->req->token.data, d->req->token.len, d->s.deadline, e);
+}
+
+static int open_pod(struct dump *d, struct err *e)
+{
+	static const char *const dirs[] = { "tmp", "run", "dev/shm", "dev" };
+	const uint8_t *vdso;
+	char path[64];
+	struct stat st;
+	size_t i, len;
+	int64_t off;
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/%d/root", d->pid1);
+	d->root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (d->root < 0)
+		return err_sys(e, "open '%s'", path);
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", d->pid1);
+	d->netns = open(path, O_RDONLY | O_CLOEXEC);
+	if (d->netns < 0)
+		return err_sys(e, "open '%s'", path);
+	/* private are those that are not the node's own */
+	for (i = 0; i < ARRAY_SIZE(dirs); i++) {
+		struct stat host;
+
+		snprintf(path, sizeof(path), "/%s", dirs[i]);
+		if (fstatat(d->root, dirs[i], &st, 0) == 0 &&
+		    (stat(path, &host) < 0 || host.st_dev != st.st_dev))
+			d->private_dev[d->nprivate++] = st.st_dev;
+	}
+	r = host_vdso(&vdso, &len, e);
+	if (r < 0)
+		return r;
+	off = arch_find_syscall(vdso, len);
+	if (off < 0)
+		return err_set(e, ENOENT, "no syscall instruction in the vdso");
+	d->vdso_syscall = (uint64_t)off;
+	return 0;
+}
+
+/* ---- check */
+
+static void *facts_alloc(void *arg, size_t len)
+{
+	return dump_alloc(arg, len);
+}
+
+/* The target sets the pod's clocks by the time this takes. */
+static int answer_clock(struct dump *d, struct err *e)
+{
+	Pm__CutEnd now;
+	struct record rec;
+	int r = stream_expect(&d->s, REC_CLOCK, &rec, e);
+
+	pm__cut_end__init(&now);
+	if (r < 0)
+		return r;
+	record_done(&rec);
+	r = pod_clock_read(d, &now.mono_ns, &now.boot_ns, e);
+	return r < 0 ? r : stream_send_msg(&d->s, REC_CLOCK, 0, &now.base, e);
+}
+
+static int ask_target(struct dump *d, struct err *e)
+{
+	Pm__Greeting hello;
+	Pm__Needs needs;
+	Pm__HostFacts facts;
+	struct record rec;
+	Pm__Missing *miss;
+	int r;
+
+	pm__greeting__init(&hello);
+	pm__needs__init(&needs);
+	hello.version = 1;
+	hello.op = d->req->op;
+	hello.dry_run = d->req->options->dry_run;
+	r = stream_send_msg(&d->s, REC_GREETING, 0, &hello.base, e);
+	if (r >= 0)
+		r = host_facts(&facts, facts_alloc, d, e);
+	needs.host = &facts;
+	if (r >= 0)
+		r = answer_clock(d, e);
+	if (r >= 0)
+		r = collect_needs(d, &needs, e);
+	if (r >= 0)
+		r = stream_send_msg(&d->s, REC_NEEDS, 0, &needs.base, e);
+	if (r >= 0)
+		r = stream_expect(&d->s, REC_MISSING, &rec, e);
+	if (r < 0)
+		return r;
+	miss = (Pm__Missing *)record_unpack(&rec, &pm__missing__descriptor, e);
+	record_done(&rec);
+	if (!miss)
+		return -EBADMSG;
+	if (miss->n_lines) {
+		r = err_set(e, EOPNOTSUPP, "%s%s", miss->lines[0],
+			    miss->n_lines > 1 ? " (and more)" : "");
+		d->exit_code = 6;
+	}
+	pm__missing__free_unpacked(miss, NULL);
+	return r < 0 ? r : 0;
+}
+
+static int stage_check(struct dump *d, struct err *e)
+{
+	int r;
+
+	d->exit_code = 6;
+	r = open_pod(d, e);
+	if (r >= 0)
+		r = collect_check(d, e);
+	if (r >= 0)
+		r = connect_target(d, e);
+	if (r >= 0)
+		r = ask_target(d, e);
+	return r;
+}
+
+/* ---- reserve */
+
+int dump_send_layout(struct dump *d, Pm__Tree *tree, bool final, struct err *e)
+{
+	Pm__Objects objs;
+	Pm__Tmpfs tmpfs;
+	size_t n, i;
+	int r = content_tmpfs(d, &tmpfs, e);
+
+	pm__objects__init(&objs);
+	if (r >= 0)
+		r = content_messages(d, &objs.objects, &n, e);
+	if (r < 0)
+		return r;
+	for (i = 0; i < d->nmapfiles; i++) {
+		Pm__Object *o = dump_alloc(d, sizeof(*o));
+		Pm__BodyFile f;
+		struct mapfile *m = d->mapfiles[i];
+
+		pm__body_file__init(&f);
+		pm__object__init(o);
+		f.path = m->path;
+		f.size = (uint64_t)m->st.st_size;
+		o->flags = m->rw ? O_RDWR : O_RDONLY;
+		o->id = m->id;
+		o->type = OBJ_MAPFILE;
+		o->link = m->path;
+		o->body.len = pm__body_file__get_packed_size(&f);
+		o->body.data = dump_alloc(d, o->body.len);
+		pm__body_file__pack(&f, o->body.data);
+		objs.objects[n++] = o;
+	}
+	for (i = 0; final && i < d->nobjects; i++)
+		objs.objects[n++] = d->objects[i]->msg;
+	objs.n_objects = n;
+	r = stream_send_msg(&d->s, REC_OBJECTS, 0, &objs.base, e);
+	if (r >= 0)
+		r = stream_send_msg(&d->s, REC_TMPFS, 0, &tmpfs.base, e);
+	if (r >= 0)
+		r = stream_send_msg(&d->s, final ? REC_FINAL : REC_TREE, 0, &tree->base, e);
+	return r;
+}
+
+int dump_expect_ok(struct dump *d, struct err *e)
+{
+	struct record rec;
+	int r = stream_expect(&d->s, REC_VERDICT, &rec, e);
+
+	if (r < 0)
+		return r;
+	record_done(&rec);
+	return 0;
+}
+
+static int stage_reserve(struct dump *d, struct err *e)
+{
+	Pm__Tree tree;
+	size_t i;
+	int r = 0;
+
+	d->exit_code = 8;
+	for (i = 0; r >= 0 && i < d->procs.n; i++) {
+		struct proc *p = d->procs.p[i];
+
+		if (p->zombie)
+			continue;
+		r = cut_attach(d, p, true, true, e);
+		if (r == -ESRCH || r == -ETIMEDOUT || r == -EPERM) /* gone, in vfork: the cut will see */
+			r = 0;
+	}
+	if (r >= 0)
+		r = collect_maps(d, false, e);
+	if (r >= 0)
+		r = collect_map_objects(d, e);
+	if (r >= 0)
+		r = cut_snapshot(d, &tree, e);
+	if (r >= 0)
+		r = dump_send_layout(d, &tree, false, e);
+	if (r >= 0)
+		r = dump_expect_ok(d, e);
+	return r;
+}
+
+/* ---- commit: the wait after READY */
+
+static int send_ready(struct dump *d, struct err *e)
+{
+	LINK_ENVELOPE(env, engine_ready, ENGINE_READY, Pm__EngineReady, pm__engine_ready__init);
+
+	env_body.pid = (uint32_t)d->pid1;
+	d->ready_ns = now_ns();
+	return link_send(d->ctl, &env, deadline_ms(CTL_MS), e);
+}
+
+/* Frames that arrived for the pod go after it. */
+static int forward_held(struct dump *d, struct err *e)
+{
+	static uint8_t frame[HOLD_FRAME_MAX];
+	int n, r = 0;
+
+	while (d->hold && (n = hold_take(d->hold, frame, sizeof(frame), e)) > 0 && r >= 0)
+		r = stream_send(&d->s, REC_HELD, 0, frame, (size_t)n, e);
+	return r;
+}
+
+#define LATE_MS 50
+
+static int forward_late(struct dump *d, struct err *e)
+{
+	uint64_t end = deadline_ms(LATE_MS);
+	int r = 0;
+
+	while (r >= 0 && now_ns() < end && d->hold) {
+		struct pollfd p = { .fd = hold_fd(d->hold), .events = POLLIN };
+
+		poll(&p, 1, deadline_left_ms(end));
+		r = forward_held(d, e);
+	}
+	return r;
+}
+
+/* 1: started elsewhere; 0: to be undone; negative: the agent is gone, the outcome unknown. */
+static int wait_outcome(struct dump *d, struct err *e)
+{
+	for (;;) {
+		struct pollfd p[2] = { { .fd = d->ctl, .events = POLLIN },
+				       { .fd = d->hold ? hold_fd(d->hold) : -1, .events = POLLIN } };
+		Pm__Envelope *env;
+		int r;
+
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			return err_sys(e, "poll");
+		if (p[1].revents)
+			forward_held(d, NULL);
+		if (!p[0].revents)
+			continue;
+		r = link_recv(d->ctl, &env, deadline_ms(CTL_MS), e);
+		if (r < 0)
+			return err_set(e, EPIPE, "the node's agent has gone");
+		r = env->body_case == PM__ENVELOPE__BODY_ENGINE_STARTED ? 1 :
+		    env->body_case == PM__ENVELOPE__BODY_ENGINE_ABORT	? 0 : -1;
+		link_free(env);
+		if (r >= 0)
+			return r;
+	}
+}
+
+static int stage_commit(struct dump *d, struct err *e)
+{
+	int r = send_ready(d, e);
+
+	if (r < 0)
+		return r;
+	r = wait_outcome(d, e);
+	if (r < 0) {
+		/* the pod stays frozen: the agent that comes back, or `podctl recover`, decides */
+		log_warn("%s: %s; the pod stays frozen", d->req->spec->name, e->msg);
+		_exit(1);
+	}
+	if (r == 0) {
+		d->exit_code = 9;
+		return err_set(e, ECANCELED, "the target refused to start the pod");
+	}
+	d->started_ns = now_ns();
+	if (fault_point("engine-source", "started", NULL) == 0)
+		forward_late(d, NULL);
+	stream_send(&d->s, REC_HELD_END, 0, NULL, 0, NULL);
+	return 0;
+}
+
+/* ---- undo */
+
+static void undo_network(struct dump *d)
+{
+	static uint8_t frame[HOLD_FRAME_MAX];
+	autoclose int fd = -1;
+	int n;
+
+	if (d->hold && d->blocked)
+		hold_stop(d->hold, NULL);
+	if (d->filter)
+		filter_remove(d->filter, NULL);
+	collect_drop_objects(d, true);
+	if (d->hold && d->blocked && replay_open(d->req->host_link, &fd, NULL) == 0)
+		while ((n = hold_take(d->hold, frame, sizeof(frame), NULL)) > 0)
+			replay_send(fd, frame, (size_t)n, NULL);
+	d->blocked = false;
+}
+
+static void undo(struct dump *d)
+{
+	undo_network(d);
+	if (d->frozen)
+		pod_cgroup_thaw(d->req->cgroup, NULL);
+	cut_undo(d);
+}
+
+static void done(struct dump *d)
+{
+	size_t i;
+
+	collect_drop_objects(d, false);
+	if (d->hold)
+		hold_free(d->hold);
+	filter_free(d->filter);
+	for (i = 0; i < d->ncontents; i++)
+		content_free(d->contents[i]);
+	proc_list_done(&d->procs);
+	free(d->contents);
+	free(d->mapfiles);
+	free(d->objects);
+	free(d->fds);
+	free(d->b);
+	close_fdp(&d->s.fd);
+	close_fdp(&d->root);
+	close_fdp(&d->netns);
+	dump_arena_done(d);
+}
+
+/* ---- the table */
+
+static const struct {
+	const char *name;
+	int (*run)(struct dump *, struct err *);
+	bool live_only;
+	unsigned limit_ms; /* of the whole stage on the stream; 0: none of its own */
+} stages[] = {
+	{ "check", stage_check, false, 30000 },	    { "reserve", stage_reserve, true, 30000 },
+	{ "precopy", stage_precopy, true, 0 },	    { "quiesce", stage_quiesce, false, 10000 },
+	{ "cut", stage_cut, false, 0 },		    { "commit", stage_commit, false, 0 },
+};
+
+static int report(struct dump *d)
+{
+	LINK_ENVELOPE(env, engine_done, ENGINE_DONE, Pm__EngineDone, pm__engine_done__init);
+	Pm__MigrateRep rep;
+	Pm__Phase *phases[ARRAY_SIZE(d->phase)];
+	size_t i;
+
+	pm__migrate_rep__init(&rep);
+	for (i = 0; i < d->nphase; i++)
+		phases[i] = &d->phase[i];
+	rep.op = d->req->op;
+	rep.pod = d->req->spec->name;
+	rep.to = d->req->target_node;
+	rep.from = (char *)(uintptr_t)"";
+	rep.total_ns = now_ns() - d->start_ns;
+	rep.frozen_ns = d->started_ns ? d->started_ns - d->stop_ns : 0;
+	rep.rounds = d->rounds;
+	rep.sent = d->s.sent;
+	rep.phases = phases;
+	rep.n_phases = d->nphase;
+	env_body.result = &rep;
+	return link_send(d->ctl, &env, deadline_ms(CTL_MS), NULL) < 0;
+}
+
+int engine_dump(int ctl, const Pm__EngineDump *req)
+{
+	struct dump d = { .ctl = ctl, .req = req, .s = { .fd = -1, .deadline = IO_FOREVER }, .root = -1,
+			  .netns = -1, .pid1 = (pid_t)req->pid, .start_ns = now_ns(), .exit_code = 1 };
+	struct err e = { 0 };
+	size_t i;
+	int r;
+
+	d.live = !req->options->stop_copy;
+	d.b = malloc(sizeof(*d.b));
+	r = d.b ? task_tick_start(&e) : err_num(&e, ENOMEM, "batch");
+	for (i = 0; r >= 0 && i < ARRAY_SIZE(stages); i++) {
+		if (stages[i].live_only && !d.live)
+			continue;
+		dump_phase(&d, stages[i].name);
+		d.s.deadline = stages[i].limit_ms ? deadline_ms(stages[i].limit_ms) : deadline_ms(600000);
+		log_debug("stage %s", stages[i].name);
+		r = fault_point("engine-source", stages[i].name, &e);
+		if (r >= 0)
+			r = dump_poll_abort(&d, &e);
+		if (r >= 0)
+			r = stages[i].run(&d, &e);
+		if (r >= 0 && req->options->dry_run)
+			break;
+	}
+	if (r < 0) {
+		const char *phase = d.phase_name ? d.phase_name : "check";
+
+		log_info("%s: %s: %s", req->spec->name, phase, e.msg);
+		undo(&d);
+		r = engine_fail(ctl, d.exit_code, phase, &e);
+	} else {
+		dump_phase(&d, NULL);
+		r = report(&d);
+	}
+	done(&d);
+	return r;
+}

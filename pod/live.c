@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What makes a move short: memory goes over while the pod runs, and inside the freeze only the
+ * difference.
+ *
+ * Rounds: each reads the pages written since the last one and protects them again. A round is worth
+ * making while it leaves clearly less than the one before; the estimate of the freeze is the last
+ * round's pages at the measured rate. Mappings that are not tracked (new ones, those of new
+ * processes, of a program after exec) have all their pages sent in the cut.
+ *
+ * Quiesce: new connections are held back while the listeners' queues run empty, since what is in
+ * them cannot be made again; then everything stands still, then the filter goes up: what arrives from
+ * there on is held and replayed where the pod wakes up.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "pod/base/fault.h"
+#include "pod/base/io.h"
+#include "pod/base/log.h"
+#include "pod/base/util.h"
+#include "pod/dump_stages.h"
+#include "pod/kind/kinds.h"
+#include "pod/ns.h"
+
+#define HOLD_BYTES (64u << 20)
+#define ACCEPT_MS 500
+#define DRAIN_MS 1
+#define STOP_MS 3000
+#define FREEZE_MS 5000
+#define DEFAULT_ROUNDS 8
+#define DEFAULT_DOWNTIME_MS 300
+#define ENOUGH_PAGES 512 /* a round that leaves less is as good as none */
+#define BASE_NS (3 * NSEC_PER_MSEC)
+
+static bool is_private(const struct dump *d, const struct vma *v)
+{
+	return !v->shared && v->start != d->scratch &&
+	       (v->type == VMA_ANON || v->type == VMA_FILE || v->type == VMA_MEMFD);
+}
+
+/* ---- pre-copy */
+
+struct round {
+	uint64_t pages, bytes, ns;
+};
+
+static int round_vma(struct dump *d, struct proc *p, const struct vma *v, struct page_stream *ps,
+		     struct round *rd, struct err *e)
+{
+	struct runs w = { 0 };
+	int r = tracker_scan_wp(&p->tr, v, &w, e);
+
+	if (r >= 0 && w.n) {
+		rd->pages += runs_pages(&w);
+		r = page_stream_pages(ps, p->pid, p->memfd, (uint32_t)p->nspid, v, &w, d->s.deadline, e);
+	}
+	runs_done(&w);
+	return r;
+}
+
+static int round_proc(struct dump *d, struct proc *p, struct page_stream *ps, struct round *rd, struct err *e)
+{
+	size_t i;
+	int r = 0;
+
+	for (i = 0; r >= 0 && i < p->vmas.n; i++) {
+		const struct vma *v = &p->vmas.v[i];
+
+		if (!is_private(d, v))
+			continue;
+		r = round_vma(d, p, v, ps, rd, e);
+		if (r == -EFAULT || r == -ENOMEM || r == -ESRCH || r == -EINVAL || r == -ENOENT)
+			r = 0; /* the mapping or the process went away meanwhile: the cut will see */
+		if (r >= 0)
+			r = dump_poll_abort(d, e);
+	}
+	return r;
+}
+
+static int open_mem(struct proc *p)
+{
+	char path[32];
+
+	if (p->memfd < 0) {
+		snprintf(path, sizeof(path), "/proc/%d/mem", p->pid);
+		p->memfd = open(path, O_RDONLY | O_CLOEXEC);
+	}
+	return p->memfd;
+}
+
+static int one_round(struct dump *d, struct page_stream *ps, struct round *rd, struct err *e)
+{
+	uint64_t before = d->s.sent, start = now_ns(), sent = 0;
+	size_t i;
+	int r = 0;
+
+	*rd = (struct round){ 0 };
+	for (i = 0; r >= 0 && i < d->procs.n; i++)
+		if (d->procs.p[i]->tracked) {
+			open_mem(d->procs.p[i]);
+			r = round_proc(d, d->procs.p[i], ps, rd, e);
+		}
+	if (r >= 0)
+		r = page_stream_flush(ps, &sent, NULL, e);
+	d->s.sent += sent;
+	if (r >= 0)
+		r = content_send(d, false, e);
+	if (r >= 0)
+		r = stream_send(&d->s, REC_CLOCK, 0, NULL, 0, e);
+	if (r >= 0)
+		r = dump_expect_ok(d, e); /* all of it is in place there */
+	rd->bytes = d->s.sent - before;
+	rd->ns = now_ns() - start;
+	return r;
+}
+
+/* Is the client's limit on bytes per second kept? Sleeps what the round was too fast. */
+static void keep_rate(struct dump *d, const struct round *rd)
+{
+	uint64_t limit = d->req->options->bandwidth, want;
+
+	if (!limit)
+		return;
+	want = rd->bytes * NSEC_PER_SEC / limit;
+	if (want > rd->ns) {
+		uint64_t ns = MIN(want - rd->ns, 5 * NSEC_PER_SEC);
+		struct timespec ts = { (time_t)(ns / NSEC_PER_SEC), (long)(ns % NSEC_PER_SEC) };
+
+		nanosleep(&ts, NULL);
+	}
+}
+
+int stage_precopy(struct dump *d, struct err *e)
+{
+	const Pm__MigrateReq *o = d->req->options;
+	unsigned max = o->max_rounds ? o->max_rounds : DEFAULT_ROUNDS;
+	uint64_t limit = (o->max_downtime_ms ? o->max_downtime_ms : DEFAULT_DOWNTIME_MS) * NSEC_PER_MSEC;
+	uint64_t end = o->timeout_s ? deadline_ms(o->timeout_s * 1000ull) : IO_FOREVER, est = 0, last = 0;
+	struct page_stream *ps = page_stream_new(d->s.fd);
+	struct round rd = { 0 };
+	int r = ps ? 0 : err_num(e, ENOMEM, "page stream");
+
+	while (r >= 0 && d->rounds < max) {
+		uint64_t rate;
+
+		r = one_round(d, ps, &rd, e);
+		if (r < 0)
+			break;
+		d->rounds++;
+		rate = rd.ns ? rd.bytes * NSEC_PER_SEC / rd.ns : 0;
+		est = BASE_NS + (rate ? rd.pages * PAGE * NSEC_PER_SEC / MAX(rate, 1u << 20) : 0);
+		dump_progress(d, 99.0 * (1.0 - (double)rd.pages / (double)(rd.pages + last + 1)), rate,
+			      d->rounds > 1 && rd.ns ? rd.pages * PAGE * NSEC_PER_SEC / rd.ns : 0, rd.pages * PAGE, est);
+		if (rd.pages < ENOUGH_PAGES || (d->rounds > 2 && rd.pages > last * 3 / 4))
+			break;
+		if (now_ns() > end) {
+			d->exit_code = 10;
+			r = err_set(e, ETIMEDOUT, "the time limit of %u s passed after %u rounds", o->timeout_s, d->rounds);
+		}
+		last = rd.pages;
+		keep_rate(d, &rd);
+	}
+	page_stream_free(ps);
+	if (r >= 0 && est > limit && d->rounds > 1) {
+		d->exit_code = 11;
+		r = err_set(e, ETIMEDOUT,
+			    "did not converge: after %u rounds the freeze would take %.0f ms, the limit is %.0f ms",
+			    d->rounds, (double)est / 1e6, (double)limit / 1e6);
+	}
+	return r;
+}
+
+/* ---- quiesce */
+
+/* Duplicates of the pod's TCP sockets: listeners, and connected ones. */
+static size_t tcp_fds(struct dump *d, bool listeners, int **out)
+{
+	size_t n = 0, i;
+
+	*out = dump_alloc(d, (d->nobjects + 1) * sizeof(int));
+	for (i = 0; i < d->nobjects; i++) {
+		int accepting = 0;
+		socklen_t len = sizeof(accepting);
+
+		if (d->objects[i]->kind != &kind_tcp)
+			continue;
+		if (getsockopt(d->objects[i]->p.fd, SOL_SOCKET, SO_ACCEPTCONN, &accepting, &len) < 0)
+			continue;
+		if (!accepting == !listeners)
+			(*out)[n++] = d->objects[i]->p.fd;
+	}
+	return n;
+}
+
+static int hold_connections(struct dump *d, struct err *e)
+{
+	uint64_t end = deadline_ms(ACCEPT_MS);
+	int *fds, r;
+	size_t n;
+
+	r = collect_fds(d, true, e);
+	if (r < 0)
+		return r;
+	n = tcp_fds(d, true, &fds);
+	r = filter_set(d->filter, FILTER_SYN, e);
+	while (r >= 0 && n) {
+		r = tcp_pending(fds, n, e);
+		if (r <= 0)
+			break;
+		if (now_ns() > end) {
+			d->exit_code = 7;
+			return err_set(e, EBUSY, "%d connections wait in an accept queue and the program does not take them", r);
+		}
+		sched_yield();
+	}
+	return r < 0 ? r : 0;
+}
+
+/* The tracer preempts what it stops: a busy program on the same CPU would hold it up for ticks. */
+static void be_quick(bool on)
+{
+	struct sched_param sp = { .sched_priority = on ? 1 : 0 };
+
+	sched_setscheduler(0, on ? SCHED_FIFO : SCHED_OTHER, &sp);
+}
+
+int stage_quiesce(struct dump *d, struct err *e)
+{
+	bool net = d->req->spec->ip && d->req->spec->ip[0];
+	int *fds, r = 0;
+	size_t n;
+
+	d->exit_code = 7;
+	if (net) {
+		r = filter_prepare(d->netns, e);
+		if (r >= 0)
+			r = filter_open(d->netns, &d->filter, e);
+		if (r >= 0)
+			r = hold_open(d->netns, HOLD_BYTES, &d->hold, e);
+		if (r >= 0)
+			r = hold_only_syn(d->hold, true, e);
+		if (r >= 0) {
+			d->blocked = true; /* SYNs are dropped from here on: undo replays them */
+			r = hold_connections(d, e);
+		}
+	}
+	if (r < 0)
+		return r;
+	be_quick(true);
+	d->stop_ns = now_ns();
+	r = cut_stop(d, deadline_ms(STOP_MS), e);
+	if (r < 0 || !net)
+		return r;
+	n = tcp_fds(d, false, &fds);
+	r = drain_wire(fds, n, deadline_ms(DRAIN_MS), e);
+	if (r >= 0)
+		r = hold_only_syn(d->hold, false, e);
+	if (r >= 0)
+		r = filter_set(d->filter, FILTER_BLOCK, e);
+	return r < 0 ? r : 0;
+}
+
+/* ---- cut */
+
+static int dump_objects(struct dump *d, struct err *e)
+{
+	size_t i;
+	int r = 0;
+
+	for (i = 0; r >= 0 && i < d->nobjects; i++) {
+		struct object *o = d->objects[i];
+		ProtobufCMessage *body = NULL;
+		Pm__Object *m = dump_alloc(d, sizeof(*m));
+
+		pm__object__init(m);
+		m->id = o->id;
+		m->type = o->kind->type;
+		m->version = o->kind->version;
+		m->flags = o->p.flags;
+		m->pos = o->p.pos;
+		m->link = (char *)(uintptr_t)o->p.link;
+		m->owner_pid = (uint32_t)o->p.nspid;
+		m->owner_fd = (uint32_t)o->p.fdno;
+		o->msg = m;
+		r = o->kind->dump(d, o, &body, e);
+		if (r < 0)
+			return err_wrap(e, "pid %d: fd %d (%s)", o->p.nspid, o->p.fdno, o->p.link);
+		if (body) {
+			m->body.len = protobuf_c_message_get_packed_size(body);
+			m->body.data = dump_alloc(d, m->body.len);
+			protobuf_c_message_pack(body, m->body.data);
+		}
+	}
+	return r;
+}
+
+static int cut_vma(struct dump *d, struct proc *p, const struct vma *v, struct page_stream *ps, struct err *e)
+{
+	struct runs w = { 0 }, drop = { 0 };
+	int r;
+
+	if (p->tracked)
+		r = tracker_scan_final(&p->tr, v, &w, &drop, e);
+	else
+		r = pagemap_scan_present(p->pagemap, v, &w, e);
+	if (r >= 0 && drop.n)
+		r = page_stream_drop(ps, (uint32_t)p->nspid, &drop, d->s.deadline, e);
+	if (r >= 0 && w.n)
+		r = page_stream_pages(ps, p->pid, p->memfd, (uint32_t)p->nspid, v, &w, d->s.deadline, e);
+	runs_done(&w);
+	runs_done(&drop);
+	return r;
+}
+
+static int cut_pages(struct dump *d, struct err *e)
+{
+	struct page_stream *ps = page_stream_new(d->s.fd);
+	uint64_t sent = 0, lost = 0;
+	char path[32];
+	size_t i, k;
+	int r = ps ? 0 : err_num(e, ENOMEM, "page stream");
+
+	for (i = 0; r >= 0 && i < d->procs.n; i++) {
+		struct proc *p = d->procs.p[i];
+
+		if (p->zombie)
+			continue;
+		open_mem(p);
+		if (!p->tracked && p->pagemap < 0) {
+			snprintf(path, sizeof(path), "/proc/%d/pagemap", p->pid);
+			p->pagemap = open(path, O_RDONLY | O_CLOEXEC);
+		}
+		for (k = 0; r >= 0 && k < p->vmas.n; k++)
+			if (is_private(d, &p->vmas.v[k])) {
+				r = cut_vma(d, p, &p->vmas.v[k], ps, e);
+				if (r < 0)
+					err_wrap(e, "pid %d: mapping %lx", p->nspid, (unsigned long)p->vmas.v[k].start);
+			}
+	}
+	if (r >= 0)
+		r = page_stream_flush(ps, &sent, &lost, e);
+	d->s.sent += sent;
+	page_stream_free(ps);
+	if (r >= 0 && lost)
+		r = err_set(e, EIO, "%lu pages could not be read", (unsigned long)lost);
+	return r < 0 ? r : content_send(d, true, e);
+}
+
+/* The engine's clocks and the pod's differ by the offsets of their time namespaces. */
+int pod_clock_read(struct dump *d, uint64_t *mono, uint64_t *boot, struct err *e)
+{
+	int64_t mine[2], pod[2];
+	struct timespec m, b;
+	int r = host_timens_offsets(getpid(), mine, e);
+
+	if (r >= 0)
+		r = host_timens_offsets(d->pid1, pod, e);
+	if (r < 0)
+		return r;
+	clock_gettime(CLOCK_MONOTONIC, &m);
+	clock_gettime(CLOCK_BOOTTIME, &b);
+	*mono = (uint64_t)(m.tv_sec * 1000000000ll + m.tv_nsec - mine[0] + pod[0]);
+	*boot = (uint64_t)(b.tv_sec * 1000000000ll + b.tv_nsec - mine[1] + pod[1]);
+	return 0;
+}
+
+static int freeze(struct dump *d, struct err *e)
+{
+	size_t i, k;
+	int r = 0;
+
+	/* own registers first; then the freezer; only then the tracer lets go */
+	for (i = 0; r >= 0 && i < d->procs.n; i++)
+		for (k = 0; r >= 0 && k < d->procs.p[i]->ntasks; k++)
+			if (d->procs.p[i]->tasks[k]->stopped)
+				r = task_repair(d->procs.p[i]->tasks[k], e);
+	if (r >= 0)
+		r = pod_cgroup_freeze(d->req->cgroup, deadline_ms(FREEZE_MS), e);
+	if (r < 0)
+		return r;
+	d->frozen = true;
+	r = cut_release(d, e);
+	d->stopped = false;
+	return r;
+}
+
+static void mark(const char *what, uint64_t *t)
+{
+	uint64_t now = now_ns();
+
+	log_debug("cut: %s %.3f ms", what, (double)(now - *t) / 1e6);
+	*t = now;
+}
+
+int stage_cut(struct dump *d, struct err *e)
+{
+	Pm__CutEnd end;
+	uint64_t t = now_ns();
+	Pm__Tree tree;
+	int r;
+
+	pm__cut_end__init(&end);
+	d->exit_code = 7;
+	r = collect_maps(d, !d->live, e);
+	if (r >= 0)
+		r = collect_fds(d, true, e);
+	if (r >= 0)
+		r = collect_map_objects(d, e);
+	mark("listing", &t);
+	if (r >= 0)
+		r = dump_objects(d, e);
+	mark("objects", &t);
+	if (r >= 0)
+		r = cut_tasks(d, &tree, e);
+	mark("tasks", &t);
+	if (r >= 0)
+		r = pod_clock_read(d, &tree.mono_ns, &tree.boot_ns, e);
+	if (r < 0)
+		return r;
+	d->exit_code = 8;
+	r = dump_send_layout(d, &tree, true, e);
+	mark("layout", &t);
+	if (r >= 0)
+		r = cut_pages(d, e);
+	mark("pages", &t);
+	if (r >= 0)
+		r = pod_clock_read(d, &end.mono_ns, &end.boot_ns, e);
+	if (r >= 0)
+		r = stream_send_msg(&d->s, REC_CUT_END, 0, &end.base, e);
+	if (r >= 0)
+		r = freeze(d, e);
+	mark("freeze", &t);
+	d->exit_code = 9;
+	if (r >= 0)
+		r = dump_expect_ok(d, e);
+	mark("target", &t);
+	be_quick(false);
+	return r >= 0 ? fault_point("engine-source", "ready", e) : r;
+}

@@ -1,0 +1,660 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The target's engine: the right half of a migration.
+ *
+ * Theory of operation. It listens on a port that is open for this one operation, takes the one
+ * connection that begins with the operation's token, and then does what the records say, in the order
+ * in which they come; the table below says which record is allowed in which state.
+ *
+ *	GREETING   -> the pod's namespaces are made, with the source's clocks; pid 1 is a skeleton
+ *	NEEDS      -> what this node lacks is answered by name
+ *	TREE       -> skeletons and their mappings: the landing zone (not with --stop-copy)
+ *	pages      -> written in place as they come
+ *	CLOCK      -> "all so far is in place"
+ *	FINAL      -> the tree of the cut: the landing zone is brought in line with it
+ *	CUT_END    -> everything else; frozen by cgroup.freeze; READY
+ *	HELD       -> frames that arrived at the source for the frozen pod; replayed after START
+ *
+ * Until READY any failure ends the skeletons (they die with their tracer) and removes the pod's place.
+ * From READY on the agent decides. On START this engine lowers the filter, lets the sockets speak and
+ * replays what was held; the pod would run without that, only slower to hear what it missed.
+ */
+#include "pod/restore.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "agent/link/frame.h"
+#include "pod/base/fault.h"
+#include "pod/base/io.h"
+#include "pod/base/log.h"
+#include "pod/base/util.h"
+#include "pod/dump.h"
+#include "pod/engine.h"
+
+#define CTL_MS 5000
+#define ACCEPT_MS 30000
+#define CREATE_MS 20000
+#define FREEZE_MS 5000
+#define STREAM_MS 600000
+#define CLOCK_WAIT_MS 2000
+#define MAX_HELD 100000
+
+/* ---- pid 1 of the landing zone */
+
+static int skeleton(void *arg)
+{
+	uint64_t at = *(uint64_t *)arg;
+	char byte = 1;
+	void *p = mmap((void *)at, SCRATCH_LEN, PROT_READ | PROT_WRITE | PROT_EXEC,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (p != (void *)at)
+		return -ENOMEM;
+	memcpy(p, arch_batch_code, (size_t)(arch_batch_code_end - arch_batch_code));
+	if (write(POD_NS_CHILD_FD, &byte, 1) != 1)
+		return -EPIPE;
+	for (;;)
+		pause();
+}
+
+/* ---- connection */
+
+static int listen_here(struct restore *r, struct err *e)
+{
+	LINK_ENVELOPE(env, engine_listening, ENGINE_LISTENING, Pm__EngineListening, pm__engine_listening__init);
+	struct sockaddr_in sa = { .sin_family = AF_INET };
+	autoclose int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(sa);
+	int q;
+
+	if (fd < 0)
+		return err_sys(e, "socket");
+	if (inet_pton(AF_INET, r->req->listen_address, &sa.sin_addr) != 1)
+		return err_set(e, EINVAL, "'%s' is not an address", r->req->listen_address);
+	setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5);
+	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, 4) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+		return err_sys(e, "listen on %s", r->req->listen_address);
+	env_body.port = ntohs(sa.sin_port);
+	q = link_send(r->ctl, &env, deadline_ms(CTL_MS), e);
+	return q < 0 ? q : take_fd(&fd);
+}
+
+/* Is it who the coordinator sent? In constant time. */
+static bool token_fits(struct restore *r, int fd)
+{
+	uint8_t got[64], diff = 0;
+	size_t n = r->req->token.len, i;
+
+	if (n < 16 || n > sizeof(got) || io_read_full(fd, got, n, deadline_ms(2000), NULL) < 0)
+		return false;
+	for (i = 0; i < n; i++)
+		diff |= got[i] ^ r->req->token.data[i];
+	return diff == 0;
+}
+
+static int accept_source(struct restore *r, int lfd, struct err *e)
+{
+	uint64_t end = deadline_ms(r->req->deadline_ms ? r->req->deadline_ms : ACCEPT_MS);
+	int one = 1;
+
+	for (;;) {
+		struct pollfd p[2] = { { .fd = lfd, .events = POLLIN }, { .fd = r->ctl, .events = POLLIN } };
+		autoclose int fd = -1;
+		int n = poll(p, 2, deadline_left_ms(end));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return err_set(e, ETIMEDOUT, "the source did not connect");
+		if (p[1].revents)
+			return err_set(e, ECANCELED, "aborted");
+		fd = accept4(lfd, NULL, NULL, SOCK_CLOEXEC);
+		if (fd < 0 || !token_fits(r, fd))
+			continue;
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		r->s.fd = take_fd(&fd);
+		return 0;
+	}
+}
+
+static int verdict(struct restore *r, struct err *e)
+{
+	Pm__Verdict v;
+
+	pm__verdict__init(&v);
+	v.ok = true;
+	return stream_send_msg(&r->s, REC_VERDICT, 0, &v.base, e);
+}
+
+/* ---- check */
+
+/* The source's clocks, as of half a round trip ago. */
+static int ask_clock(struct restore *r, struct pod_clock *c, struct err *e)
+{
+	struct record rec;
+	Pm__CutEnd *src;
+	uint64_t t0 = now_ns(), rtt;
+	struct timespec b;
+	int q = stream_send(&r->s, REC_CLOCK, 0, NULL, 0, e);
+
+	if (q >= 0)
+		q = stream_expect(&r->s, REC_CLOCK, &rec, e);
+	if (q < 0)
+		return q;
+	rtt = now_ns() - t0;
+	src = (Pm__CutEnd *)record_unpack(&rec, &pm__cut_end__descriptor, e);
+	record_done(&rec);
+	if (!src)
+		return -EBADMSG;
+	clock_gettime(CLOCK_BOOTTIME, &b);
+	c->set = true;
+	c->at_ns = now_ns();
+	c->at_boot_ns = (uint64_t)b.tv_sec * NSEC_PER_SEC + (uint64_t)b.tv_nsec;
+	c->mono_ns = src->mono_ns + rtt / 2;
+	c->boot_ns = src->boot_ns + rtt / 2;
+	pm__cut_end__free_unpacked(src, NULL);
+	return 0;
+}
+
+static int open_ns(struct restore *r, struct err *e)
+{
+	const uint8_t *vdso;
+	char path[48];
+	size_t len;
+	int64_t off;
+	int q;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", r->ns.pid);
+	r->netns = open(path, O_RDONLY | O_CLOEXEC);
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", r->ns.pid);
+	r->mntns = open(path, O_RDONLY | O_CLOEXEC);
+	if (r->netns < 0 || r->mntns < 0)
+		return err_sys(e, "open '%s'", path);
+	q = host_vdso(&vdso, &len, e);
+	if (q < 0)
+		return q;
+	off = arch_find_syscall(vdso, len);
+	if (off < 0)
+		return err_set(e, ENOENT, "no syscall instruction in the vdso");
+	r->vdso_syscall = (uint64_t)off;
+	return 0;
+}
+
+static int make_place(struct restore *r, const struct pod_clock *clock, struct err *e)
+{
+	const Pm__PodSpec *spec = r->req->spec;
+	int q = pod_ns_create(spec, &r->place, clock, skeleton, &r->scratch, deadline_ms(CREATE_MS), &r->ns, e);
+
+	if (q < 0)
+		return q;
+	r->made = true;
+	q = open_ns(r, e);
+	/* up before the first socket exists there: what the stack would say too early is not said */
+	if (q >= 0 && spec->ip && spec->ip[0]) {
+		q = filter_prepare(r->netns, e);
+		if (q >= 0)
+			q = filter_block(r->netns, e);
+	}
+	return q < 0 ? q : task_tick_start(e);
+}
+
+static int stage_check(struct restore *r, struct err *e)
+{
+	Pm__Missing miss;
+	struct pod_clock clock = { 0 };
+	struct record rec;
+	Pm__Needs *needs;
+	size_t i;
+	int q = stream_expect(&r->s, REC_GREETING, &rec, e);
+
+	pm__missing__init(&miss);
+	if (q < 0)
+		return q;
+	record_done(&rec);
+	q = ask_clock(r, &clock, e);
+	if (q >= 0)
+		q = stream_expect(&r->s, REC_NEEDS, &rec, e);
+	if (q < 0)
+		return q;
+	needs = (Pm__Needs *)record_unpack(&rec, &pm__needs__descriptor, e);
+	record_done(&rec);
+	if (!needs)
+		return -EBADMSG;
+	r->scratch = needs->scratch;
+	if (r->scratch % PAGE || r->scratch < 65536 || r->scratch > 1ull << 46)
+		q = err_set(e, EBADMSG, "no place for the engine's calls");
+	if (q >= 0)
+		q = make_place(r, &clock, e);
+	if (q >= 0)
+		q = rneeds_check(r, needs, &miss, e);
+	pm__needs__free_unpacked(needs, NULL);
+	if (q >= 0)
+		q = stream_send_msg(&r->s, REC_MISSING, 0, &miss.base, e);
+	if (q >= 0 && miss.n_lines)
+		q = err_set(e, EOPNOTSUPP, "%s", miss.lines[0]);
+	for (i = 0; i < miss.n_lines; i++)
+		free(miss.lines[i]);
+	free(miss.lines);
+	return q;
+}
+
+/* ---- records */
+
+static int take_objects(struct restore *r, const struct record *rec, struct err *e)
+{
+	Pm__Objects *o = (Pm__Objects *)record_unpack(rec, &pm__objects__descriptor, e);
+
+	if (!o)
+		return -EBADMSG;
+	if (r->objs)
+		pm__objects__free_unpacked(r->objs, NULL);
+	r->objs = o;
+	return 0;
+}
+
+static int take_tmpfs(struct restore *r, const struct record *rec, struct err *e)
+{
+	Pm__Tmpfs *t = (Pm__Tmpfs *)record_unpack(rec, &pm__tmpfs__descriptor, e);
+
+	if (!t)
+		return -EBADMSG;
+	if (r->old_tmpfs)
+		pm__tmpfs__free_unpacked(r->old_tmpfs, NULL);
+	r->old_tmpfs = r->tmpfs;
+	r->tmpfs = t;
+	return 0;
+}
+
+static int take_tree(struct restore *r, const struct record *rec, struct err *e)
+{
+	Pm__Tree *t = (Pm__Tree *)record_unpack(rec, &pm__tree__descriptor, e), *old = r->tree;
+	int q;
+
+	if (!t)
+		return -EBADMSG;
+	if (!r->objs || !r->tmpfs) {
+		pm__tree__free_unpacked(t, NULL);
+		return err_set(e, EPROTO, "a tree before its objects");
+	}
+	r->tree = t;
+	q = r->nprocs ? 0 : rtree_begin(r, e);
+	if (q >= 0)
+		q = robj_contents(r, e);
+	if (q >= 0)
+		q = robj_tmpfs(r, e);
+	if (q >= 0)
+		q = robj_mapfiles(r, e);
+	if (q >= 0)
+		q = rtree_apply(r, e);
+	if (q >= 0)
+		q = rmem_apply(r, e);
+	if (old)
+		pm__tree__free_unpacked(old, NULL);
+	return q;
+}
+
+static int on_tree(struct restore *r, const struct record *rec, struct err *e)
+{
+	int q = take_tree(r, rec, e);
+
+	r->phase = "precopy";
+	return q < 0 ? q : verdict(r, e);
+}
+
+static int on_final(struct restore *r, const struct record *rec, struct err *e)
+{
+	r->phase = "cut";
+	r->final = true;
+	return take_tree(r, rec, e);
+}
+
+static int on_clock(struct restore *r, const struct record *rec, struct err *e)
+{
+	(void)rec;
+	return verdict(r, e);
+}
+
+/* The pod must not see its clock go back. */
+static int wait_clock(struct restore *r, const Pm__CutEnd *end, struct err *e)
+{
+	int64_t mine[2] = { 0 }, pod[2] = { 0 };
+	uint64_t limit = deadline_ms(CLOCK_WAIT_MS);
+	struct timespec m, b;
+	int q = host_timens_offsets(getpid(), mine, e);
+
+	if (q >= 0)
+		q = host_timens_offsets(r->ns.pid, pod, e);
+	while (q >= 0) {
+		clock_gettime(CLOCK_MONOTONIC, &m);
+		clock_gettime(CLOCK_BOOTTIME, &b);
+		if ((uint64_t)(m.tv_sec * 1000000000ll + m.tv_nsec - mine[0] + pod[0]) >= end->mono_ns &&
+		    (uint64_t)(b.tv_sec * 1000000000ll + b.tv_nsec - mine[1] + pod[1]) >= end->boot_ns)
+			return 0;
+		if (now_ns() > limit)
+			return err_set(e, ETIMEDOUT, "the pod's clock is more than %d ms behind the source's", CLOCK_WAIT_MS);
+	}
+	return q;
+}
+
+static void mark(const char *what, uint64_t *t)
+{
+	uint64_t now = now_ns();
+
+	log_debug("cut: %s %.3f ms", what, (double)(now - *t) / 1e6);
+	*t = now;
+}
+
+static int on_cut_end(struct restore *r, const struct record *rec, struct err *e)
+{
+	Pm__CutEnd *end = (Pm__CutEnd *)record_unpack(rec, &pm__cut_end__descriptor, e);
+	uint64_t t = now_ns();
+	int q = end ? 0 : -EBADMSG;
+
+	if (q >= 0 && !r->final)
+		q = err_set(e, EPROTO, "the end of a cut without its tree");
+	if (q >= 0)
+		q = rmem_flush_drops(r, e);
+	mark("drops", &t);
+	if (q >= 0)
+		q = robj_restore(r, e);
+	mark("objects", &t);
+	if (q >= 0)
+		q = robj_tmpfs_times(r, e);
+	if (q >= 0)
+		q = rtree_zombies(r, e);
+	if (q >= 0)
+		q = rtask_finish(r, e);
+	mark("tasks", &t);
+	if (q >= 0)
+		q = rtree_verify(r, e);
+	if (q >= 0)
+		q = pod_cgroup_freeze(r->place.cgroup, deadline_ms(FREEZE_MS), e);
+	if (q >= 0)
+		q = rtask_release(r, e);
+	if (q >= 0)
+		q = wait_clock(r, end, e);
+	mark("freeze", &t);
+	if (end)
+		pm__cut_end__free_unpacked(end, NULL);
+	if (q >= 0)
+		q = fault_point("engine-target", "ready", e);
+	if (q >= 0) {
+		r->frozen = true;
+		q = verdict(r, e);
+	}
+	return q < 0 ? q : 1;
+}
+
+static const struct {
+	enum rec_type type;
+	int (*take)(struct restore *, const struct record *, struct err *);
+	bool final_too; /* may come again, as part of the cut */
+} records[] = {
+	{ REC_OBJECTS, take_objects, false }, { REC_TMPFS, take_tmpfs, false }, { REC_TREE, on_tree, false },
+	{ REC_CLOCK, on_clock, false },	      { REC_FINAL, on_final, false },	{ REC_CUT_END, on_cut_end, true },
+};
+
+static int one_record(struct restore *r, struct err *e)
+{
+	struct record rec;
+	size_t i;
+	int q = stream_recv(&r->s, &rec, e);
+
+	if (q < 0)
+		return q;
+	for (i = 0; i < ARRAY_SIZE(records); i++)
+		if (records[i].type == rec.type)
+			break;
+	if (i == ARRAY_SIZE(records) || (r->final && !records[i].final_too))
+		q = err_set(e, EPROTO, "record %d is not due", (int)rec.type);
+	else
+		q = records[i].take(r, &rec, e);
+	record_done(&rec);
+	return q;
+}
+
+/* The agent's abort is seen between records: the source sees the connection end. */
+static int poll_ctl(struct restore *r, struct err *e)
+{
+	struct pollfd p = { .fd = r->ctl, .events = POLLIN };
+
+	if (poll(&p, 1, 0) > 0) {
+		r->exit_code = 10;
+		return err_set(e, ECANCELED, "aborted, or the node's agent has gone");
+	}
+	return 0;
+}
+
+static int receive_all(struct restore *r, struct err *e)
+{
+	struct page_sink sink = { .arg = r, .run = rmem_frame };
+	int q = 0;
+
+	r->phase = "reserve";
+	while (q == 0) {
+		q = poll_ctl(r, e);
+		if (q == 0)
+			q = stream_next_is_pages(&r->s, e);
+		if (q == 1) {
+			uint64_t got = 0;
+
+			q = r->nprocs ? pages_recv(r->s.fd, &sink, &got, r->s.deadline, e) :
+					err_set(e, EPROTO, "pages before a tree");
+			r->s.received += got;
+			if (q > 0)
+				q = 0;
+		} else if (q == 0) {
+			q = one_record(r, e);
+		}
+	}
+	return q < 0 ? q : 0;
+}
+
+/* ---- after READY */
+
+static int keep_frame(struct restore *r, const struct record *rec)
+{
+	uint32_t len = (uint32_t)rec->len;
+	uint8_t **nh;
+
+	if (r->nheld % 256 == 0) {
+		nh = realloc(r->held, (r->nheld + 256) * sizeof(*nh));
+		if (!nh)
+			return -ENOMEM;
+		r->held = nh;
+	}
+	if (r->nheld == MAX_HELD)
+		return 0; /* the peers will send again */
+	r->held[r->nheld] = malloc(sizeof(len) + len);
+	if (!r->held[r->nheld])
+		return -ENOMEM;
+	memcpy(r->held[r->nheld], &len, sizeof(len));
+	memcpy(r->held[r->nheld] + sizeof(len), rec->payload, len);
+	r->nheld++;
+	return 0;
+}
+
+static int send_ready(struct restore *r, struct err *e)
+{
+	LINK_ENVELOPE(env, engine_ready, ENGINE_READY, Pm__EngineReady, pm__engine_ready__init);
+
+	env_body.pid = (uint32_t)r->ns.pid;
+	return link_send(r->ctl, &env, deadline_ms(CTL_MS), e);
+}
+
+/* Waits for the agent's word, taking held frames meanwhile. 1: started. 0: aborted. Negative: the agent has gone. */
+static int wait_start(struct restore *r, struct err *e)
+{
+	for (;;) {
+		struct pollfd p[2] = { { .fd = r->ctl, .events = POLLIN }, { .fd = r->s.fd, .events = POLLIN } };
+		Pm__Envelope *env;
+		struct record rec;
+		int q;
+
+		if (poll(p, 2, -1) < 0) {
+			if (errno == EINTR)
+				continue;
+			return err_sys(e, "poll");
+		}
+		if (p[1].revents) {
+			if (stream_recv(&r->s, &rec, NULL) < 0)
+				close_fdp(&r->s.fd); /* the source's engine is dead: the commit goes on */
+			else {
+				if (rec.type == REC_HELD)
+					keep_frame(r, &rec);
+				record_done(&rec);
+			}
+		}
+		if (!p[0].revents)
+			continue;
+		q = link_recv(r->ctl, &env, deadline_ms(CTL_MS), e);
+		if (q < 0)
+			return q;
+		q = env->body_case == PM__ENVELOPE__BODY_ENGINE_START;
+		link_free(env);
+		return q;
+	}
+}
+
+static void release_network(struct restore *r)
+{
+	const Pm__PodSpec *spec = r->req->spec;
+	autoclose int fd = -1;
+	struct record rec;
+	struct err e;
+	size_t i;
+
+	if (!spec->ip || !spec->ip[0])
+		return;
+	filter_clear(r->netns, NULL);
+	for (i = 0; i < r->nobjects; i++)
+		if (r->objects[i].kind->release && r->objects[i].kind->release(r, &r->objects[i], &e) < 0)
+			log_warn("%s: %s: %s", spec->name, r->objects[i].msg->link, e.msg);
+	if (replay_open(r->place.host_link, &fd, &e) < 0) {
+		log_warn("%s: %s", spec->name, e.msg);
+		return;
+	}
+	for (i = 0; i < r->nheld; i++) {
+		uint32_t len;
+
+		memcpy(&len, r->held[i], sizeof(len));
+		replay_send(fd, r->held[i] + sizeof(len), len, NULL);
+	}
+	/* what still arrives at the source, until the bridges have learnt */
+	r->s.deadline = deadline_ms(1000);
+	while (r->s.fd >= 0 && stream_recv(&r->s, &rec, NULL) >= 0) {
+		bool more = rec.type == REC_HELD;
+
+		if (more)
+			replay_send(fd, rec.payload, rec.len, NULL);
+		record_done(&rec);
+		if (!more)
+			break;
+	}
+}
+
+static int commit(struct restore *r, struct err *e)
+{
+	int q = send_ready(r, e);
+
+	r->phase = "commit";
+	if (q >= 0)
+		q = wait_start(r, e);
+	if (q < 0) {
+		log_warn("%s: the node's agent has gone; the pod stays frozen", r->req->spec->name);
+		_exit(1);
+	}
+	if (q == 0) {
+		r->exit_code = 10;
+		return err_set(e, ECANCELED, "aborted");
+	}
+	fault_point("engine-target", "started", NULL);
+	release_network(r);
+	return 0;
+}
+
+/* ---- all of it */
+
+static int run(struct restore *r, struct err *e)
+{
+	struct rlimit lim;
+	int lfd, q;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) == 0) {
+		lim.rlim_cur = lim.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &lim);
+	}
+	r->phase = "check";
+	lfd = listen_here(r, e);
+	if (lfd < 0)
+		return lfd;
+	q = accept_source(r, lfd, e);
+	close_fdp(&lfd);
+	if (q >= 0)
+		q = fault_point("engine-target", "check", e);
+	r->exit_code = 6;
+	if (q >= 0)
+		q = stage_check(r, e);
+	if (q < 0 || r->req->dry_run)
+		return q;
+	r->exit_code = 9;
+	q = fault_point("engine-target", "reserve", e);
+	if (q >= 0)
+		q = receive_all(r, e);
+	return q < 0 ? q : commit(r, e);
+}
+
+static void tell_source(struct restore *r, const struct err *e)
+{
+	Pm__Verdict v;
+
+	pm__verdict__init(&v);
+	if (r->s.fd < 0)
+		return;
+	v.cause = (char *)(uintptr_t)e->msg;
+	v.phase = (char *)(uintptr_t)r->phase;
+	r->s.deadline = deadline_ms(1000);
+	stream_send_msg(&r->s, REC_VERDICT, 0, &v.base, NULL);
+}
+
+int engine_restore(int ctl, const Pm__EngineRestore *req)
+{
+	LINK_ENVELOPE(env, engine_done, ENGINE_DONE, Pm__EngineDone, pm__engine_done__init);
+	struct restore r = { .ctl = ctl, .req = req, .s = { .fd = -1, .deadline = deadline_ms(STREAM_MS) },
+			     .place = { req->dir, req->cgroup, req->host_link },
+			     .ns = { -1, -1, -1 }, .netns = -1, .mntns = -1, .exit_code = 9, .phase = "check" };
+	Pm__MigrateRep rep;
+	struct err e = { 0 };
+	int q;
+
+	pm__migrate_rep__init(&rep);
+	r.b = malloc(sizeof(*r.b));
+	q = r.b ? run(&r, &e) : err_num(&e, ENOMEM, "batch");
+	if (q < 0) {
+		log_info("%s: %s: %s", req->spec->name, r.phase, e.msg);
+		tell_source(&r, &e);
+	}
+	in_pod_stop(&r);
+	if (r.made && (q < 0 || req->dry_run))
+		pod_ns_destroy(&r.place, deadline_ms(CREATE_MS), NULL);
+	if (q < 0) {
+		q = engine_fail(ctl, r.exit_code, r.phase, &e);
+	} else {
+		env_body.result = &rep;
+		q = link_send(ctl, &env, deadline_ms(CTL_MS), NULL) < 0;
+	}
+	rtree_done(&r);
+	robj_done(&r);
+	return q;
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The restoring side: what its files share. Theory of operation: restore.c. */
+#ifndef POD_RESTORE_H
+#define POD_RESTORE_H
+
+#include <pthread.h>
+
+#include "control.pb-c.h"
+#include "image.pb-c.h"
+#include "netfreeze/netfreeze.h"
+#include "pod/image/stream.h"
+#include "pod/kind/kind.h"
+#include "pod/mem/mem.h"
+#include "pod/ns.h"
+
+/* A stretch of a skeleton's address space as it is now. */
+struct seg {
+	uint64_t start, end;
+	uint32_t prot, type, object, flags;
+	bool shared;
+	uint64_t pgoff;
+};
+
+struct segs {
+	struct seg *s;
+	size_t n, cap;
+};
+
+struct rproc {
+	pid_t pid, nspid;	/* outer, the pod's */
+	pid_t sid, pgid, parent; /* as they are now */
+	uint64_t starttime;
+	struct task **tasks;	/* leader first; owned */
+	size_t ntasks;
+	struct segs have;
+	int memfd, pagemap;
+	const Pm__Proc *want;	/* of the tree that is being applied; NULL: to go */
+	struct runs drops;	/* to be dropped by a call inside */
+	bool zombie;		/* has been made one */
+};
+
+/* Bytes that travelled: see struct content of the dump. */
+struct rcontent {
+	uint32_t id;
+	int fd;			/* read-write; owned */
+	Pm__BodyMem *body;
+	bool placed;		/* a tmpfs file that has its name */
+};
+
+struct rmapfile {
+	uint32_t id;
+	int fd;
+};
+
+struct parked {
+	uint16_t type;
+	uint64_t key;
+	int fd;
+};
+
+struct restore {
+	int ctl;
+	struct stream s;
+	const Pm__EngineRestore *req;
+	struct pod_place place;
+	struct pod_ns ns;
+	bool made;		/* namespaces exist */
+	int netns, mntns;
+	uint64_t scratch, vdso_syscall;
+	struct batch *b;
+	struct rproc **procs;
+	size_t nprocs;
+	Pm__Tree *tree;		/* last one received; owned */
+	Pm__Objects *objs;	/* owned */
+	Pm__Tmpfs *tmpfs, *old_tmpfs; /* the last one and the one before; owned */
+	struct robject *objects; /* final: of kinds */
+	size_t nobjects;
+	struct rcontent *contents;
+	size_t ncontents;
+	struct rmapfile *mapfiles;
+	size_t nmapfiles;
+	struct parked *parked;
+	size_t nparked;
+	struct in_pod *in_pod;	/* the thread inside */
+	uint32_t temp_pid;
+	bool final, frozen;
+	uint8_t **held;		/* frames, u32 length in front */
+	size_t nheld;
+	int exit_code;
+	const char *phase;
+};
+
+/* rtree.c: processes and threads */
+/** Starts the table of skeletons with pid 1, stopped. */
+int rtree_begin(struct restore *, struct err *);
+/** Makes the skeletons what r->tree says: missing ones made, others ended. @zombies: those too. */
+int rtree_apply(struct restore *, struct err *);
+int rtree_zombies(struct restore *, struct err *);
+/** Parents, sessions and groups are as the tree wants them. */
+int rtree_verify(struct restore *, struct err *);
+struct rproc *rproc_by_ns(struct restore *, pid_t nspid);
+void rtree_done(struct restore *);
+
+/* rmem.c: mappings, pages */
+/** munmaps everything but the scratch in a skeleton that is a copy of another. */
+int rmem_strip(struct restore *, struct rproc *, struct err *);
+int rmem_apply(struct restore *, struct err *);
+extern const struct page_sink rmem_sink; /* its arg is set by the caller's copy */
+int rmem_frame(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data, struct err *e);
+int rmem_flush_drops(struct restore *, struct err *);
+/** PR_SET_MM_MAP: after all pages are in place. */
+int rmem_finish(struct restore *, struct rproc *, struct err *);
+
+/* robj.c: contents, tmpfs trees, objects, fds */
+int robj_contents(struct restore *, struct err *);
+int robj_tmpfs(struct restore *, struct err *);
+int robj_mapfiles(struct restore *, struct err *);
+/** Times of the tmpfs nodes, after their bytes. */
+int robj_tmpfs_times(struct restore *, struct err *);
+int robj_restore(struct restore *, struct err *);
+int robj_place(struct restore *, struct rproc *, struct err *);
+int robj_fd_of(struct restore *, uint32_t id); /* of a content or mapped file; -1 */
+struct rcontent *robj_content(struct restore *, uint32_t id);
+/** Sends @n fds to the skeletons' socket; the next recvmsg inside takes them. */
+int robj_send(struct restore *, const int *fds, size_t n, struct err *);
+/** Adds the recvmsg of @n fds to the batch: they become the lowest free ones. Its entry. */
+unsigned robj_recv_call(struct batch *b, int sock, size_t n);
+void robj_done(struct restore *);
+
+/* rtask.c */
+/** Everything else of every task; afterwards nothing of ours is in them. */
+int rtask_finish(struct restore *, struct err *);
+/** Lets go of all: the cgroup is frozen. */
+int rtask_release(struct restore *, struct err *);
+
+/* restore_api.c */
+void in_pod_stop(struct restore *);
+
+/* rneeds.c */
+int rneeds_check(struct restore *, const Pm__Needs *, Pm__Missing *out, struct err *);
+
+#endif

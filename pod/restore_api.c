@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What kinds may ask of a restore. Calls that must be made inside the pod (open, bind, a new socket)
+ * are made by one thread that has entered its mount and network namespaces; it takes the user's file
+ * system credentials for what the user could have opened.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "pod/base/util.h"
+#include "pod/restore.h"
+
+struct in_pod {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake, done;
+	struct restore *r;
+	int (*fn)(void *arg, struct err *e);
+	void *arg;
+	struct err *e;
+	bool as_user, stop, ready;
+	int ret;
+};
+
+static int enter(struct restore *r)
+{
+	if (unshare(CLONE_FS) < 0 || setns(r->mntns, CLONE_NEWNS) < 0)
+		return -errno;
+	if (setns(r->netns, CLONE_NEWNET) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Raw calls: those of the library change the whole process. */
+static int be_user(const Pm__PodSpec *spec, bool on)
+{
+	if (!spec->uid)
+		return 0;
+	if (on) {
+		if (syscall(SYS_setgroups, spec->n_groups, spec->groups) < 0)
+			return -errno;
+		syscall(SYS_setfsgid, spec->gid);
+		syscall(SYS_setfsuid, spec->uid);
+	} else {
+		syscall(SYS_setfsuid, 0);
+		syscall(SYS_setfsgid, 0);
+		if (syscall(SYS_setgroups, 0, NULL) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static void *in_pod_main(void *arg)
+{
+	struct in_pod *p = arg;
+	int entered = enter(p->r);
+
+	pthread_mutex_lock(&p->lock);
+	while (!p->stop) {
+		if (!p->fn) {
+			pthread_cond_wait(&p->wake, &p->lock);
+			continue;
+		}
+		if (entered < 0) {
+			p->ret = err_num(p->e, entered, "enter the pod's namespaces");
+		} else {
+			int q = p->as_user ? be_user(p->r->req->spec, true) : 0;
+
+			p->ret = q < 0 ? err_num(p->e, q, "take the user's credentials") : p->fn(p->arg, p->e);
+			if (p->as_user && be_user(p->r->req->spec, false) < 0)
+				entered = -EPERM;
+		}
+		p->fn = NULL;
+		pthread_cond_signal(&p->done);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return NULL;
+}
+
+static int start(struct restore *r, struct err *e)
+{
+	struct in_pod *p = calloc(1, sizeof(*p));
+	sigset_t all, old;
+	int q;
+
+	if (!p)
+		return err_num(e, ENOMEM, "thread");
+	p->r = r;
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_cond_init(&p->wake, NULL);
+	pthread_cond_init(&p->done, NULL);
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old); /* the tick is for the tracer */
+	q = pthread_create(&p->thread, NULL, in_pod_main, p);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (q) {
+		free(p);
+		return err_num(e, q, "thread");
+	}
+	r->in_pod = p;
+	return 0;
+}
+
+void in_pod_stop(struct restore *r)
+{
+	struct in_pod *p = r->in_pod;
+
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	p->stop = true;
+	pthread_cond_signal(&p->wake);
+	pthread_mutex_unlock(&p->lock);
+	pthread_join(p->thread, NULL);
+	free(p);
+	r->in_pod = NULL;
+}
+
+int restore_in_pod(struct restore *r, bool as_user, int (*fn)(void *arg, struct err *e), void *arg, struct err *e)
+{
+	struct in_pod *p;
+	int q = r->in_pod ? 0 : start(r, e);
+
+	if (q < 0)
+		return q;
+	p = r->in_pod;
+	pthread_mutex_lock(&p->lock);
+	p->as_user = as_user;
+	p->arg = arg;
+	p->e = e;
+	p->fn = fn;
+	pthread_cond_signal(&p->wake);
+	while (p->fn)
+		pthread_cond_wait(&p->done, &p->lock);
+	q = p->ret;
+	pthread_mutex_unlock(&p->lock);
+	return q;
+}
+
+int restore_netns(struct restore *r)
+{
+	return r->netns;
+}
+
+struct open_arg {
+	const char *path;
+	int flags;
+	mode_t mode;
+};
+
+static int do_open(void *arg, struct err *e)
+{
+	const struct open_arg *o = arg;
+	int fd = open(o->path, o->flags | O_CLOEXEC | O_NOCTTY, o->mode);
+
+	return fd < 0 ? err_sys(e, "open '%s'", o->path) : fd;
+}
+
+int restore_open(struct restore *r, const char *path, int flags, mode_t mode, struct err *e)
+{
+	struct open_arg o = { path, flags, mode };
+
+	return restore_in_pod(r, true, do_open, &o, e);
+}
+
+int restore_park(struct restore *r, uint16_t type, uint64_t key, int fd, struct err *e)
+{
+	struct parked *np = realloc(r->parked, (r->nparked + 1) * sizeof(*np));
+
+	if (!np) {
+		close(fd);
+		return err_num(e, ENOMEM, "parked files");
+	}
+	r->parked = np;
+	np[r->nparked++] = (struct parked){ type, key, fd };
+	return 0;
+}
+
+int restore_unpark(struct restore *r, uint16_t type, uint64_t key)
+{
+	size_t i;
+
+	for (i = 0; i < r->nparked; i++)
+		if (r->parked[i].fd >= 0 && r->parked[i].type == type && r->parked[i].key == key)
+			return take_fd(&r->parked[i].fd);
+	return -1;
+}
+
+struct robject *restore_next_object(struct restore *r, size_t *i)
+{
+	return *i < r->nobjects ? &r->objects[(*i)++] : NULL;
+}
+
+struct robject *restore_object(struct restore *r, uint32_t id)
+{
+	size_t i;
+
+	for (i = 0; i < r->nobjects; i++)
+		if (r->objects[i].msg->id == id)
+			return &r->objects[i];
+	return NULL;
+}
+
+int restore_content(struct restore *r, uint32_t id, struct err *e)
+{
+	struct rcontent *c = robj_content(r, id);
+
+	if (!c || c->fd < 0)
+		return err_set(e, EBADMSG, "unknown content %u", id);
+	return c->fd;
+}

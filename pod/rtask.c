@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The last calls in every skeleton, after which it is the program again.
+ *
+ * Per process: memory layout, open files, then each thread's properties (the leader's last: what
+ * belongs to the whole process, like dumpable, must follow every thread's change of credentials),
+ * then the scratch is unmapped by the `syscall` of the restored vdso, and every thread gets its
+ * registers. The stop that the registers are set in is one from which the kernel applies its own
+ * rules for interrupted syscalls.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+#include "pod/restore.h"
+
+#define CALL_MS 5000
+
+/* What the making of stand-ins and zombies has left behind. */
+static void flush_sigchld(struct batch *b)
+{
+	uint64_t set = 1ull << (SIGCHLD - 1), at = batch_data(b, &set, sizeof(set));
+	uint64_t zero = batch_data(b, NULL, 16);
+
+	batch_add4(b, SYS_rt_sigtimedwait, at, 0, zero, 8);
+}
+
+static bool has_sigurg(const ProtobufCBinaryData *infos)
+{
+	size_t i;
+
+	for (i = 0; i + 128 <= infos->len; i += 128) {
+		int signo;
+
+		memcpy(&signo, infos->data + i, sizeof(signo));
+		if (signo == SIGURG)
+			return true;
+	}
+	return false;
+}
+
+static struct task *task_of(struct rproc *p, uint32_t tid)
+{
+	size_t i;
+
+	for (i = 0; i < p->ntasks; i++)
+		if (p->tasks[i]->nstid == (pid_t)tid)
+			return p->tasks[i];
+	return NULL;
+}
+
+static int give(struct restore *r, struct rproc *p, size_t ti, struct err *e)
+{
+	const Pm__Proc *w = p->want;
+	const Pm__Thread *th = w->threads[ti];
+	struct task *t = task_of(p, th->tid);
+	const struct kind *const *kinds;
+	size_t n, i;
+	unsigned first;
+	int q = 0;
+
+	if (!t)
+		return err_set(e, EIO, "thread %u of pid %d was not made", th->tid, p->nspid);
+	kinds = kinds_all(&n);
+	batch_begin(r->b, r->scratch);
+	flush_sigchld(r->b);
+	first = r->b->n;
+	for (i = 0; q >= 0 && i < n; i++) {
+		const struct kind *k = kinds[i];
+
+		if (!k->give || k->scope == KIND_FD || (k->scope == KIND_PROC && ti != 0))
+			continue;
+		q = k->give(r, w, th, r->b, e);
+		if (q < 0)
+			return err_wrap(e, "pid %d: %s", p->nspid, k->name);
+	}
+	t->nobatch = has_sigurg(&th->siginfos) || (ti == 0 && has_sigurg(&w->siginfos));
+	q = batch_run(t, r->b, deadline_ms(CALL_MS), e);
+	for (i = first; q >= 0 && i < r->b->n; i++)
+		if (r->b->e[i].ret < 0 && r->b->e[i].ret >= -4095)
+			q = err_num(e, (int)r->b->e[i].ret, "pid %d (%s): thread %u: syscall %ld(%#lx, %#lx, %#lx)", p->nspid,
+				    w->comm, th->tid, (long)r->b->e[i].nr, (long)r->b->e[i].arg[0],
+				    (long)r->b->e[i].arg[1], (long)r->b->e[i].arg[2]);
+	return q;
+}
+
+static int drop_scratch(struct restore *r, struct rproc *p, struct err *e)
+{
+	const uint64_t args[6] = { r->scratch, SCRATCH_LEN };
+	struct task *t = p->tasks[0];
+	int64_t ret;
+	size_t i;
+	int q;
+
+	for (i = 0; i < p->have.n && p->have.s[i].type != VMA_VDSO; i++)
+		;
+	if (i == p->have.n)
+		return err_set(e, EBADMSG, "pid %d has no vdso", p->nspid);
+	t->sysinsn = p->have.s[i].start + r->vdso_syscall;
+	q = task_syscall(t, SYS_munmap, args, &ret, e);
+	if (q >= 0 && ret < 0)
+		q = err_num(e, (int)ret, "pid %d: unmap the scratch", p->nspid);
+	return q;
+}
+
+static int set_registers(struct restore *r, struct rproc *p, const Pm__Thread *th, struct err *e)
+{
+	struct task *t = task_of(p, th->tid);
+	int q;
+
+	(void)r;
+	if (th->gp.len != sizeof(t->regs) || th->xstate.len < 576 || th->xstate.len > XSTATE_MAX)
+		return err_set(e, EBADMSG, "pid %d: registers of %zu and %zu bytes", p->nspid, th->gp.len, th->xstate.len);
+	memcpy(&t->regs, th->gp.data, sizeof(t->regs));
+	/* selectors are the kernel's business: what an image says of them could be refused, or worse */
+	t->regs.cs = 0x33;
+	t->regs.ss = 0x2b;
+	t->sigmask = th->sigmask;
+	t->borrowed = true;
+	q = task_repair(t, e);
+	return q < 0 ? q : task_set_xstate(t, th->xstate.data, th->xstate.len, e);
+}
+
+static int finish_proc(struct restore *r, struct rproc *p, struct err *e)
+{
+	const Pm__Proc *w = p->want;
+	size_t i;
+	int q;
+
+	q = rmem_finish(r, p, e);
+	if (q >= 0)
+		q = robj_place(r, p, e);
+	for (i = w->n_threads; q >= 0 && i-- > 0;)
+		q = give(r, p, i, e);
+	if (q >= 0)
+		q = drop_scratch(r, p, e);
+	for (i = 0; q >= 0 && i < w->n_threads; i++)
+		q = set_registers(r, p, w->threads[i], e);
+	return q;
+}
+
+int rtask_finish(struct restore *r, struct err *e)
+{
+	size_t i;
+	int q = 0;
+
+	for (i = 0; q >= 0 && i < r->nprocs; i++)
+		if (!r->procs[i]->zombie)
+			q = finish_proc(r, r->procs[i], e);
+	return q;
+}
+
+int rtask_release(struct restore *r, struct err *e)
+{
+	size_t i, k;
+	int q = 0;
+
+	for (i = 0; q >= 0 && i < r->nprocs; i++) {
+		struct rproc *p = r->procs[i];
+
+		for (k = 0; !p->zombie && q >= 0 && k < p->ntasks; k++) {
+			struct task *t = p->tasks[k];
+
+			/* frozen: from here on the engine's death changes nothing */
+			if (ptrace(PTRACE_SETOPTIONS, t->tid, NULL, (void *)(long)PTRACE_O_TRACESYSGOOD) < 0)
+				q = err_sys(e, "pid %d: ptrace options", p->nspid);
+			if (q >= 0)
+				q = task_release(t, e);
+		}
+	}
+	return q;
+}
