@@ -504,13 +504,13 @@ static int cut_proc(struct dump *d, struct proc *p, Pm__Proc **out, struct err *
 	for (i = 0; i < p->ntasks; i++)
 		p->tasks[i]->nobatch = ((p->st.sig_pnd | p->st.shd_pnd) >> 22) & 1;
 	r = ensure_scratch(d, p, e);
+	if (r >= 0)
+		r = fill_mm(d, p, m, e);
 	for (i = 0; r >= 0 && i < p->ntasks; i++) {
 		restart_eintr(p->tasks[i]);
 		r = ask_task(d, p, i, m, e);
 		thread_regs(d, p->tasks[i], m->threads[i]);
 	}
-	if (r >= 0)
-		r = fill_mm(d, p, m, e);
 	if (r >= 0)
 		r = proc_fds(d, p, m);
 	*out = m;

@@ -515,6 +515,7 @@ static int apply_threads(struct restore *r, struct rproc *p, const Pm__Proc *w, 
 int rtree_begin(struct restore *r, struct err *e)
 {
 	struct rproc *p = add_proc(r, r->ns.pid, 1);
+	struct proc_status st = { 0 };
 	struct task *t;
 	char byte;
 	int q;
@@ -537,6 +538,10 @@ int rtree_begin(struct restore *r, struct err *e)
 		q = err_sys(e, "ptrace options");
 	if (q >= 0)
 		q = task_save(t, e);
+	if (q >= 0)
+		q = proc_read_status(p->pid, 0, &st, e);
+	p->sid = st.sid;
+	p->pgid = st.pgid;
 	return q < 0 ? q : rmem_strip(r, p, e);
 }
 
