@@ -123,3 +123,55 @@ pod_remove() {
 limit_jobs() {
 	while (($(jobs -rp | wc -l) >= $1)); do wait -n 2>/dev/null || true; done
 }
+
+# there_and_back NAME: live to B, live to A, stop-copy to B, with work in between. Words in $why.
+there_and_back() {
+	local name=$1 step node option rc
+	frozen=
+	for step in nodeB nodeA nodeB:--stop-copy nodeA; do
+		node=${step%%:*}
+		option=${step#"$node"}
+		sleep 0.5
+		# shellcheck disable=SC2086
+		pod_move "$name" "$node" ${option#:}
+		rc=$?
+		if ((rc)); then
+			why="move to $node ${option#:}: exit code $rc: $(moved_words "$name")"
+			return 1
+		fi
+		frozen+=" $(moved_frozen "$name"),"
+	done
+	frozen=${frozen%,}
+	sleep 0.5
+}
+
+# client_start WORDS CMD...: a client on client1 in the background; its output in $out/client
+client_start() {
+	"$lab" exec client1 -- "$@" >"$out/client" 2>"$out/client.err" &
+	client=$!
+	await 20 grep -q ready "$out/client" || { why="the client does not get through: $(cat "$out/client.err")"; return 1; }
+}
+
+client_end() {
+	local rc
+	kill -TERM "$client"
+	wait "$client"
+	rc=$?
+	client_words=$(tail -n 1 "$out/client")
+	((rc == 0)) || { why="the client ended with $rc: $client_words $(head -n 3 "$out/client.err" | tr '\n' ' ')"; return 1; }
+	# it must have worked, else it has checked nothing
+	[[ $client_words =~ \"(requests|received)\":\ *([0-9]+) ]] && ((BASH_REMATCH[2] > 100)) ||
+		{ why="the client did nothing: $client_words"; return 1; }
+}
+
+# verdict NAME STATUS [WORDS]: the TAP line, and the end
+verdict() {
+	local bad=$2
+	if ((bad)); then
+		echo "not ok $1: $why"
+		for h in nodeA nodeB head; do "$lab" logs "$h" 2>/dev/null | tail -n 8 | sed "s/^/# $h: /"; done
+	else
+		echo "ok $1 (frozen${frozen-}${3:+; $3})"
+	fi
+	return "$bad"
+}

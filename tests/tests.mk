@@ -6,6 +6,12 @@ UNIT_WITH :=
 CHECK_RUN :=
 CHECK_RUN += tests/lab.bats
 CHECK_RUN += tests/clients.bats
+CHECK_RUN += tests/move
+CHECK_RUN += tests/refused
+CHECK_RUN += tests/real/redis
+CHECK_RUN += tests/real/stream
+CHECK_RUN += tests/real/nginx
+CHECK_RUN += tests/real/scripts
 CHECK_RUN += tests/podrun.bats tests/priv.bats
 UNIT_SRC += tests/unit/err_test.c
 UNIT_SRC += tests/unit/io_test.c
@@ -14,6 +20,7 @@ UNIT_SRC += tests/unit/ring_test.c
 UNIT_WITH += pod/podinit/ring.c
 
 UNIT_SRC += tests/unit/mem_track_test.c
+UNIT_SRC += tests/platform/mem_facts_test.c
 UNIT_WITH += pod/mem/maps.c pod/mem/track.c pod/mem/pages.c
 
 # checking clients of real programs (tests/clients)
@@ -66,14 +73,19 @@ demo: deps
 
 ifeq ($(SANITIZE),)
 check: deps
-	$(Q)$(MAKE) --no-print-directory all $(UNIT) $(WORKLOADS) $(CLIENTS)
+	$(Q)$(MAKE) --no-print-directory all $(UNIT) $(WORKLOADS) $(CLIENTS) $(filter $(B)/%,$(CHECK_RUN))
 	$(Q)B=$(B) tests/run $(UNIT) $(CHECK_RUN)
 else
 check: deps
 	$(Q)$(MAKE) --no-print-directory check-unit
 endif
 
-.PHONY: check check-unit deps workloads
+# with a kind taken out of the table its workload must fail or be refused
+check-mutation: deps
+	$(Q)$(MAKE) --no-print-directory all $(WORKLOADS)
+	$(Q)B=$(B) tests/mutation
+
+.PHONY: check check-unit check-mutation deps workloads
 
 # the commit protocol with a scripted engine: each party killed at each stage
 COMMIT_TEST := $(BIN)/commit-test $(BIN)/fake-engine
