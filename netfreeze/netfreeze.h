@@ -145,6 +145,8 @@ int tcp_restore_on(int fd, int netns, const struct tcp_state *, struct err *e);
 /** Ends repair mode, sends the unsent tail, sets the options that had to wait. On every socket, when all exist, the filter is down and
  * the link attached; before the held frames are replayed. */
 int tcp_release(int fd, const struct tcp_state *, struct err *e);
+/** Some ms after tcp_release(), when no late frames are forwarded any more: takes back the spare receive room for them. */
+void tcp_settle(int fd, const struct tcp_state *);
 void tcp_state_done(struct tcp_state *);
 /** Can @fd be carried? Cheap; while the program runs. 0 or -EOPNOTSUPP with the reason. */
 int tcp_check(int fd, struct err *e);

@@ -19,6 +19,8 @@ int tcp_opts_restore(int fd, const struct tcp_state *s, enum opt_when when, stru
 /** The value of a carried int option, or @dfl. */
 int tcp_opts_get(const struct tcp_state *s, int level, int name, int dfl);
 
+/** Sets one carried int option again, if it was carried; errors do not matter. */
+void tcp_opts_set(int fd, const struct tcp_state *s, int level, int name);
 /** Lets a segment {@seq, @ack, FIN if @fin} from @s's peer arrive at its local end, over lo of @netns. */
 int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, bool fin, struct err *e);
 

@@ -202,3 +202,12 @@ int tcp_opts_get(const struct tcp_state *s, int level, int name, int dfl)
 		}
 	return dfl;
 }
+
+void tcp_opts_set(int fd, const struct tcp_state *s, int level, int name)
+{
+	unsigned i;
+
+	for (i = 0; i < s->nopt; i++)
+		if (s->opt[i].level == level && s->opt[i].name == name && s->opt[i].len <= sizeof(s->opt[i].val))
+			setsockopt(fd, level, name, s->opt[i].val, s->opt[i].len);
+}

@@ -12,7 +12,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sock_diag.h>
+#include <linux/sockios.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -23,7 +25,9 @@
 #define CHUNK (128u << 10)
 #define SETTLE_MS 500
 #define BUF_MAX (1u << 30)
-#define ROOMY_MAX (256u << 20)
+#define ROOMY_MAX (64u << 20)
+#define ROOM_REPLAY 8
+#define ROOM_RUNNING 4
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72
 #endif
@@ -190,6 +194,38 @@ static int close_states(int fd, int netns, const struct tcp_state *s, struct err
 	return r;
 }
 
+static bool rcvbuf_locked(const struct tcp_state *s)
+{
+	return tcp_opts_get(s, SOL_SOCKET, SO_BUF_LOCK, 0) & SOCK_RCVBUF_LOCK;
+}
+
+static uint32_t queued_memory(int fd)
+{
+	uint32_t mem[SK_MEMINFO_VARS] = { 0 };
+	socklen_t len = sizeof(mem);
+
+	getsockopt(fd, SOL_SOCKET, SO_MEMINFO, mem, &len);
+	return mem[SK_MEMINFO_RMEM_ALLOC];
+}
+
+/*
+ * The receive buffer that holds what is queued and what the peer may send into the advertised window. The same bytes
+ * take a little more memory here than they took there: the queue was refilled, and replayed GSO frames come as single
+ * segments, because a frame from user space is not trusted to be GSO as it is. What does not fit is
+ * dropped, a stall of 200 ms. @part of 32 is what is added for that.
+ */
+static uint32_t roomy_rcvbuf(int fd, const struct tcp_state *s, unsigned part)
+{
+	uint64_t wnd = s->window.rcv_wnd, came = 0, need;
+	int now = 0;
+
+	if (ioctl(fd, SIOCINQ, &now) == 0 && now > 0 && (uint32_t)now > s->rcv_len)
+		came = (uint32_t)now - s->rcv_len;
+	wnd -= MIN(wnd, came);
+	need = queued_memory(fd) + wnd + wnd * part / 32 + (64u << 10);
+	return (uint32_t)MAX(s->rcvbuf, MIN(need, (uint64_t)ROOMY_MAX));
+}
+
 static int restore_connected(int fd, int netns, const struct tcp_state *s, struct err *e)
 {
 	const size_t sent = s->snd_len - MIN(s->snd_unsent, s->snd_len);
@@ -210,7 +246,7 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	r = set_negotiated(fd, s, e);
 	if (r < 0)
 		return r;
-	/* queued memory is more than its bytes; the real sizes come back in tcp_release() */
+	/* queued memory is more than its bytes; the real sizes come back later */
 	r = set_buffers(fd, MAX(s->sndbuf, 4 * s->snd_len + (1 << 20)), MAX(s->rcvbuf, 4 * s->rcv_len + (1 << 20)),
 			e);
 	if (r < 0)
@@ -228,6 +264,9 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	if (r < 0)
 		return r;
 	r = set_window(fd, s, false, e);
+	if (r < 0)
+		return r;
+	r = set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(roomy_rcvbuf(fd, s, ROOM_REPLAY) / 2), "SO_RCVBUF", e);
 	return r < 0 ? r : tcp_opts_restore(fd, s, OPT_LATE, e);
 }
 
@@ -329,25 +368,6 @@ static int send_tail(int fd, const struct tcp_state *s, struct err *e)
 	return 0;
 }
 
-/*
- * The receive buffer that is needed for what the peer may have sent already: queue and advertised window. The same bytes may
- * take more memory here than they took there (a replayed GSO frame comes as single segments), and what
- * does not fit is dropped: a stall of 200 ms. A size that the program has set is kept, one that
- * the kernel has tuned may be larger; the window stays as it was (TCP_WINDOW_CLAMP is carried).
- */
-static uint32_t roomy_rcvbuf(int fd, const struct tcp_state *s)
-{
-	uint32_t mem[SK_MEMINFO_VARS] = { 0 };
-	socklen_t len = sizeof(mem);
-	uint64_t need;
-
-	if (tcp_opts_get(s, SOL_SOCKET, SO_BUF_LOCK, 0) & SOCK_RCVBUF_LOCK)
-		return s->rcvbuf;
-	getsockopt(fd, SOL_SOCKET, SO_MEMINFO, mem, &len);
-	need = mem[SK_MEMINFO_RMEM_ALLOC] + 2ull * s->window.rcv_wnd + (64u << 10);
-	return (uint32_t)MAX(s->rcvbuf, MIN(need, (uint64_t)ROOMY_MAX));
-}
-
 /* With the same sequence number, so the peer sees one SYN twice. Its answer comes as to any connect(2). */
 static int connect_again(int fd, const struct tcp_state *s, struct err *e)
 {
@@ -372,8 +392,11 @@ static int connect_again(int fd, const struct tcp_state *s, struct err *e)
 int tcp_release(int fd, const struct tcp_state *s, struct err *e)
 {
 	const bool has_queues = s->peer.sin_port && s->state != TCP_SYN_SENT;
+	uint32_t rcvbuf = MIN(s->rcvbuf, BUF_MAX);
 	int r = 0;
 
+	if (has_queues && !rcvbuf_locked(s))
+		rcvbuf = roomy_rcvbuf(fd, s, ROOM_RUNNING);
 	if (s->state != TCP_LISTEN)
 		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR", e);
 	if (r == 0 && has_queues)
@@ -381,11 +404,37 @@ int tcp_release(int fd, const struct tcp_state *s, struct err *e)
 	if (r == 0 && s->state == TCP_SYN_SENT)
 		r = connect_again(fd, s, e);
 	if (r == 0)
-		r = set_buffers(fd, s->sndbuf, has_queues ? roomy_rcvbuf(fd, s) : s->rcvbuf, e);
+		r = set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(s->sndbuf, BUF_MAX) / 2), "SO_SNDBUF", e);
+	if (r == 0)
+		r = set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(rcvbuf / 2), "SO_RCVBUF", e);
 	/* unless carried, see the table */
 	if (r == 0)
 		r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 0, "SO_REUSEADDR", e);
 	if (r == 0)
 		r = tcp_opts_restore(fd, s, OPT_RELEASE, e);
 	return r;
+}
+
+/**
+ * tcp_settle - take back the spare room that a restored connection has
+ *
+ * Some milliseconds after tcp_release(), when late frames are no longer forwarded; the program runs.
+ * Not while much is queued. Without it windows would grow a little from move to move, because the
+ * kernel ties them to the buffer. Cannot fail.
+ */
+void tcp_settle(int fd, const struct tcp_state *s)
+{
+	int lock = 0;
+	socklen_t len = sizeof(lock);
+
+	if (!s->peer.sin_port || s->state == TCP_SYN_SENT || rcvbuf_locked(s))
+		return;
+	/* a size that the program has set meanwhile is its own business */
+	if (getsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &lock, &len) < 0 || (lock & SOCK_RCVBUF_LOCK))
+		return;
+	if (queued_memory(fd) > s->rcvbuf / 8)
+		return;
+	set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(MIN(s->rcvbuf, BUF_MAX) / 2), "SO_RCVBUF", NULL);
+	set_int(fd, SOL_SOCKET, SO_BUF_LOCK, lock, "SO_BUF_LOCK", NULL);
+	tcp_opts_set(fd, s, IPPROTO_TCP, TCP_WINDOW_CLAMP);
 }

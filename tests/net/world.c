@@ -195,7 +195,8 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	t0 = now_ns();
 	if (o->drain)
 		T_OK(t->drained = (unsigned)drain_wire(fds, n, now_ns() + NSEC_PER_MSEC, &e), &e);
-	hold_discard(from->hold);
+	if (!o->keep_syns)
+		hold_discard(from->hold);
 	T_OK(hold_only_syn(from->hold, false, &e), &e);
 	T_OK(filter_set(from->filter, FILTER_BLOCK, &e), &e);
 	t1 = now_ns();
@@ -228,7 +229,6 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	for (i = 0; i < n; i++) {
 		if (!o->no_nudge)
 			T_OK(replay_nudge(to->replay, pod_mac, &st[i], &e), &e);
-		tcp_state_done(&st[i]);
 		T_REQUIRE(dup3(made[i], fds[i], O_CLOEXEC) == fds[i]);
 		close(made[i]);
 	}
@@ -238,6 +238,10 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	t->late = replay_all(from->hold, to->replay);
 	T_OK(netns_run(w->node, detach, (void *)(uintptr_t)from->host, &e), &e);
 	t->late += replay_all(from->hold, to->replay);
+	for (i = 0; i < n; i++) {
+		tcp_settle(fds[i], &st[i]);
+		tcp_state_done(&st[i]);
+	}
 out:
 	t->lost = (unsigned)hold_lost(from->hold);
 	T_OK(hold_only_syn(from->hold, true, &e), &e);

@@ -1,0 +1,741 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Sockets in every state and with every option are moved between two namespaces, and what an
+ * application can see of them is the same afterwards.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pod/base/io.h"
+#include "tests/harness.h"
+#include "tests/net/world.h"
+
+static const struct move_opts plain;
+
+/* A connection between pod (*@p) and peer (*@q). */
+static void pair(struct world *w, uint16_t port, int *p, int *q)
+{
+	int l = world_listen(w->at->ns, POD_IP, port, 8);
+
+	*q = world_connect(w->peer, POD_IP, port);
+	*p = world_accept(l);
+	close(l);
+}
+
+static int tcp_state_of(int fd)
+{
+	struct tcp_info ti = { 0 };
+	socklen_t len = sizeof(ti);
+
+	T_REQUIRE(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &len) == 0);
+	return ti.tcpi_state;
+}
+
+/* Reads exactly @n bytes of the sequence that begins at *@at, or to the end if @n < 0; returns their number. */
+static long expect(int fd, uint32_t *at, long n)
+{
+	uint8_t buf[16384];
+	long got = 0;
+
+	while (n < 0 || got < n) {
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+		ssize_t k, i;
+
+		if (poll(&p, 1, 3000) != 1) {
+			T_FAIL("%ld bytes of %ld came", got, n);
+			break;
+		}
+		k = recv(fd, buf, n < 0 ? sizeof(buf) : (size_t)MIN(n - got, (long)sizeof(buf)), MSG_DONTWAIT);
+		if (k < 0)
+			T_FAIL("recv: %s", strerror(errno));
+		if (k <= 0)
+			break;
+		for (i = 0; i < k; i++)
+			if (buf[i] != (uint8_t)((*at + i) * 31 >> 3))
+				T_FATAL("wrong byte at %u", *at + (uint32_t)i);
+		*at += (uint32_t)k;
+		got += k;
+	}
+	return got;
+}
+
+/* Sends up to @n bytes of the same sequence without waiting; returns their number. */
+static long offer(int fd, uint32_t *at, long n)
+{
+	uint8_t buf[16384];
+	long sent = 0;
+
+	while (sent < n) {
+		ssize_t k, i, len = MIN(n - sent, (long)sizeof(buf));
+
+		for (i = 0; i < len; i++)
+			buf[i] = (uint8_t)((*at + i) * 31 >> 3);
+		k = send(fd, buf, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (k < 0 && errno == EAGAIN)
+			break;
+		T_REQUIRE(k > 0);
+		*at += (uint32_t)k;
+		sent += k;
+	}
+	return sent;
+}
+
+static void move(struct world *w, const int *fds, unsigned n)
+{
+	struct move_times t;
+
+	world_move(w, fds, n, &plain, &t);
+}
+
+/* ---- closing states; x: who has closed, what is still queued */
+
+static void test_peer_closed(void)
+{
+	uint32_t a = 0, b = 0, c = 0, d = 0;
+	struct world w;
+	int p, q, round;
+
+	world_init(&w);
+	pair(&w, 7000, &p, &q);
+	T_CHECK_EQ(offer(q, &a, 5000), 5000);
+	T_REQUIRE(shutdown(q, SHUT_WR) == 0);
+	while (tcp_state_of(p) != TCP_CLOSE_WAIT)
+		;
+	for (round = 0; round < 2; round++) { /* with the FIN unread, then read */
+		move(&w, &p, 1);
+		T_CHECK_EQ(tcp_state_of(p), TCP_CLOSE_WAIT);
+		if (round == 0)
+			T_CHECK_EQ(expect(p, &b, -1), 5000);
+		T_CHECK_EQ(offer(p, &c, 3000), 3000);
+		T_CHECK_EQ(expect(q, &d, 3000), 3000);
+	}
+	/* our FIN, unacknowledged by nobody: LAST_ACK is over at once */
+	T_REQUIRE(shutdown(p, SHUT_WR) == 0);
+	T_CHECK_EQ(expect(q, &d, -1), 0);
+	close(p);
+	close(q);
+	world_done(&w);
+}
+
+static void test_pod_closed(void)
+{
+	uint32_t a = 0, b = 0, c = 0, d = 0;
+	struct world w;
+	int p, q;
+
+	world_init(&w);
+	pair(&w, 7000, &p, &q);
+	T_CHECK_EQ(offer(p, &a, 5000), 5000);
+	T_REQUIRE(shutdown(p, SHUT_WR) == 0);
+	T_CHECK_EQ(expect(q, &b, -1), 5000);
+	while (tcp_state_of(p) != TCP_FIN_WAIT2)
+		;
+	move(&w, &p, 1);
+	T_CHECK_EQ(tcp_state_of(p), TCP_FIN_WAIT2);
+	T_CHECK(send(p, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EPIPE);
+	T_CHECK_EQ(offer(q, &c, 7000), 7000);
+	T_CHECK_EQ(expect(p, &d, 7000), 7000);
+	move(&w, &p, 1);
+	close(q);
+	T_CHECK_EQ(expect(p, &d, -1), 0);
+	close(p);
+	world_done(&w);
+}
+
+/* The peer does not read: the pod's FIN waits behind data that no window admits. */
+static void test_fin_behind_full_window(void)
+{
+	uint32_t a = 0, b = 0;
+	struct world w;
+	long sent, more;
+	int p, q, i;
+
+	world_init(&w);
+	pair(&w, 7000, &p, &q);
+	sent = offer(p, &a, 100 << 20);
+	T_CHECK(sent > 100000);
+	move(&w, &p, 1);
+	more = offer(p, &a, 1 << 20); /* the peer's window opens a little when its kernel collapses */
+	T_REQUIRE(shutdown(p, SHUT_WR) == 0);
+	for (i = 0; i < 3; i++) {
+		T_CHECK_EQ(tcp_state_of(p), TCP_FIN_WAIT1);
+		move(&w, &p, 1);
+	}
+	T_CHECK_EQ(expect(q, &b, -1), sent + more);
+	close(p);
+	close(q);
+	world_done(&w);
+}
+
+static void test_both_closed_unacked(void)
+{
+	uint32_t a = 0, b = 0, c = 0, d = 0;
+	struct world w;
+	long sent;
+	int p, q;
+
+	world_init(&w);
+	pair(&w, 7000, &p, &q);
+	sent = offer(p, &a, 100 << 20); /* nobody reads, so our FIN stays behind it */
+	T_REQUIRE(shutdown(p, SHUT_WR) == 0);
+	T_CHECK_EQ(offer(q, &c, 999), 999);
+	T_REQUIRE(shutdown(q, SHUT_WR) == 0);
+	while (tcp_state_of(p) != TCP_CLOSING)
+		;
+	move(&w, &p, 1);
+	/* the unsent FIN is sent after the peer's now, which is LAST_ACK; on the wire it is the same */
+	T_CHECK(tcp_state_of(p) == TCP_LAST_ACK || tcp_state_of(p) == TCP_CLOSING);
+	T_CHECK_EQ(expect(p, &d, -1), 999);
+	T_CHECK_EQ(expect(q, &b, -1), sent);
+	close(p);
+	close(q);
+	world_done(&w);
+}
+
+static void test_shut_rd(void)
+{
+	uint32_t a = 0, b = 0;
+	struct world w;
+	int p, q;
+	char c;
+
+	world_init(&w);
+	pair(&w, 7000, &p, &q);
+	T_REQUIRE(shutdown(p, SHUT_RD) == 0);
+	move(&w, &p, 1);
+	T_CHECK_EQ(recv(p, &c, 1, MSG_DONTWAIT), 0);
+	T_CHECK_EQ(tcp_state_of(p), TCP_ESTABLISHED);
+	T_CHECK_EQ(offer(p, &a, 100), 100);
+	T_CHECK_EQ(expect(q, &b, 100), 100);
+	close(p);
+	close(q);
+	world_done(&w);
+}
+
+/* ---- queues and windows */
+
+/* Both sides have written until nothing more went in, and nobody reads; over several moves. */
+static void test_full_windows(void)
+{
+	uint32_t a = 0, b = 0, c = 0, d = 0;
+	struct world w;
+	int p, q, i;
+
+	world_init(&w);
+	pair(&w, 7000, &p, &q);
+	for (i = 0; i < 4; i++) {
+		offer(p, &a, 100 << 20);
+		offer(q, &c, 100 << 20);
+		move(&w, &p, 1);
+	}
+	T_CHECK(a > 100000 && c > 100000);
+	while (b < a || d < c) {
+		if (b < a && expect(q, &b, MIN(100000, (long)(a - b))) <= 0)
+			break;
+		if (d < c && expect(p, &d, MIN(100000, (long)(c - d))) <= 0)
+			break;
+	}
+	T_CHECK_EQ(b, a);
+	T_CHECK_EQ(d, c);
+	close(p);
+	close(q);
+	world_done(&w);
+}
+
+/* A segment size that connect() had not negotiated yet must not stick: the window fills with full segments. */
+static void test_segment_size(void)
+{
+	struct tcp_info ti = { 0 };
+	socklen_t len = sizeof(ti);
+	uint32_t a = 0, b = 0;
+	unsigned before;
+	struct world w;
+	int p, q;
+
+	world_init(&w);
+	pair(&w, 7000, &p, &q);
+	T_REQUIRE(getsockopt(p, IPPROTO_TCP, TCP_INFO, &ti, &len) == 0);
+	before = ti.tcpi_snd_mss;
+	move(&w, &p, 1);
+	T_CHECK_EQ(offer(p, &a, 50000), 50000);
+	T_CHECK_EQ(expect(q, &b, 50000), 50000);
+	T_REQUIRE(getsockopt(p, IPPROTO_TCP, TCP_INFO, &ti, &len) == 0);
+	T_CHECK_EQ(ti.tcpi_snd_mss, before);
+	T_CHECK(ti.tcpi_options & TCPI_OPT_TIMESTAMPS && ti.tcpi_options & TCPI_OPT_SACK &&
+		ti.tcpi_options & TCPI_OPT_WSCALE);
+	close(p);
+	close(q);
+	world_done(&w);
+}
+
+static double ms_since(uint64_t t)
+{
+	return (double)(now_ns() - t) / 1e6;
+}
+
+static void test_thousand(void)
+{
+	enum { N = 1000 };
+	int *p = calloc(N + 1, sizeof(*p)), *q = calloc(N, sizeof(*q)), i, round;
+	uint32_t out[2] = { 0 }, in[2] = { 0 };
+	struct rlimit rl = { 8192, 8192 };
+	struct move_times t;
+	struct world w;
+	uint64_t t0;
+
+	T_REQUIRE(p && q);
+	if (setrlimit(RLIMIT_NOFILE, &rl) < 0)
+		T_SKIP("needs 8192 file descriptors");
+	world_init(&w);
+	p[N] = world_listen(w.at->ns, POD_IP, 7000, 1024);
+	for (i = 0; i < N; i++) {
+		q[i] = world_connect(w.peer, POD_IP, 7000);
+		p[i] = world_accept(p[N]);
+	}
+	for (round = 0; round < 2; round++) {
+		for (i = 0; i < N; i++) {
+			uint32_t x = out[0], y = out[1];
+
+			T_CHECK_EQ(offer(q[i], &x, 700), 700);
+			T_CHECK_EQ(offer(p[i], &y, 300), 300);
+		}
+		world_move(&w, p, N + 1, &plain, &t);
+		t0 = now_ns();
+		for (i = 0; i < N; i++) {
+			uint32_t x = in[0], y = in[1];
+
+			T_CHECK_EQ(expect(p[i], &x, 700), 700);
+			T_CHECK_EQ(expect(q[i], &y, 300), 300);
+		}
+		out[0] = in[0] += 700;
+		out[1] = in[1] += 300;
+		printf("# 1000 connections: frozen %.1f ms, save %.1f, restore %.1f, release %.1f, all answered"
+		       " after %.1f ms, held %u\n",
+		       (double)t.frozen / 1e6, (double)t.save / 1e6, (double)t.restore / 1e6,
+		       (double)t.release / 1e6, ms_since(t0), t.held);
+		T_CHECK(t.frozen < 1000000000);
+	}
+	for (i = 0; i < N; i++) {
+		close(p[i]);
+		close(q[i]);
+	}
+	close(p[N]);
+	world_done(&w);
+	free(p);
+	free(q);
+}
+
+/* ---- listeners */
+
+/* A SYN that comes while the filter is up is not refused and not lost: the connection exists at once
+ * afterwards, without the client's retransmission timer of 1 s. */
+static void test_pending_syn(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(7000) };
+	struct err e = { 0 };
+	struct move_times t;
+	struct world w;
+	int l, q, i, p;
+	uint64_t t0;
+	uint32_t x = 0, y = 0;
+
+	world_init(&w);
+	a.sin_addr.s_addr = inet_addr(POD_IP);
+	l = world_listen(w.at->ns, POD_IP, 7000, 8);
+	for (i = 0; i < 6; i++) {
+		T_OK(q = netns_socket(w.peer, AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0, &e), &e);
+		T_OK(filter_set(w.at->filter, FILTER_SYN, &e), &e);
+		t0 = now_ns();
+		T_REQUIRE(connect(q, (struct sockaddr *)&a, sizeof(a)) < 0 && errno == EINPROGRESS);
+		T_OK(io_wait_readable(hold_fd(w.at->hold), deadline_ms(1000), &e), &e);
+		T_CHECK_EQ(tcp_pending(&l, 1, &e), 0);
+		world_move(&w, &l, 1, &(struct move_opts){ .keep_syns = true }, &t);
+		p = world_accept(l);
+		T_CHECK(ms_since(t0) < 500);
+		T_CHECK_EQ(offer(q, &x, 10), 10);
+		T_CHECK_EQ(expect(p, &y, 10), 10);
+		close(p);
+		close(q);
+	}
+	close(l);
+	world_done(&w);
+}
+
+static void test_accept_queue_refused(void)
+{
+	struct tcp_state s;
+	struct err e = { 0 };
+	struct world w;
+	int l, q, p;
+
+	world_init(&w);
+	l = world_listen(w.at->ns, POD_IP, 7000, 8);
+	q = world_connect(w.peer, POD_IP, 7000);
+	T_CHECK_EQ(tcp_pending(&l, 1, &e), 1);
+	T_FAILS(tcp_save(l, &s, &e), -EBUSY);
+	T_CHECK_HAS(e.msg, "wait to be accepted");
+	T_CHECK_HAS(e.msg, POD_IP ":7000");
+	p = world_accept(l);
+	T_CHECK_EQ(tcp_pending(&l, 1, &e), 0);
+	close(p);
+	close(q);
+	close(l);
+	world_done(&w);
+}
+
+static void test_syn_sent(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(7001) };
+	struct filter *f;
+	struct err e = { 0 };
+	struct world w;
+	int l, p, q, err = -1;
+	socklen_t len = sizeof(err);
+	uint32_t x = 0, y = 0;
+	struct pollfd pf;
+
+	world_init(&w);
+	l = world_listen(w.peer, PEER_IP, 7001, 8);
+	T_OK(filter_open(w.peer, &f, &e), &e);
+	T_OK(filter_set(f, FILTER_SYN, &e), &e); /* the peer does not answer yet */
+	T_OK(p = netns_socket(w.at->ns, AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0, &e), &e);
+	a.sin_addr.s_addr = inet_addr(PEER_IP);
+	T_REQUIRE(connect(p, (struct sockaddr *)&a, sizeof(a)) < 0 && errno == EINPROGRESS);
+	T_CHECK_EQ(tcp_state_of(p), TCP_SYN_SENT);
+	move(&w, &p, 1);
+	T_CHECK_EQ(tcp_state_of(p), TCP_SYN_SENT);
+	T_OK(filter_set(f, FILTER_OPEN, &e), &e);
+	move(&w, &p, 1); /* its SYN is sent anew */
+	q = world_accept(l);
+	pf = (struct pollfd){ .fd = p, .events = POLLOUT };
+	T_CHECK_EQ(poll(&pf, 1, 2000), 1);
+	T_REQUIRE(getsockopt(p, SOL_SOCKET, SO_ERROR, &err, &len) == 0);
+	T_CHECK_EQ(err, 0);
+	T_CHECK_EQ(offer(p, &x, 1000), 1000);
+	T_CHECK_EQ(expect(q, &y, 1000), 1000);
+	filter_free(f);
+	close(p);
+	close(q);
+	close(l);
+	world_done(&w);
+}
+
+/* Fresh, bound and listening sockets, and connections that share the listener's port though nobody has asked for SO_REUSEADDR;
+ * in both orders. */
+static void test_shared_port(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(7000) }, b;
+	struct err e = { 0 };
+	socklen_t len;
+	int fds[6], back[6], q[3], i, v;
+	struct world w;
+	uint32_t x = 0, y = 0;
+
+	world_init(&w);
+	a.sin_addr.s_addr = inet_addr(POD_IP);
+	T_OK(fds[0] = netns_socket(w.at->ns, AF_INET, SOCK_STREAM, 0, &e), &e);
+	T_REQUIRE(bind(fds[0], (struct sockaddr *)&a, sizeof(a)) == 0 && listen(fds[0], 77) == 0);
+	for (i = 0; i < 3; i++) {
+		q[i] = world_connect(w.peer, POD_IP, 7000);
+		fds[1 + i] = world_accept(fds[0]);
+	}
+	T_OK(fds[4] = netns_socket(w.at->ns, AF_INET, SOCK_STREAM, 0, &e), &e);
+	T_OK(fds[5] = netns_socket(w.at->ns, AF_INET, SOCK_STREAM, 0, &e), &e);
+	a.sin_port = htons(7777);
+	T_REQUIRE(bind(fds[5], (struct sockaddr *)&a, sizeof(a)) == 0);
+	for (i = 0; i < 6; i++)
+		back[i] = fds[5 - i];
+	move(&w, fds, 6);
+	move(&w, back, 6);
+	for (i = 0; i < 6; i++) {
+		len = sizeof(v);
+		T_REQUIRE(getsockopt(fds[i], SOL_SOCKET, SO_REUSEADDR, &v, &len) == 0);
+		T_CHECK_EQ(v, 0);
+	}
+	T_CHECK_EQ(tcp_state_of(fds[4]), TCP_CLOSE);
+	len = sizeof(b);
+	T_REQUIRE(getsockname(fds[5], (struct sockaddr *)&b, &len) == 0);
+	T_CHECK_EQ(ntohs(b.sin_port), 7777);
+	for (i = 0; i < 3; i++) {
+		x = y = 0;
+		T_CHECK_EQ(offer(q[i], &x, 100), 100);
+		T_CHECK_EQ(expect(fds[1 + i], &y, 100), 100);
+	}
+	close(fds[1]);
+	close(q[0]);
+	q[0] = world_connect(w.peer, POD_IP, 7000);
+	fds[1] = world_accept(fds[0]);
+	T_REQUIRE(listen(fds[5], 5) == 0);
+	for (i = 0; i < 6; i++)
+		close(fds[i]);
+	for (i = 0; i < 3; i++)
+		close(q[i]);
+	world_done(&w);
+}
+
+/* ---- options */
+
+static const struct {
+	const char *text;
+	int level, name, val;
+} opts[] = {
+	{ "SO_REUSEADDR", SOL_SOCKET, SO_REUSEADDR, 1 },
+	{ "SO_REUSEPORT", SOL_SOCKET, SO_REUSEPORT, 1 },
+	{ "SO_KEEPALIVE", SOL_SOCKET, SO_KEEPALIVE, 1 },
+	{ "SO_OOBINLINE", SOL_SOCKET, SO_OOBINLINE, 1 },
+	{ "SO_PRIORITY", SOL_SOCKET, SO_PRIORITY, 5 },
+	{ "SO_RCVLOWAT", SOL_SOCKET, SO_RCVLOWAT, 9 },
+	{ "SO_MARK", SOL_SOCKET, SO_MARK, 17 },
+	{ "SO_DONTROUTE", SOL_SOCKET, SO_DONTROUTE, 1 },
+	{ "SO_RCVBUF", SOL_SOCKET, SO_RCVBUF, 70000 },
+	{ "SO_SNDBUF", SOL_SOCKET, SO_SNDBUF, 60000 },
+	{ "SO_MAX_PACING_RATE", SOL_SOCKET, SO_MAX_PACING_RATE, 1 << 30 },
+	{ "IP_TOS", IPPROTO_IP, IP_TOS, 0x10 },
+	{ "IP_TTL", IPPROTO_IP, IP_TTL, 33 },
+	{ "IP_MTU_DISCOVER", IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE },
+	{ "IP_FREEBIND", IPPROTO_IP, IP_FREEBIND, 1 },
+	{ "IP_TRANSPARENT", IPPROTO_IP, IP_TRANSPARENT, 1 },
+	{ "TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY, 1 },
+	{ "TCP_CORK", IPPROTO_TCP, TCP_CORK, 1 },
+	{ "TCP_KEEPIDLE", IPPROTO_TCP, TCP_KEEPIDLE, 77 },
+	{ "TCP_KEEPINTVL", IPPROTO_TCP, TCP_KEEPINTVL, 7 },
+	{ "TCP_KEEPCNT", IPPROTO_TCP, TCP_KEEPCNT, 3 },
+	{ "TCP_USER_TIMEOUT", IPPROTO_TCP, TCP_USER_TIMEOUT, 12345 },
+	{ "TCP_SYNCNT", IPPROTO_TCP, TCP_SYNCNT, 3 },
+	{ "TCP_LINGER2", IPPROTO_TCP, TCP_LINGER2, 11 },
+	{ "TCP_NOTSENT_LOWAT", IPPROTO_TCP, TCP_NOTSENT_LOWAT, 40000 },
+	{ "TCP_INQ", IPPROTO_TCP, TCP_INQ, 1 },
+};
+
+static void check_options(int fd, const int *want, const char *what)
+{
+	struct linger lg = { 0 };
+	struct timeval tv = { 0 };
+	char cc[16] = "";
+	socklen_t len;
+	size_t i;
+	int v;
+
+	for (i = 0; i < ARRAY_SIZE(opts); i++) {
+		len = sizeof(v);
+		T_REQUIRE(getsockopt(fd, opts[i].level, opts[i].name, &v, &len) == 0);
+		if (v != want[i])
+			T_FAIL("%s socket: %s is %d, was %d", what, opts[i].text, v, want[i]);
+	}
+	len = sizeof(lg);
+	T_REQUIRE(getsockopt(fd, SOL_SOCKET, SO_LINGER, &lg, &len) == 0);
+	T_CHECK(lg.l_onoff == 1 && lg.l_linger == 5);
+	len = sizeof(tv);
+	T_REQUIRE(getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, &len) == 0);
+	T_CHECK_EQ(tv.tv_sec, 44);
+	len = sizeof(cc);
+	T_REQUIRE(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, cc, &len) == 0);
+	T_CHECK_STR(cc, "reno");
+	T_CHECK(fcntl(fd, F_GETFL) & O_NONBLOCK);
+}
+
+static void set_options(int fd, int *want)
+{
+	struct linger lg = { 1, 5 };
+	struct timeval tv = { 44, 0 };
+	socklen_t len;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(opts); i++) {
+		if (setsockopt(fd, opts[i].level, opts[i].name, &opts[i].val, sizeof(int)) < 0)
+			T_FATAL("%s: %s", opts[i].text, strerror(errno));
+	}
+	for (i = 0; i < ARRAY_SIZE(opts); i++) {
+		len = sizeof(int);
+		T_REQUIRE(getsockopt(fd, opts[i].level, opts[i].name, &want[i], &len) == 0);
+	}
+	T_REQUIRE(setsockopt(fd, SOL_SOCKET, SO_LINGER, &lg, sizeof(lg)) == 0);
+	T_REQUIRE(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) == 0);
+	T_REQUIRE(setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) == 0);
+	T_REQUIRE(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0);
+}
+
+/* Listening, fresh and connected sockets with every option; and a connection with none of them, whose buffers stay the kernel's to tune. */
+static void test_options(void)
+{
+	int want[3][ARRAY_SIZE(opts)], fds[4], q[2], i, v, lock0, round;
+	struct linger off = { 0 };
+	struct err e = { 0 };
+	struct world w;
+	socklen_t len = sizeof(v);
+
+	world_init(&w);
+	fds[0] = world_listen(w.at->ns, POD_IP, 7000, 8);
+	q[0] = world_connect(w.peer, POD_IP, 7000);
+	fds[1] = world_accept(fds[0]);
+	q[1] = world_connect(w.peer, POD_IP, 7000);
+	fds[3] = world_accept(fds[0]);
+	T_OK(fds[2] = netns_socket(w.at->ns, AF_INET, SOCK_STREAM, 0, &e), &e);
+	for (i = 0; i < 3; i++)
+		set_options(fds[i], want[i]);
+	T_REQUIRE(getsockopt(fds[3], SOL_SOCKET, 72 /* SO_BUF_LOCK */, &lock0, &len) == 0);
+	for (round = 0; round < 2; round++) {
+		move(&w, fds, 4);
+		check_options(fds[0], want[0], "listening");
+		check_options(fds[1], want[1], "connected");
+		check_options(fds[2], want[2], "fresh");
+		T_REQUIRE(getsockopt(fds[3], SOL_SOCKET, 72, &v, &len) == 0);
+		T_CHECK_EQ(v, lock0);
+		T_REQUIRE(getsockopt(fds[3], SOL_SOCKET, SO_KEEPALIVE, &v, &len) == 0);
+		T_CHECK_EQ(v, 0);
+	}
+	for (i = 0; i < 4; i++) {
+		setsockopt(fds[i], SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+		close(fds[i]);
+	}
+	close(q[0]);
+	close(q[1]);
+	world_done(&w);
+}
+
+/* ---- refusals, and an undo that leaves the socket as it was */
+
+static void test_refusals(void)
+{
+	struct sock_filter { uint16_t c; uint8_t t, f; uint32_t k; } all = { 0x06, 0, 0, 0xffffffff };
+	struct { uint16_t n; void *p; } prog = { 1, &all };
+	struct err e = { 0 };
+	struct world w;
+	int p, q, u, one = 1;
+
+	world_init(&w);
+	pair(&w, 7000, &p, &q);
+	T_CHECK_EQ(tcp_check(p, &e), 0);
+	T_REQUIRE(send(q, "u", 1, MSG_OOB) == 1);
+	{
+		struct pollfd pf = { .fd = p, .events = POLLPRI };
+
+		T_REQUIRE(poll(&pf, 1, 2000) == 1);
+	}
+	T_FAILS(tcp_check(p, &e), -EOPNOTSUPP);
+	T_CHECK_HAS(e.msg, "urgent");
+	T_REQUIRE(setsockopt(q, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) == 0);
+	T_FAILS(tcp_check(q, &e), -EOPNOTSUPP);
+	T_CHECK_HAS(e.msg, "SO_ATTACH_FILTER");
+	T_OK(u = netns_socket(w.peer, AF_INET, SOCK_STREAM, 0, &e), &e);
+	T_REQUIRE(setsockopt(u, SOL_SOCKET, SO_ZEROCOPY, &one, sizeof(one)) == 0);
+	T_FAILS(tcp_check(u, &e), -EOPNOTSUPP);
+	T_CHECK_HAS(e.msg, "SO_ZEROCOPY");
+	close(u);
+	T_OK(u = netns_socket(w.peer, AF_INET6, SOCK_STREAM, 0, &e), &e);
+	T_FAILS(tcp_check(u, &e), -EOPNOTSUPP);
+	T_CHECK_HAS(e.msg, "IPv6");
+	close(u);
+	u = netns_socket(w.peer, AF_INET, SOCK_STREAM, IPPROTO_MPTCP, &e);
+	if (u >= 0) {
+		T_FAILS(tcp_check(u, &e), -EOPNOTSUPP);
+		T_CHECK_HAS(e.msg, "multipath");
+		close(u);
+	}
+	T_OK(u = netns_socket(w.peer, AF_INET, SOCK_DGRAM, 0, &e), &e);
+	T_FAILS(tcp_check(u, &e), -EOPNOTSUPP);
+	close(u);
+	close(p);
+	close(q);
+	world_done(&w);
+}
+
+static void test_undo(void)
+{
+	uint32_t a = 0, b = 0, c = 0, d = 0;
+	struct move_times t;
+	struct world w;
+	int p, q, v, i;
+	socklen_t len = sizeof(v);
+	uint64_t t0;
+
+	world_init(&w);
+	pair(&w, 7000, &p, &q);
+	v = 1;
+	T_REQUIRE(setsockopt(p, SOL_SOCKET, SO_REUSEADDR, &v, sizeof(v)) == 0);
+	for (i = 0; i < 5; i++) {
+		T_CHECK_EQ(offer(q, &a, 4000), 4000);
+		T_CHECK_EQ(offer(p, &c, 4000), 4000);
+		world_move(&w, &p, 1, &(struct move_opts){ .abort = true }, &t);
+		t0 = now_ns();
+		T_CHECK_EQ(expect(p, &b, 4000), 4000);
+		T_CHECK_EQ(expect(q, &d, 4000), 4000);
+		T_CHECK(ms_since(t0) < 150);
+		T_REQUIRE(getsockopt(p, SOL_SOCKET, SO_REUSEADDR, &v, &len) == 0);
+		T_CHECK_EQ(v, 1);
+		T_REQUIRE(getsockopt(p, IPPROTO_TCP, TCP_REPAIR, &v, &len) == 0);
+		T_CHECK_EQ(v, 0);
+		v = 1;
+	}
+	close(p);
+	close(q);
+	world_done(&w);
+}
+
+/* What an image may say: lies are refused before they reach the kernel. */
+static void test_hostile_state(void)
+{
+	struct tcp_state s = { .state = TCP_CLOSE, .local = { .sin_family = AF_INET } };
+	struct err e = { 0 };
+	struct world w;
+	int r;
+
+	world_init(&w);
+	s.nopt = 41;
+	T_FAILS(tcp_restore(w.a.ns, &s, &e), -EPROTO);
+	s.nopt = 1;
+	s.opt[0].level = SOL_SOCKET;
+	s.opt[0].name = SO_ATTACH_FILTER;
+	s.opt[0].len = 4;
+	T_FAILS(tcp_restore(w.a.ns, &s, &e), -EPROTO);
+	s.opt[0].name = SO_KEEPALIVE;
+	s.opt[0].len = 1000;
+	T_FAILS(tcp_restore(w.a.ns, &s, &e), -EPROTO);
+	s.nopt = 0;
+	s.snd_len = 10;
+	T_FAILS(tcp_restore(w.a.ns, &s, &e), -EPROTO);
+	s.snd_len = 0;
+	s.snd_unsent = 5;
+	T_FAILS(tcp_restore(w.a.ns, &s, &e), -EPROTO);
+	s.snd_unsent = 0;
+	s.state = 99;
+	T_FAILS(tcp_restore(w.a.ns, &s, &e), -EOPNOTSUPP);
+	s.state = TCP_CLOSE;
+	s.local.sin_family = AF_INET6;
+	T_FAILS(tcp_restore(w.a.ns, &s, &e), -EPROTO);
+	s.local.sin_family = AF_INET;
+	s.sndbuf = s.rcvbuf = 50000;
+	r = tcp_restore(w.a.ns, &s, &e);
+	T_OK(r, &e);
+	close(r);
+	world_done(&w);
+}
+
+static const struct test_case cases[] = {
+	{ "peer_closed", test_peer_closed },
+	{ "pod_closed", test_pod_closed },
+	{ "fin_behind_full_window", test_fin_behind_full_window },
+	{ "both_closed_unacked", test_both_closed_unacked },
+	{ "shut_rd", test_shut_rd },
+	{ "full_windows", test_full_windows },
+	{ "segment_size", test_segment_size },
+	{ "thousand", test_thousand },
+	{ "pending_syn", test_pending_syn },
+	{ "accept_queue_refused", test_accept_queue_refused },
+	{ "syn_sent", test_syn_sent },
+	{ "shared_port", test_shared_port },
+	{ "options", test_options },
+	{ "refusals", test_refusals },
+	{ "undo", test_undo },
+	{ "hostile_state", test_hostile_state },
+};
+
+const struct test_suite tcp_state_suite = { "tcp_state", cases, ARRAY_SIZE(cases) };
