@@ -19,6 +19,7 @@ UNIT_SRC += tests/unit/fault_test.c
 UNIT_SRC += tests/unit/ring_test.c
 UNIT_WITH += pod/podinit/ring.c
 
+UNIT_SRC += tests/unit/mem_test.c
 UNIT_SRC += tests/unit/mem_track_test.c
 UNIT_SRC += tests/platform/mem_facts_test.c
 UNIT_WITH += pod/mem/maps.c pod/mem/track.c pod/mem/pages.c
@@ -31,12 +32,12 @@ WORKLOAD_NAMES := tree threads regs rseq restart restart_hard shortwrite anon ch
 	pipes unixsock tcp epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused
 WORKLOADS := $(WORKLOAD_NAMES:%=$(BIN)/workload/%)
 UNIT_SRC += tests/unit/kind_api_fake.c tests/unit/kind_file_test.c tests/unit/kind_unix_test.c
-UNIT_SRC += tests/unit/kind_event_test.c tests/unit/kind_pty_test.c
+UNIT_SRC += tests/unit/kind_event_test.c tests/unit/kind_pty_test.c tests/unit/kind_tcp_test.c
 UNIT_WITH += pod/kind/common.c pod/kind/file.c pod/kind/pipe.c pod/kind/tcp.c pod/kind/unix.c pod/kind/unix_diag.c
 UNIT_WITH += pod/kind/unix_make.c pod/kind/epoll.c pod/kind/eventfd.c pod/kind/signalfd.c pod/kind/timerfd.c
 UNIT_WITH += pod/kind/chardev.c pod/kind/pty.c pod/kind/refuse.c pod/task/batch.c pod/task/task.c pod/task/arch_x86_64.c
 UNIT_WITH += netfreeze/netns.c netfreeze/tcp.c netfreeze/tcp_opts.c netfreeze/tcp_restore.c netfreeze/forge.c
-UNIT_WITH += netfreeze/hold.c netfreeze/filter.c
+UNIT_WITH += netfreeze/hold.c netfreeze/filter.c netfreeze/link.c netfreeze/drain.c tests/net/world.c
 
 UNIT := $(BIN)/unit-tests
 
