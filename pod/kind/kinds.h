@@ -25,6 +25,9 @@ extern const struct kind kind_file, kind_pipe, kind_tcp, kind_unix, kind_epoll, 
 /** Scope PROC: a session leader's controlling terminal and its foreground group (pty.c). */
 extern const struct kind kind_ctty;
 
+/** replay_nudge() of a TCP connection, after its release(); nothing for other objects. @replay: replay_open()'s. */
+int kind_tcp_nudge(const struct robject *, int replay, const uint8_t mac[6], struct err *e);
+
 /** Names what an object is that no kind takes, and a remedy where there is one. Returns -EOPNOTSUPP. */
 int kind_refusal(const struct probe *, char *why, size_t len);
 

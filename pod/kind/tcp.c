@@ -5,9 +5,9 @@
  * When the sockets leave repair mode. An engine that dies after READY must not leave sockets in
  * repair mode, so finish() ends it while the filter is still up. What the kernel tries to say then is
  * refused by the filter with an error, which the stack takes as "not sent": the unsent tail stays
- * unsent and a timer of at least 200 ms would try again. release(), after the commit and with the
+ * unsent and a timer (3 s: no round trip was measured yet) would try again. release(), after the commit and with the
  * network open, gives the push that makes it go at once; a pod whose engine is dead just waits for
- * that timer.
+ * that timer. The receive buffer keeps its room for held frames until release().
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -178,31 +178,63 @@ static int restore(struct restore *r, struct robject *o, struct err *e)
 	return 0;
 }
 
+static bool is_live(const struct tcp_state *s)
+{
+	return s->peer.sin_port && s->state != TCP_SYN_SENT;
+}
+
 static int finish(struct restore *r, struct robject *o, struct err *e)
+{
+	int room = sock_int(o->fd, SO_RCVBUF) / 2; /* the kernel doubles what it is given */
+	struct tcp_state s;
+	int ret = to_state((const void *)o->body, &s, e);
+
+	(void)r;
+	if (ret == 0)
+		ret = tcp_release(o->fd, &s, e);
+	if (ret < 0 || !is_live(&s))
+		return ret;
+	if (setsockopt(o->fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) < 0)
+		return err_sys(e, "room of a TCP socket");
+	return 0;
+}
+
+/* Setting TCP_NODELAY makes the kernel push what is queued; the program's value is put back. */
+static int push(int fd, struct err *e)
+{
+	int on = 1, was = 0;
+	socklen_t len = sizeof(was);
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &was, &len) < 0 ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
+		return err_sys(e, "push a TCP socket's queue");
+	if (!was && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &was, sizeof(was)) < 0)
+		return err_sys(e, "TCP_NODELAY");
+	return 0;
+}
+
+static int release(struct restore *r, struct robject *o, struct err *e)
 {
 	struct tcp_state s;
 	int ret = to_state((const void *)o->body, &s, e);
 
 	(void)r;
+	if (ret < 0 || !is_live(&s))
+		return ret;
+	ret = s.snd_unsent ? push(o->fd, e) : 0;
+	s.snd_unsent = 0; /* finish() has queued it */
 	return ret < 0 ? ret : tcp_release(o->fd, &s, e);
 }
 
-/* Setting TCP_NODELAY makes the kernel push what is queued; the program's value is put back. */
-static int release(struct restore *r, struct robject *o, struct err *e)
+int kind_tcp_nudge(const struct robject *o, int replay, const uint8_t mac[6], struct err *e)
 {
-	const Pm__BodyTcp *m = (const void *)o->body;
-	int on = 1, was = 0;
-	socklen_t len = sizeof(was);
+	struct tcp_state s;
+	int ret;
 
-	(void)r;
-	if (!m->snd_unsent)
+	if (o->kind != &kind_tcp)
 		return 0;
-	if (getsockopt(o->fd, IPPROTO_TCP, TCP_NODELAY, &was, &len) < 0 ||
-	    setsockopt(o->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
-		return err_sys(e, "push a TCP socket's queue");
-	if (!was && setsockopt(o->fd, IPPROTO_TCP, TCP_NODELAY, &was, sizeof(was)) < 0)
-		return err_sys(e, "TCP_NODELAY");
-	return 0;
+	ret = to_state((const void *)o->body, &s, e);
+	return ret < 0 ? ret : replay_nudge(replay, mac, &s, e);
 }
 
 const struct kind kind_tcp = {

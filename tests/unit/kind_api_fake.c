@@ -36,7 +36,10 @@ struct fake {
 	size_t nobjs;
 	struct ref refs[MAX_REF];
 	size_t nrefs;
-	int root, netns;
+	int root, own_netns, netns, to_netns;
+	void (*on_start)(void *arg);
+	void *start_arg;
+	bool no_release;
 	uint64_t private_dev;
 	struct { uint64_t dev, ino; int fd; } content[16];
 	size_t ncontent;
@@ -60,8 +63,10 @@ struct fake *fake_new(void)
 	struct fake *f = calloc(1, sizeof(*f));
 
 	T_REQUIRE(f);
+	if (geteuid() != 0)
+		T_SKIP("needs root, as the engine does");
 	f->root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	f->netns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	f->own_netns = f->netns = f->to_netns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	T_REQUIRE(f->root >= 0 && f->netns >= 0);
 	return f;
 }
@@ -92,13 +97,26 @@ void fake_free(struct fake *f)
 	for (i = 0; i < f->nblocks; i++)
 		free(f->blocks[i]);
 	close(f->root);
-	close(f->netns);
+	close(f->own_netns);
 	free(f);
 }
 
 void fake_private(struct fake *f, uint64_t dev)
 {
 	f->private_dev = dev;
+}
+
+void fake_netns(struct fake *f, int from, int to)
+{
+	f->netns = from;
+	f->to_netns = to;
+}
+
+void fake_on_start(struct fake *f, void (*fn)(void *arg), void *arg, bool release)
+{
+	f->on_start = fn;
+	f->start_arg = arg;
+	f->no_release = !release;
 }
 
 /* ---- the dump's side of the API */
@@ -204,7 +222,7 @@ int dump_add_content(struct dump *d, const struct probe *p, uint32_t *id, struct
 /* ---- the restore's */
 int restore_netns(struct restore *r)
 {
-	return of_restore(r)->netns;
+	return of_restore(r)->to_netns;
 }
 
 struct visit {
@@ -511,7 +529,9 @@ void fake_move(struct fake *f)
 	for (i = 0; i < f->nrefs; i++)
 		T_REQUIRE(dup3(f->robjs[f->refs[i].obj].fd, f->refs[i].fdno, O_CLOEXEC) >= 0);
 	place_all(f);
-	for (i = 0; i < f->nobjs; i++)
+	if (f->on_start)
+		f->on_start(f->start_arg);
+	for (i = 0; i < f->nobjs && !f->no_release; i++)
 		if (f->robjs[i].kind->release)
 			T_OK(f->robjs[i].kind->release((struct restore *)(void *)f, &f->robjs[i], &e), &e);
 	for (i = 0; i < f->nobjs; i++)

@@ -15,6 +15,10 @@ void fake_free(struct fake *);
 void fake_add(struct fake *, int fd);
 /** Treats @dev as a private tmpfs of the pod. */
 void fake_private(struct fake *, uint64_t dev);
+/** Network namespaces on both sides (default: the caller's); closed by nobody. */
+void fake_netns(struct fake *, int from, int to);
+/** What happens between finish() and release(); @release: whether release() comes at all. */
+void fake_on_start(struct fake *, void (*fn)(void *arg), void *arg, bool release);
 /** The move. Fails the case if anything fails. */
 void fake_move(struct fake *);
 /** Only dump and undo; the code of the first failure, or 0. */
