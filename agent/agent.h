@@ -38,6 +38,8 @@ struct pod {
 	bool exit_known;
 	char op[48]; /* the operation that holds it, "" = none */
 	bool going;  /* its room is being taken down */
+	bool forget; /* ... and then nothing of it is to be known */
+	uint64_t frozen_ns; /* when it became POD_FROZEN, CLOCK_MONOTONIC */
 	pid_t engine; /* of the operation, for our own restart; 0: none */
 	uint64_t engine_start;
 	char *dir, *cgroup, *host_link; /* owned: struct pod_place */
@@ -143,6 +145,10 @@ void op_query(struct agent *a, uint32_t id, const Pm__OpQuery *m);
 void ops_coord_lost(struct agent *a);
 /** After a restart: the pod @p was held by an operation; @alive: its pid 1 was found again. */
 int op_resume(struct pod *p, bool alive, struct err *e);
+/** Waits (bounded) until an engine that our former life started for @p has ended. */
+void engine_wait(struct pod *p);
+/** Removes records of operations of long ago. */
+void records_prune(struct agent *a);
 /** @p's pid 1 died while an operation holds it. True: the operation deals with it. */
 bool op_pod_died(struct pod *p);
 

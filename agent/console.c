@@ -16,10 +16,12 @@
 #include <sys/stat.h>
 
 #include "agent/agent.h"
+#include "pod/base/io.h"
 #include "pod/base/log.h"
 #include "pod/base/util.h"
 
 #define CHUNK (64u << 10)
+#define FROZEN_MS 5000
 #define QUEUE_MAX (1u << 20) /* bytes for a slow end before the fast one has to wait */
 
 struct relay {
@@ -290,6 +292,10 @@ static int check_pod(struct pod *p, const char *name, struct err *e)
 		return err_set(e, ENOENT, "no pod '%s' on this node", name);
 	if (p->state == PM__POD_STATE__POD_INCOMING || p->state == PM__POD_STATE__POD_STARTING)
 		return err_set(e, EBUSY, "pod '%s' is just arriving on this node", name);
+	/* a move's freeze is milliseconds: one waits. Longer, and podinit will not answer */
+	if (p->state == PM__POD_STATE__POD_FROZEN &&
+	    now_ns() - p->frozen_ns > FROZEN_MS * NSEC_PER_MSEC)
+		return err_set(e, EBUSY, "pod '%s' is frozen by operation %s", name, p->op);
 	return 0;
 }
 
@@ -300,7 +306,7 @@ static void start(struct relay *r, const Pm__Envelope *env)
 	int n = check_pod(p, r->name, &e);
 
 	if (n < 0) {
-		relay_refuse(r, n == -EBUSY ? 13 : 3, n == -EBUSY ? "try again" : "", &e);
+		relay_refuse(r, n == -EBUSY ? 13 : 3, n == -EBUSY ? "try again; podctl recover" : "", &e);
 		return;
 	}
 	if (env->body_case == PM__ENVELOPE__BODY_ATTACH_REQ && env->attach_req->session == 0) {

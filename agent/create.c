@@ -47,6 +47,7 @@ static void created(struct create *c, pid_t pid)
 		r = link_attach(p->host_link, a->conf.agent_bridge, &e);
 	if (r == 0) {
 		p->state = PM__POD_STATE__POD_RUNNING;
+		p->engine = 0;
 		r = pod_save(p, &e);
 	}
 	if (r < 0) {
@@ -88,11 +89,17 @@ static void on_message(struct worker *w, const Pm__Envelope *env, void *arg)
 static void on_gone(struct worker *w, void *arg)
 {
 	struct create *c = arg;
+	struct pod *p = pod_find(c->agent, c->name);
 	struct err e;
 
 	(void)w;
-	err_set(&e, EIO, "pod-engine died");
-	create_failed(c, 1, &e);
+	if (!c->answered && p) {
+		/* nobody knows how far it came: take down what there is */
+		err_set(&e, EIO, "pod-engine died");
+		agent_send_error(c->agent, c->id, 1, &e, "no pod was made", "");
+		p->forget = true;
+		pod_ended(p, -1);
+	}
 	free(c);
 }
 
@@ -154,12 +161,17 @@ void agent_run(struct agent *a, uint32_t id, const Pm__AgentRun *m)
 	c->agent = a;
 	c->id = id;
 	snprintf(c->name, sizeof(c->name), "%s", m->spec->name);
-	r = pod_save(p, &e);
-	if (r == 0)
-		c->worker = worker_start(a, &worker_ops, c, &e);
+	c->worker = worker_start(a, &worker_ops, c, &e);
 	if (!c->worker) {
 		create_failed(c, 1, &e);
 		free(c);
+		return;
+	}
+	p->engine = worker_pid(c->worker);
+	p->engine_start = process_start_time(p->engine);
+	if (pod_save(p, &e) < 0) {
+		create_failed(c, 1, &e);
+		worker_kill(c->worker); /* on_gone() frees @c */
 		return;
 	}
 	LINK_ENVELOPE(env, engine_create, ENGINE_CREATE, Pm__EngineCreate, pm__engine_create__init);

@@ -105,6 +105,8 @@ static int agent_init(struct agent *a, const char *conf, struct err *e)
 	if (r == 0)
 		r = registry_load(a, e);
 	if (r == 0)
+		records_prune(a);
+	if (r == 0)
 		r = session_listen(a, e);
 	return r;
 }

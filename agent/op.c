@@ -381,20 +381,22 @@ void op_query(struct agent *a, uint32_t id, const Pm__OpQuery *m)
 /* ---- after our own restart */
 
 /* The engine that our former life started has seen EOF and ends by itself; one that does not is ended. */
-static void wait_engine(struct pod *p)
+void engine_wait(struct pod *p)
 {
 	autoclose int fd = -1;
 	struct pollfd pfd = { .events = POLLIN };
+	pid_t pid = p->engine;
 
-	if (p->engine <= 0 || !p->engine_start || process_start_time(p->engine) != p->engine_start)
+	p->engine = 0;
+	if (pid <= 0 || !p->engine_start || process_start_time(pid) != p->engine_start)
 		return;
-	fd = (int)syscall(SYS_pidfd_open, p->engine, 0);
+	fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (fd < 0)
 		return;
 	pfd.fd = fd;
 	if (poll(&pfd, 1, ENGINE_LAST_MS) > 0)
 		return;
-	log_warn("pod-engine %d of pod '%s' does not end by itself", p->engine, p->spec->name);
+	log_warn("pod-engine %d of pod '%s' does not end by itself", pid, p->spec->name);
 	syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
 	poll(&pfd, 1, 1000);
 }
@@ -405,8 +407,7 @@ int op_resume(struct pod *p, bool alive, struct err *e)
 	char id[48];
 	struct op *op;
 
-	wait_engine(p);
-	p->engine = 0;
+	engine_wait(p);
 	memcpy(id, p->op, sizeof(id));
 	op = op_new(p->agent, id, p, target ? TGT_READY : SRC_READY);
 	if (!op)

@@ -221,8 +221,10 @@ void src_ready(struct op *op, const Pm__Envelope *env)
 		src_abort(op, NULL);
 		return;
 	}
-	if (p)
+	if (p) {
 		p->state = PM__POD_STATE__POD_FROZEN;
+		p->frozen_ns = now_ns();
+	}
 	op->state = SRC_READY;
 	snprintf(op->phase, sizeof(op->phase), "commit");
 	LINK_ENVELOPE(out, op_ready, OP_READY, Pm__OpReady, pm__op_ready__init);
@@ -385,6 +387,7 @@ int src_resume(struct op *op, bool alive, struct err *e)
 	}
 	if (is_frozen(op->place.cgroup)) {
 		p->state = PM__POD_STATE__POD_FROZEN;
+		p->frozen_ns = 0;
 		log_warn("pod '%s' is frozen by operation %s: the coordinator is asked", op->name,
 			 op->id);
 		return 0;

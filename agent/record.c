@@ -5,16 +5,20 @@
  * one fdatasync with no metadata behind it. The first word stands: the agent is the only writer (it
  * holds agent.lock), and it never writes over a word that is there.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "agent/link/unix.h"
 #include "agent/op.h"
 #include "pod/base/util.h"
 
+#define KEEP_S (30 * 24 * 3600) /* by then nobody asks any more */
 #define RECORD_SIZE 512 /* a sector: written whole or not at all */
 
 static bool id_valid(const char *id)
@@ -108,4 +112,22 @@ int record_write(int fd, enum op_outcome outcome, uint64_t epoch, const char *po
 	if (pwrite(fd, text, sizeof(text), 0) != sizeof(text) || fdatasync(fd) < 0)
 		return err_sys(e, "write an operation's record");
 	return 0;
+}
+
+void records_prune(struct agent *a)
+{
+	char path[PATH_MAX];
+	time_t old = time(NULL) - KEEP_S;
+	struct dirent *de;
+	struct stat st;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "%s/ops", a->conf.agent_state_dir);
+	d = opendir(path);
+	while (d && (de = readdir(d)))
+		if (de->d_type == DT_REG && fstatat(dirfd(d), de->d_name, &st, 0) == 0 &&
+		    st.st_mtime < old)
+			unlinkat(dirfd(d), de->d_name, 0);
+	if (d)
+		closedir(d);
 }

@@ -26,6 +26,7 @@
 
 #define EXIT_LOST 137 /* killed, nobody heard why */
 #define STATE_SIZE 320
+#define KEEP_EXITED 200
 
 bool pod_name_valid(const char *name)
 {
@@ -215,18 +216,28 @@ uint64_t process_start_time(pid_t pid)
 	return at && sscanf(at, " %" SCNu64, &v) == 1 ? v : 0;
 }
 
-static int destroy_thread(void *arg, struct err *e)
-{
-	struct pod_place *place = arg;
-
-	return pod_ns_destroy(place, deadline_ms(30000), e);
-}
-
 struct ended {
 	struct pod_place place;
 	struct agent *agent;
 	char name[64];
 };
+
+/* Exit codes and logs of ended pods are kept for a while, not for ever. */
+static void forget_oldest(struct agent *a)
+{
+	struct pod *oldest = NULL;
+	unsigned n = 0;
+
+	for (struct pod *p = a->pods; p; p = p->next) {
+		if (p->state != PM__POD_STATE__POD_EXITED || p->op[0])
+			continue;
+		n++;
+		if (!oldest || p->spec->created_ns < oldest->spec->created_ns)
+			oldest = p;
+	}
+	if (n > KEEP_EXITED)
+		pod_forget(oldest);
+}
 
 static void destroyed(void *arg, int r, const struct err *e)
 {
@@ -235,11 +246,14 @@ static void destroyed(void *arg, int r, const struct err *e)
 
 	if (r < 0)
 		log_error("pod '%s': %s", x->name, e->msg);
-	if (p && p->going) {
+	if (p && p->going && p->forget) {
+		pod_forget(p);
+	} else if (p && p->going) {
 		p->going = false;
 		p->state = PM__POD_STATE__POD_EXITED;
 		pod_save(p, NULL);
 		log_info("pod '%s' has exited with code %d", x->name, p->exit_code);
+		forget_oldest(x->agent);
 		agent_report(x->agent, 0);
 	}
 	free((void *)(uintptr_t)x->place.dir);
@@ -250,7 +264,9 @@ static void destroyed(void *arg, int r, const struct err *e)
 
 static int destroy_ended(void *arg, struct err *e)
 {
-	return destroy_thread(&((struct ended *)arg)->place, e);
+	struct ended *x = arg;
+
+	return pod_ns_destroy(&x->place, deadline_ms(30000), e);
 }
 
 void pod_ended(struct pod *p, int exit_code)
@@ -355,6 +371,7 @@ static int pod_find_again(struct pod *p, const char *boot, pid_t pid, uint64_t s
 	}
 	if (p->op[0])
 		return op_resume(p, alive, e);
+	engine_wait(p); /* one that was just making it */
 	if (!alive) {
 		log_warn("pod '%s' ended while this agent was away", p->spec->name);
 		pod_ended(p, -1);

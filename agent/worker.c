@@ -49,8 +49,8 @@ static void on_closed(struct conn *c, const struct err *e, void *arg)
 {
 	struct worker *w = arg;
 
-	if (e->code)
-		log_warn("pod-engine %d: %s", w->pid, e->msg);
+	if (e->code) /* also when it exits with a word of ours unread */
+		log_debug("pod-engine %d: %s", w->pid, e->msg);
 	conn_free(c);
 	w->conn = NULL;
 	worker_check(w);

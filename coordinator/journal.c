@@ -20,6 +20,7 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS ops(n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE,"
 	" pod TEXT NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, epoch INTEGER NOT NULL,"
 	" uid INTEGER NOT NULL, state INTEGER NOT NULL, begun INTEGER NOT NULL);"
+	"DELETE FROM ops WHERE state > 3 AND begun < unixepoch() - 30 * 86400;"
 	/* no index on the state: it would be a second page in each commit */
 	"DROP INDEX IF EXISTS ops_open; PRAGMA wal_autocheckpoint=0;"
 	/* grows the WAL file once, so that later commits overwrite it: their fsync has no new size to

@@ -371,9 +371,9 @@ static void teardown(const char *name)
 	remove_tree(w.dir);
 }
 
-static void migrate_send(bool dry_run, bool detach)
+static void migrate_send_to(char to, bool dry_run, bool detach)
 {
-	char name[] = POD, node[] = "B";
+	char name[] = POD, node[] = { to, '\0' };
 
 	LINK_ENVELOPE(env, migrate_req, MIGRATE_REQ, Pm__MigrateReq, pm__migrate_req__init);
 	env.id = 7;
@@ -384,6 +384,11 @@ static void migrate_send(bool dry_run, bool detach)
 	w.client = ask_fd();
 	if (w.client < 0 || link_send(w.client, &env, deadline_ms(1000), NULL) < 0)
 		flunk("migrate could not be asked for");
+}
+
+static void migrate_send(bool dry_run, bool detach)
+{
+	migrate_send_to('B', dry_run, detach);
 }
 
 static void heard(const Pm__Envelope *env)
@@ -703,6 +708,72 @@ static void case_restart(void)
 	teardown("agent restarted");
 }
 
+static unsigned count_fds(pid_t pid)
+{
+	char path[64];
+	unsigned n = 0;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	d = opendir(path);
+	while (d && readdir(d))
+		n++;
+	if (d)
+		closedir(d);
+	return n;
+}
+
+static long rss_kib(pid_t pid)
+{
+	autofree char *text = NULL;
+	char path[64], *at;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	if (io_read_file(path, 1 << 16, &text, NULL, NULL) < 0)
+		return -1;
+	at = strstr(text, "VmRSS:");
+	return at ? atol(at + 6) : -1;
+}
+
+/* What a hundred moves leave in the daemons: nothing. */
+static void case_many(void)
+{
+	static const char *const names[] = { "podcoord", "agent A", "agent B" };
+	unsigned fds[NUM_WHO] = { 0 };
+	long rss[NUM_WHO] = { 0 };
+
+	setup("");
+	for (int i = 1; i <= 100 && !w.failed; i++) {
+		struct tick_slot *s = &w.ticks->slot[i % TICK_SLOTS];
+
+		memset(s, 0, sizeof(*s));
+		w.answered = w.moved = false;
+		migrate_send_to(i % 2 ? 'B' : 'A', false, false);
+		wait_answer(PROCESS);
+		close_fdp(&w.client);
+		if (!w.moved)
+			flunk("move %d: %s", i, w.cause);
+		for (int k = 0; i == 20 && k < NUM_WHO; k++) {
+			nothing_open();
+			fds[k] = count_fds(w.pid[k]);
+			rss[k] = rss_kib(w.pid[k]);
+		}
+	}
+	nothing_open(); /* one more question, so that the closed connections have been seen */
+	for (int k = 0; k < NUM_WHO && !w.failed; k++) {
+		unsigned n = count_fds(w.pid[k]);
+		long r = rss_kib(w.pid[k]);
+
+		printf("# %s: %u and %u fds, %ld and %ld KiB after 20 and 100 moves\n", names[k],
+		       fds[k], n, rss[k], r);
+		if (n > fds[k])
+			flunk("%s has %u fds after 20 moves and %u after 100", names[k], fds[k], n);
+		if (r > rss[k] + 256)
+			flunk("%s grew from %ld to %ld KiB", names[k], rss[k], r);
+	}
+	teardown("a hundred moves leave nothing in the daemons");
+}
+
 static const char *const engine_stages[] = { "check", "precopy", "quiesce", "cut", "ready",
 					     "commit" };
 static const char *const source_stages[] = { "check", "precopy", "quiesce", "cut", "ready",
@@ -814,6 +885,7 @@ int main(int argc, char **argv)
 		case_client_gone(true);
 		case_busy();
 		case_restart();
+		case_many();
 		case_recover();
 		case_fence();
 		if (argc < 2)
