@@ -516,6 +516,22 @@ static int move(struct restore *r, struct rproc *p, Pm__Fd **fd, size_t n, struc
 	return q;
 }
 
+/* What a kind adds inside the process; an epoll may have more items than a batch has entries. */
+static int place_one(struct restore *r, struct rproc *p, struct robject *o, int fdno, struct err *e)
+{
+	int more = 1, q = 0;
+
+	o->placed = 0;
+	while (q >= 0 && more > 0 && o->kind->place) {
+		more = q = o->kind->place(r, o, p->want, fdno, r->b, e);
+		if (q >= 0 && (more || r->b->n > BATCH_MAX / 2)) {
+			q = batch_run_ok(p->tasks[0], r->b, deadline_ms(5000), e);
+			batch_begin(r->b, r->scratch);
+		}
+	}
+	return q;
+}
+
 int robj_place(struct restore *r, struct rproc *p, struct err *e)
 {
 	const Pm__Proc *w = p->want;
@@ -535,12 +551,8 @@ int robj_place(struct restore *r, struct rproc *p, struct err *e)
 	q = receive(r, p, w->fds, w->n_fds, sock, e);
 	if (q >= 0)
 		q = move(r, p, w->fds, w->n_fds, e);
-	for (i = 0; q >= 0 && i < w->n_fds; i++) {
-		struct robject *o = restore_object(r, w->fds[i]->object);
-
-		if (o->kind->place)
-			q = o->kind->place(r, o, w, (int)w->fds[i]->fd, r->b, e);
-	}
+	for (i = 0; q >= 0 && i < w->n_fds; i++)
+		q = place_one(r, p, restore_object(r, w->fds[i]->object), (int)w->fds[i]->fd, e);
 	if (q >= 0) {
 		batch_add1(r->b, SYS_close, sock);
 		q = batch_run_ok(p->tasks[0], r->b, deadline_ms(5000), e);

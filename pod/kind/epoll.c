@@ -168,16 +168,17 @@ static int place(struct restore *r, struct robject *o, const Pm__Proc *proc, int
 		 struct err *e)
 {
 	const Pm__BodyEpoll *m = (const void *)o->body;
-	size_t i;
 
 	(void)r;
 	(void)e;
-	for (i = 0; i < m->n_items; i++) {
-		const Pm__EpollItem *it = m->items[i];
+	for (; o->placed < m->n_items; o->placed++) {
+		const Pm__EpollItem *it = m->items[o->placed];
 		struct epoll_event ev = { .events = it->events, .data = { .u64 = it->data } };
 
 		if (it->pid != proc->pid || it->epfd != (uint32_t)fdno)
 			continue;
+		if (b->n + 4 > BATCH_MAX)
+			return 1;
 		batch_add4(b, SYS_epoll_ctl, fdno, EPOLL_CTL_ADD, it->fd, batch_data(b, &ev, sizeof(ev)));
 	}
 	return 0;

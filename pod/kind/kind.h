@@ -62,6 +62,7 @@ struct robject {
 	const struct kind *kind;
 	ProtobufCMessage *body;	/* unpacked by the kind's schema */
 	int fd;			/* the engine's; owned; -1: not made yet */
+	size_t placed;		/* for place() that returns 1; 0 at the first call for a process's fd */
 };
 
 struct kind {
@@ -84,7 +85,8 @@ struct kind {
 	/** After the commit, when the filter is down and the link attached, before held frames are replayed. The
 	 * pod must be whole without it: an engine that died after READY never calls it. */
 	int (*release)(struct restore *, struct robject *o, struct err *);
-	/** Called for every fd of every process. Calls to make inside process @pid, where the description is fd @fdno, after all its fds are in place. */
+	/** Called for every fd of every process. Calls to make inside process @pid, where the description is fd @fdno, after all its fds are in place.
+	 * 1: the batch is full, run it and call again. */
 	int (*place)(struct restore *, struct robject *o, const Pm__Proc *proc, int fdno, struct batch *b, struct err *);
 	/* ---- PROC, THREAD: @t is the process's leader for PROC; @proc / @th the message to fill or read */
 	int (*ask)(struct dump *, struct task *t, struct batch *b, uint64_t *cookie, struct err *);

@@ -15,8 +15,8 @@
 #include "tests/harness.h"
 #include "tests/unit/kind_fake.h"
 
-#define MAX_OBJ 64
-#define MAX_REF 128
+#define MAX_OBJ 2048
+#define MAX_REF 2048
 
 static const struct kind *const kinds[] = { &kind_file,	    &kind_pipe,	   &kind_tcp,	  &kind_unix,
 					    &kind_epoll,    &kind_eventfd, &kind_signalfd, &kind_timerfd,
@@ -28,7 +28,7 @@ struct ref {
 };
 
 struct fake {
-	void *blocks[4096];
+	void *blocks[32768];
 	size_t nblocks;
 	struct object *objs[MAX_OBJ];
 	struct robject robjs[MAX_OBJ];
@@ -471,12 +471,17 @@ static void place_all(struct fake *f)
 	batch_begin(b, (uintptr_t)scratch);
 	for (i = 0; i < f->nrefs; i++) {
 		struct robject *o = &f->robjs[f->refs[i].obj];
+		int more = 1;
 
-		if (o->kind->place)
-			T_OK(o->kind->place((struct restore *)(void *)f, o, &proc, f->refs[i].fdno, b, &e), &e);
+		o->placed = 0;
+		while (more > 0 && o->kind->place) {
+			more = o->kind->place((struct restore *)(void *)f, o, &proc, f->refs[i].fdno, b, &e);
+			T_OK(more, &e);
+			T_CHECK(!b->overflow);
+			fake_run_batch(b, scratch);
+			batch_begin(b, (uintptr_t)scratch);
+		}
 	}
-	T_CHECK(!b->overflow);
-	fake_run_batch(b, scratch);
 	free(b);
 	free(scratch);
 }

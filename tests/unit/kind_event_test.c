@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -171,6 +172,44 @@ static void test_epoll(void)
 	fake_free(f);
 }
 
+/* More items than a batch has entries. */
+static void test_epoll_many(void)
+{
+	enum { N = 1700 };
+	static int fds[N];
+	static struct epoll_event got[N + 1];
+	struct rlimit old, lim = { 8192, 8192 };
+	struct fake *f = fake_new();
+	struct epoll_event ev = { 0 };
+	int ep = epoll_create1(EPOLL_CLOEXEC), i, n;
+	uint64_t one = 1;
+
+	T_CHECK(getrlimit(RLIMIT_NOFILE, &old) == 0);
+	if (old.rlim_max < lim.rlim_cur)
+		T_SKIP("needs %d open files", (int)lim.rlim_cur);
+	lim.rlim_max = old.rlim_max;
+	T_CHECK(setrlimit(RLIMIT_NOFILE, &lim) == 0);
+	fake_add(f, ep);
+	for (i = 0; i < N; i++) {
+		fds[i] = eventfd(0, EFD_CLOEXEC);
+		ev = (struct epoll_event){ EPOLLIN, { .u64 = (uint64_t)i } };
+		T_CHECK(epoll_ctl(ep, EPOLL_CTL_ADD, fds[i], &ev) == 0);
+		fake_add(f, fds[i]);
+	}
+	fake_move(f);
+	for (i = 0; i < N; i += 17)
+		T_CHECK_EQ(write(fds[i], &one, 8), 8);
+	n = epoll_wait(ep, got, N + 1, 0);
+	T_CHECK_EQ(n, N / 17);
+	for (i = 0; i < n; i++)
+		T_CHECK(got[i].data.u64 % 17 == 0);
+	for (i = 0; i < N; i++)
+		close(fds[i]);
+	close(ep);
+	fake_free(f);
+	setrlimit(RLIMIT_NOFILE, &old);
+}
+
 static void test_epoll_refusals(void)
 {
 	struct fake *f = fake_new();
@@ -239,6 +278,7 @@ static const struct test_case cases[] = {
 	{ "signalfd", test_signalfd },
 	{ "timerfd", test_timerfd },
 	{ "epoll", test_epoll },
+	{ "epoll_many", test_epoll_many },
 	{ "epoll_refusals", test_epoll_refusals },
 	{ "refusals", test_refusals },
 };
