@@ -16,6 +16,7 @@ CHECK_RUN += tests/podrun.bats tests/priv.bats
 UNIT_SRC += tests/unit/err_test.c
 UNIT_SRC += tests/unit/io_test.c
 UNIT_SRC += tests/unit/fault_test.c
+UNIT_SRC += tests/unit/link_test.c tests/unit/conf_test.c
 UNIT_SRC += tests/unit/ring_test.c
 UNIT_WITH += pod/podinit/ring.c
 
