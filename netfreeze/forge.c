@@ -37,27 +37,28 @@ static uint16_t fold(uint32_t sum)
 }
 
 /* IPv4 and TCP headers, no options, no data, both checksums right. From the peer to the local end. */
-static void build(uint8_t buf[SEGMENT_LEN], const struct tcp_state *s, uint32_t seq, uint32_t ack, bool fin)
+static void build(uint8_t buf[SEGMENT_LEN], const struct tcp_state *s, uint32_t seq, uint32_t ack,
+		  uint8_t flags)
 {
 	struct iphdr ip = {
 		.version = 4, .ihl = 5, .tot_len = htons(SEGMENT_LEN), .frag_off = htons(0x4000), .ttl = 64,
 		.protocol = IPPROTO_TCP, .saddr = s->peer.sin_addr.s_addr, .daddr = s->local.sin_addr.s_addr,
 	};
 	struct tcphdr th = {
-		.source = s->peer.sin_port, .dest = s->local.sin_port, .seq = htonl(seq), .ack_seq = htonl(ack),
-		.doff = 5, .ack = 1, .fin = fin, .window = htons(0xffff),
+		.th_sport = s->peer.sin_port, .th_dport = s->local.sin_port, .th_seq = htonl(seq),
+		.th_ack = htonl(ack), .th_off = 5, .th_flags = flags, .th_win = htons(0xffff),
 	};
 	uint32_t pseudo = IPPROTO_TCP + sizeof(th);
 
 	pseudo = sum16(&ip.saddr, 4, pseudo);
 	pseudo = sum16(&ip.daddr, 4, pseudo);
-	th.check = fold(sum16(&th, sizeof(th), pseudo));
+	th.th_sum = fold(sum16(&th, sizeof(th), pseudo));
 	ip.check = fold(sum16(&ip, sizeof(ip), 0));
 	memcpy(buf, &ip, sizeof(ip));
 	memcpy(buf + sizeof(ip), &th, sizeof(th));
 }
 
-int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, bool fin, struct err *e)
+int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, uint8_t flags, struct err *e)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr = s->local.sin_addr };
 	autoclose int fd = netns_socket(netns, AF_INET, SOCK_RAW, IPPROTO_RAW, e);
@@ -65,7 +66,7 @@ int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t a
 
 	if (fd < 0)
 		return fd;
-	build(seg, s, seq, ack, fin);
+	build(seg, s, seq, ack, flags);
 	/* to a local address, so by way of lo, which the filter lets pass */
 	if (sendto(fd, seg, sizeof(seg), 0, (struct sockaddr *)&to, sizeof(to)) < 0)
 		return err_sys(e, "deliver a segment to %s", inet_ntoa(to.sin_addr));
@@ -90,6 +91,6 @@ int replay_nudge(int fd, const uint8_t mac[6], const struct tcp_state *s, struct
 	memcpy(frame + sizeof(vh), mac, 6);
 	frame[sizeof(vh) + 6] = 0x02; /* some local source address; nobody answers to it */
 	frame[sizeof(vh) + 12] = 0x08;
-	build(frame + sizeof(vh) + 14, s, s->window.rcv_wup - 1, s->snd_seq, false);
+	build(frame + sizeof(vh) + 14, s, s->window.rcv_wup - 1, s->snd_seq, FORGE_ACK);
 	return replay_send(fd, frame, sizeof(frame), e);
 }

@@ -278,8 +278,34 @@ static int save_names(int fd, struct tcp_state *s, struct err *e)
 		return err_sys(e, "getsockname");
 	s->bound = s->local.sin_port || s->local.sin_addr.s_addr;
 	len = sizeof(s->peer);
-	if (getpeername(fd, (struct sockaddr *)&s->peer, &len) < 0)
+	/* unlike getpeername() it also answers in SYN_SENT, and after the end */
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &s->peer, &len) < 0)
 		memset(&s->peer, 0, sizeof(s->peer));
+	return 0;
+}
+
+/* A socket whose connection is over: at its end in both directions, perhaps with data to read, perhaps with an error
+ * to report (which one could only be asked by taking it). */
+static int save_dead(int fd, short revents, struct tcp_state *s, struct err *e)
+{
+	autofree void *buf = NULL;
+	ssize_t n;
+	int r;
+
+	s->shut_rd = s->shut_wr = true;
+	if (revents & POLLERR)
+		tcp_opts_note(s, SOL_SOCKET, SO_ERROR, ECONNRESET);
+	r = ask(fd, SIOCINQ, "SIOCINQ", &s->rcv_len, e);
+	if (r < 0 || s->rcv_len == 0)
+		return r;
+	buf = malloc(s->rcv_len);
+	if (!buf)
+		return err_num(e, ENOMEM, "receive queue of %u bytes", s->rcv_len);
+	n = recv(fd, buf, s->rcv_len, MSG_PEEK | MSG_DONTWAIT);
+	if (n < 0)
+		return err_sys(e, "read the receive queue");
+	s->rcv_len = (uint32_t)n;
+	s->rcv_queue = take_ptr(&buf);
 	return 0;
 }
 
@@ -298,8 +324,9 @@ static int save_by_state(int fd, const struct tcp_info *ti, struct tcp_state *s,
 	case TCP_CLOSE:
 		/* a socket that had a connection is at its end in both directions, a fresh one is not */
 		if (poll(&p, 1, 0) == 1 && (p.revents & POLLRDHUP))
-			s->shut_rd = s->shut_wr = true;
-		return s->shut_rd ? ask(fd, SIOCINQ, "SIOCINQ", &s->rcv_len, e) : 0;
+			return save_dead(fd, p.revents, s, e);
+		memset(&s->peer, 0, sizeof(s->peer));
+		return 0;
 	case TCP_SYN_SENT:
 		return save_syn_sent(fd, s, e);
 	default:

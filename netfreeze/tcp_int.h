@@ -9,6 +9,7 @@
 enum opt_when {
 	OPT_EARLY,   /* before bind and connect */
 	OPT_LATE,    /* when the queues are there, still in repair mode */
+	OPT_NOTE,    /* never: something about the socket that travels in the form of an option */
 	OPT_RELEASE, /* when repair mode is off: leaving it, or sending, would spoil them */
 };
 
@@ -19,10 +20,15 @@ int tcp_opts_restore(int fd, const struct tcp_state *s, enum opt_when when, stru
 /** The value of a carried int option, or @dfl. */
 int tcp_opts_get(const struct tcp_state *s, int level, int name, int dfl);
 
+/** Adds a note (OPT_NOTE) to the carried options. */
+void tcp_opts_note(struct tcp_state *s, int level, int name, int v);
 /** Sets one carried int option again, if it was carried; errors do not matter. */
 void tcp_opts_set(int fd, const struct tcp_state *s, int level, int name);
-/** Lets a segment {@seq, @ack, FIN if @fin} from @s's peer arrive at its local end, over lo of @netns. */
-int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, bool fin, struct err *e);
+#define FORGE_ACK 0x10
+#define FORGE_FIN 0x11
+#define FORGE_RST 0x14
+/** Lets a segment {@seq, @ack, @flags} from @s's peer arrive at its local end, over lo of @netns. */
+int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, uint8_t flags, struct err *e);
 
 /** "10.0.0.1:80" of @a into @buf (>= 24 bytes), for messages. */
 const char *tcp_addr(const struct sockaddr_in *a, char *buf);

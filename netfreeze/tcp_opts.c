@@ -109,6 +109,7 @@ static const struct opt_row rows[] = {
 	INT_OPT(IPPROTO_TCP, TCP_WINDOW_CLAMP, OPT_RELEASE, IN_CONN, 0),
 	INT_OPT(IPPROTO_TCP, TCP_CORK, OPT_LATE, IN_ALL, 0),
 	INT_OPT(IPPROTO_TCP, TCP_QUICKACK, OPT_RELEASE, IN_CONN, 1),
+	INT_OPT(SOL_SOCKET, SO_ERROR, OPT_NOTE, IN_CLOSE, 0),
 	{ "TCP_CONGESTION", IPPROTO_TCP, TCP_CONGESTION, 16, OPT_EARLY, IN_ALL, ALWAYS },
 };
 
@@ -141,7 +142,7 @@ int tcp_opts_save(int fd, struct tcp_state *s, struct err *e)
 		uint8_t val[64] = { 0 };
 		socklen_t len = o->len;
 
-		if (!(o->states & bit))
+		if (!(o->states & bit) || o->when == OPT_NOTE)
 			continue;
 		if (getsockopt(fd, o->level, o->name, val, &len) < 0) {
 			if (errno == ENOPROTOOPT || errno == EOPNOTSUPP)
@@ -201,6 +202,17 @@ int tcp_opts_get(const struct tcp_state *s, int level, int name, int dfl)
 			return v;
 		}
 	return dfl;
+}
+
+void tcp_opts_note(struct tcp_state *s, int level, int name, int v)
+{
+	if (s->nopt == ARRAY_SIZE(s->opt))
+		return;
+	s->opt[s->nopt].level = level;
+	s->opt[s->nopt].name = name;
+	s->opt[s->nopt].len = sizeof(v);
+	memcpy(s->opt[s->nopt].val, &v, sizeof(v));
+	s->nopt++;
 }
 
 void tcp_opts_set(int fd, const struct tcp_state *s, int level, int name)

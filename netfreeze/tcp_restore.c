@@ -176,14 +176,14 @@ static int close_states(int fd, int netns, const struct tcp_state *s, struct err
 	if (sent_fin && s->state != TCP_LAST_ACK)
 		r = own_fin(fd, e);
 	if (r == 0 && s->state == TCP_FIN_WAIT2) {
-		r = forge_deliver(netns, s, rcv_end, s->snd_seq + s->snd_len + 1, false, e);
+		r = forge_deliver(netns, s, rcv_end, s->snd_seq + s->snd_len + 1, FORGE_ACK, e);
 		if (r == 0)
 			r = wait_state(fd, TCP_FIN_WAIT2, e);
 	}
 	if (r == 0 && s->rcv_fin) {
 		r = set_window(fd, s, true, e);
 		if (r == 0)
-			r = forge_deliver(netns, s, rcv_end, s->snd_seq, true, e);
+			r = forge_deliver(netns, s, rcv_end, s->snd_seq, FORGE_FIN, e);
 		if (r == 0)
 			r = wait_state(fd, sent_fin && s->state == TCP_CLOSING ? TCP_CLOSING : TCP_CLOSE_WAIT, e);
 	}
@@ -226,16 +226,30 @@ static uint32_t roomy_rcvbuf(int fd, const struct tcp_state *s, unsigned part)
 	return (uint32_t)MAX(s->rcvbuf, MIN(need, (uint64_t)ROOMY_MAX));
 }
 
+/* Without the FIN, which counts one in snd_unsent if it was not sent. */
+static uint32_t unsent_bytes(const struct tcp_state *s)
+{
+	return s->snd_unsent - (s->snd_fin && s->snd_unsent ? 1 : 0);
+}
+
+/* Is the new socket in ESTABLISHED until tcp_release()? An unsent FIN is not there yet. */
+static bool still_open(const struct tcp_state *s)
+{
+	return s->state == TCP_ESTABLISHED || (s->snd_fin && s->snd_unsent && !s->rcv_fin);
+}
+
 static int restore_connected(int fd, int netns, const struct tcp_state *s, struct err *e)
 {
-	const size_t sent = s->snd_len - MIN(s->snd_unsent, s->snd_len);
+	const size_t sent = s->snd_len - unsent_bytes(s);
+	/* the byte before the queue counts as under way, see "Round trip time" in tcp.c */
+	const bool sampled = still_open(s);
 	int r;
 
 	/* connect() takes its first window from the receive buffer */
 	r = set_buffers(fd, s->sndbuf, s->rcvbuf, e);
 	if (r < 0)
 		return r;
-	r = queue_seq_set(fd, TCP_SEND_QUEUE, s->snd_seq, e);
+	r = queue_seq_set(fd, TCP_SEND_QUEUE, s->snd_seq - (sampled ? 1 : 0), e);
 	if (r < 0)
 		return r;
 	r = queue_seq_set(fd, TCP_RECV_QUEUE, s->rcv_seq, e);
@@ -254,6 +268,9 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	r = queue_chunks(fd, TCP_RECV_QUEUE, s->rcv_queue, s->rcv_len, e);
 	if (r < 0)
 		return r;
+	r = queue_chunks(fd, TCP_SEND_QUEUE, (const uint8_t *)"", sampled ? 1 : 0, e);
+	if (r < 0)
+		return r;
 	r = queue_chunks(fd, TCP_SEND_QUEUE, s->snd_queue, sent, e);
 	if (r < 0)
 		return r;
@@ -268,6 +285,49 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 		return r;
 	r = set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(roomy_rcvbuf(fd, s, ROOM_REPLAY) / 2), "SO_RCVBUF", e);
 	return r < 0 ? r : tcp_opts_restore(fd, s, OPT_LATE, e);
+}
+
+static bool has_peer(const struct tcp_state *s)
+{
+	return s->state != TCP_CLOSE && s->state != TCP_LISTEN && s->state != TCP_SYN_SENT;
+}
+
+/* A connection that is over: one is made from nothing, given what is left to read, and reset by its peer, as we say.
+ * The port stays free (this one's may have a new user), the name of the local end is lost. */
+static int restore_dead(int fd, int netns, const struct tcp_state *saved, struct err *e)
+{
+	struct tcp_state s = *saved;
+	socklen_t len = sizeof(s.local);
+	int r, error = 0;
+
+	s.local.sin_port = 0;
+	if (bind(fd, (const struct sockaddr *)&s.local, sizeof(s.local)) < 0)
+		return err_sys(e, "bind");
+	if (!s.peer.sin_port)
+		s.peer = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(9), .sin_addr = s.local.sin_addr };
+	s.rcv_seq = s.snd_seq = 1;
+	r = queue_seq_set(fd, TCP_SEND_QUEUE, s.snd_seq, e);
+	if (r == 0)
+		r = queue_seq_set(fd, TCP_RECV_QUEUE, s.rcv_seq, e);
+	if (r < 0)
+		return r;
+	if (connect(fd, (const struct sockaddr *)&s.peer, sizeof(s.peer)) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&s.local, &len) < 0)
+		return err_sys(e, "connect");
+	r = set_buffers(fd, s.sndbuf, MAX(s.rcvbuf, 4 * s.rcv_len + (1 << 20)), e);
+	if (r == 0)
+		r = queue_chunks(fd, TCP_RECV_QUEUE, s.rcv_queue, s.rcv_len, e);
+	if (r == 0)
+		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
+	if (r == 0)
+		r = forge_deliver(netns, &s, s.rcv_seq + s.rcv_len, s.snd_seq, FORGE_RST, e);
+	if (r == 0)
+		r = wait_state(fd, TCP_CLOSE, e);
+	len = sizeof(error);
+	if (r == 0 && !tcp_opts_get(&s, SOL_SOCKET, SO_ERROR, 0) &&
+	    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0) /* which takes it */
+		return err_sys(e, "SO_ERROR");
+	return r < 0 ? r : tcp_opts_restore(fd, &s, OPT_LATE, e);
 }
 
 static int restore_by_state(int fd, int netns, const struct tcp_state *s, struct err *e)
@@ -287,6 +347,8 @@ static int restore_by_state(int fd, int netns, const struct tcp_state *s, struct
 			return e ? e->code : -EIO;
 		return listen(fd, s->backlog) < 0 ? err_sys(e, "listen") : 0;
 	case TCP_CLOSE:
+		if (s->shut_rd)
+			return restore_dead(fd, netns, s, e);
 		return tcp_opts_restore(fd, s, OPT_LATE, e);
 	default:
 		return err_set(e, EOPNOTSUPP, "state %d cannot be restored", s->state);
@@ -308,7 +370,8 @@ static int restore_on(int fd, int netns, const struct tcp_state *s, struct err *
 		r = tcp_opts_restore(fd, s, OPT_EARLY, e);
 	if (r < 0)
 		return r;
-	if (s->bound && bind(fd, (const struct sockaddr *)&s->local, sizeof(s->local)) < 0)
+	if (s->bound && !(s->state == TCP_CLOSE && s->shut_rd) &&
+	    bind(fd, (const struct sockaddr *)&s->local, sizeof(s->local)) < 0)
 		return err_sys(e, "bind");
 	r = restore_by_state(fd, netns, s, e);
 	if (r == 0 && fcntl(fd, F_SETFL, s->nonblock ? fl | O_NONBLOCK : fl & ~O_NONBLOCK) < 0)
@@ -352,7 +415,7 @@ int tcp_restore(int netns, const struct tcp_state *s, struct err *e)
  * the buffer is made large enough for a moment. */
 static int send_tail(int fd, const struct tcp_state *s, struct err *e)
 {
-	const uint32_t tail = MIN(s->snd_unsent, s->snd_len);
+	const uint32_t tail = unsent_bytes(s);
 	const uint8_t *p = (const uint8_t *)s->snd_queue + (s->snd_len - tail);
 	size_t done = 0;
 
@@ -391,14 +454,15 @@ static int connect_again(int fd, const struct tcp_state *s, struct err *e)
  */
 int tcp_release(int fd, const struct tcp_state *s, struct err *e)
 {
-	const bool has_queues = s->peer.sin_port && s->state != TCP_SYN_SENT;
+	const bool has_queues = has_peer(s);
 	uint32_t rcvbuf = MIN(s->rcvbuf, BUF_MAX);
 	int r = 0;
 
 	if (has_queues && !rcvbuf_locked(s))
 		rcvbuf = roomy_rcvbuf(fd, s, ROOM_RUNNING);
 	if (s->state != TCP_LISTEN)
-		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR", e);
+		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR,
+			    still_open(s) ? TCP_REPAIR_OFF : TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR", e);
 	if (r == 0 && has_queues)
 		r = send_tail(fd, s, e);
 	if (r == 0 && s->state == TCP_SYN_SENT)
@@ -427,7 +491,7 @@ void tcp_settle(int fd, const struct tcp_state *s)
 	int lock = 0;
 	socklen_t len = sizeof(lock);
 
-	if (!s->peer.sin_port || s->state == TCP_SYN_SENT || rcvbuf_locked(s))
+	if (!has_peer(s) || rcvbuf_locked(s))
 		return;
 	/* a size that the program has set meanwhile is its own business */
 	if (getsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &lock, &len) < 0 || (lock & SOCK_RCVBUF_LOCK))

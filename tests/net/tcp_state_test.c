@@ -220,6 +220,47 @@ static void test_shut_rd(void)
 	world_done(&w);
 }
 
+/* Connections that are over: the rest can be read, then the end; an error that nobody has seen yet is seen. */
+static void test_dead(void)
+{
+	struct linger reset = { 1, 0 };
+	uint32_t a = 0, b = 0;
+	int p[2], q[2], i, v;
+	struct pollfd pf;
+	socklen_t len = sizeof(v);
+	struct world w;
+	char c;
+
+	world_init(&w);
+	for (i = 0; i < 2; i++)
+		pair(&w, (uint16_t)(7000 + i), &p[i], &q[i]);
+	T_CHECK_EQ(offer(q[0], &a, 5000), 5000);
+	T_REQUIRE(shutdown(q[0], SHUT_WR) == 0);
+	while (tcp_state_of(p[0]) != TCP_CLOSE_WAIT)
+		;
+	T_REQUIRE(shutdown(p[0], SHUT_WR) == 0);
+	T_REQUIRE(setsockopt(q[1], SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) == 0);
+	close(q[1]);
+	for (i = 0; i < 2; i++)
+		while (tcp_state_of(p[i]) != TCP_CLOSE)
+			;
+	for (i = 0; i < 2; i++)
+		move(&w, p, 2);
+	T_CHECK_EQ(expect(p[0], &b, -1), 5000);
+	T_CHECK_EQ(recv(p[0], &c, 1, 0), 0);
+	T_CHECK(send(p[0], &c, 1, MSG_NOSIGNAL) < 0 && errno == EPIPE);
+	pf = (struct pollfd){ .fd = p[1], .events = POLLIN };
+	T_CHECK_EQ(poll(&pf, 1, 0), 1);
+	T_CHECK(pf.revents & POLLERR);
+	T_REQUIRE(getsockopt(p[1], SOL_SOCKET, SO_ERROR, &v, &len) == 0);
+	T_CHECK_EQ(v, ECONNRESET);
+	T_CHECK_EQ(recv(p[1], &c, 1, 0), 0);
+	close(p[0]);
+	close(p[1]);
+	close(q[0]);
+	world_done(&w);
+}
+
 /* ---- queues and windows */
 
 /* Both sides have written until nothing more went in, and nobody reads; over several moves. */
@@ -725,6 +766,7 @@ static const struct test_case cases[] = {
 	{ "fin_behind_full_window", test_fin_behind_full_window },
 	{ "both_closed_unacked", test_both_closed_unacked },
 	{ "shut_rd", test_shut_rd },
+	{ "dead", test_dead },
 	{ "full_windows", test_full_windows },
 	{ "segment_size", test_segment_size },
 	{ "thousand", test_thousand },

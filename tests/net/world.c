@@ -18,6 +18,12 @@
 #include "tests/harness.h"
 
 #define HOLD_BYTES (64u << 20)
+#define SYNS_MAX 64
+
+struct frame {
+	size_t len;
+	uint8_t data[256];
+};
 
 const uint8_t pod_mac[6] = { 0x02, 0x50, 0x4d, 0, 0, 5 };
 static const uint8_t peer_mac[6] = { 0x02, 0x50, 0x4d, 0, 0, 9 };
@@ -147,18 +153,26 @@ static int detach(void *arg, struct err *e)
 	return link_detach(arg, e);
 }
 
-static unsigned replay_all(struct hold *h, int fd)
+/* New SYNs are put aside (*@syns, *@n) if @syns: their answers must get out. Returns the number of replayed frames. */
+static unsigned replay_all(struct hold *h, int fd, struct frame *syns, unsigned *nsyn)
 {
 	static _Thread_local uint8_t frame[HOLD_FRAME_MAX];
 	struct err e = { 0 };
 	unsigned n = 0;
 	int len;
 
-	while ((len = hold_take(h, frame, sizeof(frame), &e)) > 0)
-		if (frame_is_for_pod(frame, (size_t)len, pod_mac)) {
-			T_OK(replay_send(fd, frame, (size_t)len, &e), &e);
-			n++;
+	while ((len = hold_take(h, frame, sizeof(frame), &e)) > 0) {
+		if (!frame_is_for_pod(frame, (size_t)len, pod_mac))
+			continue;
+		if (syns && frame_is_syn(frame, (size_t)len)) {
+			T_REQUIRE(*nsyn < SYNS_MAX && len <= (int)sizeof(syns->data));
+			memcpy(syns[*nsyn].data, frame, (size_t)len);
+			syns[(*nsyn)++].len = (size_t)len;
+			continue;
 		}
+		T_OK(replay_send(fd, frame, (size_t)len, &e), &e);
+		n++;
+	}
 	T_OK(len, &e);
 	return n;
 }
@@ -172,7 +186,7 @@ static void move_abort(struct world *w, const int *fds, unsigned n, struct tcp_s
 	for (i = 0; i < n; i++)
 		tcp_undo(fds[i]);
 	T_OK(hold_stop(w->at->hold, &e), &e);
-	t->held = replay_all(w->at->hold, w->at->replay);
+	t->held = replay_all(w->at->hold, w->at->replay, NULL, NULL);
 	for (i = 0; i < n; i++) {
 		T_OK(replay_nudge(w->at->replay, pod_mac, &st[i], &e), &e);
 		tcp_state_done(&st[i]);
@@ -185,9 +199,10 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	struct timespec pause = { 0, (long)o->pause_ns };
 	struct tcp_state *st = calloc(n, sizeof(*st));
 	int *made = calloc(n, sizeof(*made));
+	static struct frame syns[SYNS_MAX];
 	struct err e = { 0 };
 	uint64_t t0, t1;
-	unsigned i;
+	unsigned i, nsyn = 0;
 
 	T_REQUIRE(st && made);
 	memset(t, 0, sizeof(*t));
@@ -218,7 +233,7 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	}
 	T_OK(filter_set(to->filter, FILTER_MUTE, &e), &e);
 	if (!o->no_replay)
-		t->held = replay_all(from->hold, to->replay);
+		t->held = replay_all(from->hold, to->replay, syns, &nsyn);
 	T_OK(netns_run(w->node, attach, (void *)(uintptr_t)to->host, &e), &e);
 	T_OK(filter_set(to->filter, FILTER_OPEN, &e), &e);
 	T_OK(link_announce_by(to->announcer, pod_mac, inet_addr(POD_IP), 1, &e), &e);
@@ -226,6 +241,8 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	for (i = 0; i < n; i++)
 		T_OK(tcp_release(made[i], &st[i], &e), &e);
 	t->release = now_ns() - t1;
+	for (i = 0; i < nsyn; i++)
+		T_OK(replay_send(to->replay, syns[i].data, syns[i].len, &e), &e);
 	for (i = 0; i < n; i++) {
 		if (!o->no_nudge)
 			T_OK(replay_nudge(to->replay, pod_mac, &st[i], &e), &e);
@@ -235,9 +252,9 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	w->at = to;
 	t->frozen = now_ns() - t0;
 	/* what came to the old place before the bridge had learnt */
-	t->late = replay_all(from->hold, to->replay);
+	t->late = replay_all(from->hold, to->replay, NULL, NULL);
 	T_OK(netns_run(w->node, detach, (void *)(uintptr_t)from->host, &e), &e);
-	t->late += replay_all(from->hold, to->replay);
+	t->late += replay_all(from->hold, to->replay, NULL, NULL);
 	for (i = 0; i < n; i++) {
 		tcp_settle(fds[i], &st[i]);
 		tcp_state_done(&st[i]);
