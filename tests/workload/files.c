@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * Regular files in the shared directory: offsets that fork and dup share and those that they do not,
- * open flags, close-on-exec, append by two processes, an unlinked file with contents, a shared mapping,
- * directories open with a position, /dev/null and its like, fds with numbers far apart.
+ * open flags, close-on-exec, append by two processes, an unlinked file with contents, directories open with a position, /dev/null and its like, fds with numbers far apart.
  */
 #include "wl.h"
 
@@ -21,7 +20,6 @@ static char path[4096], path2[4096];
 static int fd, dup_fd, other, append, gone, rdonly, wronly, high, opath, sync_fd;
 static int null_fd, zero_fd, full_fd, urandom_fd, dir_fd;
 static uint64_t pos, gone_len;
-static uint8_t *map;
 static DIR *dir;
 
 static void check_flags(const char *what, int f, int flags, int fdflags)
@@ -90,8 +88,6 @@ static void setup(const char *base)
 	wl_write(gone, buf, WL_PAGE);
 	gone_len = 2 * WL_PAGE;
 	WL_SYS(unlink(p3));
-	map = mmap(NULL, 2 * WL_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, gone, 0);
-	WL_CHECK(map != MAP_FAILED, "mmap: %s", strerror(errno));
 	null_fd = (int)WL_SYS(open("/dev/null", O_RDWR));
 	zero_fd = (int)WL_SYS(open("/dev/zero", O_RDONLY));
 	full_fd = (int)WL_SYS(open("/dev/full", O_WRONLY));
@@ -146,7 +142,7 @@ static void check_devices(void)
 	WL_EQ("device number", makedev(1, 3), st.st_rdev);
 }
 
-/* The unlinked file grows and keeps what it had, by read and by mapping. */
+/* The unlinked file grows and keeps what it had. */
 static void check_gone(uint64_t round)
 {
 	uint8_t buf[WL_PAGE];
@@ -164,7 +160,6 @@ static void check_gone(uint64_t round)
 	WL_EQ("its offset", 2 * WL_PAGE, WL_SYS(lseek(gone, 0, SEEK_CUR)));
 	WL_EQ("pread", WL_PAGE, WL_SYS(pread(gone, buf, WL_PAGE, (off_t)off)));
 	wl_verify("unlinked file", buf, WL_PAGE, 3, off);
-	wl_verify("mapping of an unlinked file", map, 2 * WL_PAGE, 3, 0);
 }
 
 /* What both have written so far, by fds of their own with offsets of their own. */

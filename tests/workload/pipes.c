@@ -163,9 +163,8 @@ static void setup(void)
 	wl_write(sized[1], big, sizeof(big));
 	WL_SYS(pipe2(nonblock, O_NONBLOCK));
 	WL_SYS(fcntl(nonblock[0], F_SETFL, 0));
-	while (write(nonblock[1], big, CHUNK) > 0)
-		;
-	while (write(nonblock[1], big, 1) > 0) /* what is left of the last page */
+	/* whole pages: full however the bytes are packed */
+	while (write(nonblock[1], big, WL_PAGE) > 0)
 		;
 	WL_EQ("errno of a full pipe", EAGAIN, errno);
 	WL_SYS(pipe2(packet, O_DIRECT));

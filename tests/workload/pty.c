@@ -35,7 +35,7 @@ static int tty_nr(void)
 	WL_SYS(read(fd, text, sizeof(text) - 1));
 	close(fd);
 	p = strrchr(text, ')') + 1;
-	for (i = 0; i < 5; i++) /* state ppid pgrp session tty_nr */
+	for (i = 0; i < 4; i++) /* ppid pgrp session tty_nr */
 		p = strchr(p + 1, ' ');
 	nr = atoi(p);
 	return nr;
@@ -58,9 +58,10 @@ static int job(void *arg)
 	sh->job = getpid();
 	for (;;) {
 		n = WL_SYS(read(sh->answered % 2 ? slave : tty, buf, sizeof(buf)));
-		if (!n || sh->stop)
+		if (!n || sh->stop) {
+			WL_EQ("number of the controlling terminal", nr, tty_nr());
 			return 71;
-		WL_EQ("number of the terminal", nr, tty_nr());
+		}
 		WL_EQ("foreground group", getpid(), WL_SYS(tcgetpgrp(tty)));
 		WL_EQ("session of the terminal", sh->leader, WL_SYS(tcgetsid(tty)));
 		for (i = 0; i < n; i++)
