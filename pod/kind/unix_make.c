@@ -220,9 +220,8 @@ static void node_owner(const char *node, const Pm__BodyUnix *m)
 		errno = 0;
 }
 
-static int do_bind_in_pod(void *arg, struct err *e)
+static int bind_there(const struct node_req *q, struct err *e)
 {
-	struct node_req *q = arg;
 	const Pm__BodyUnix *m = q->m;
 	char name[sizeof(((struct sockaddr_un *)NULL)->sun_path) + 1] = "", dir[PATH_MAX];
 	const char *node;
@@ -253,6 +252,20 @@ static int do_bind_in_pod(void *arg, struct err *e)
 		return r;
 	node_owner(node, m);
 	return 0;
+}
+
+/* The thread is used for other work afterwards: it goes back to where it stood. */
+static int do_bind_in_pod(void *arg, struct err *e)
+{
+	autoclose int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int r;
+
+	if (root < 0)
+		return err_sys(e, "open the pod's root");
+	r = bind_there(arg, e);
+	if (fchdir(root) < 0 || chroot(".") < 0)
+		return err_sys(e, "go back to the pod's root");
+	return r;
 }
 
 int unix_bind_in_pod(struct restore *r, int fd, const Pm__BodyUnix *m, struct err *e)

@@ -417,6 +417,7 @@ static int dump_all(struct fake *f, struct err *e)
 			return r;
 		T_REQUIRE(body && body->descriptor == o->kind->schema);
 		m->body.len = protobuf_c_message_get_packed_size(body);
+		free(f->packed[i]);
 		f->packed[i] = malloc(m->body.len + 1);
 		T_REQUIRE(f->packed[i]);
 		m->body.data = f->packed[i];
