@@ -242,18 +242,46 @@ void tgt_orphaned(struct op *op, const Pm__Envelope *env)
 		 op->name);
 }
 
-static void announce(struct pod *p)
-{
+struct announcement {
+	int netns;
 	uint8_t mac[6];
 	struct in_addr ip;
-	struct err e;
+	char name[64];
+};
 
-	if (inet_pton(AF_INET, p->spec->ip, &ip) != 1 ||
-	    sscanf(p->spec->mac, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx", &mac[0], &mac[1], &mac[2],
-		   &mac[3], &mac[4], &mac[5]) != 6)
+static int announce_thread(void *arg, struct err *e)
+{
+	struct announcement *x = arg;
+
+	return link_announce(x->netns, x->mac, x->ip.s_addr, 1, e);
+}
+
+static void announced(void *arg, int r, const struct err *e)
+{
+	struct announcement *x = arg;
+
+	if (r < 0)
+		log_warn("pod '%s': %s", x->name, e->msg);
+	close(x->netns);
+	free(x);
+}
+
+/* In a thread: closing a packet socket waits for an RCU grace period, 7 ms that nobody has here. */
+static void announce(struct pod *p)
+{
+	struct announcement *x = calloc(1, sizeof(*x));
+
+	if (!x)
 		return;
-	if (link_announce(p->netns, mac, ip.s_addr, 1, &e) < 0)
-		log_warn("pod '%s': %s", p->spec->name, e.msg);
+	x->netns = fcntl(p->netns, F_DUPFD_CLOEXEC, 0);
+	snprintf(x->name, sizeof(x->name), "%s", p->spec->name);
+	if (x->netns < 0 || inet_pton(AF_INET, p->spec->ip, &x->ip) != 1 ||
+	    sscanf(p->spec->mac, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx", &x->mac[0], &x->mac[1],
+		   &x->mac[2], &x->mac[3], &x->mac[4], &x->mac[5]) != 6 ||
+	    task_run(p->agent, announce_thread, announced, x) < 0) {
+		close_fdp(&x->netns);
+		free(x);
+	}
 }
 
 /* Everything that START allows. Each step may have been done already by a former life. */

@@ -224,8 +224,9 @@ static void reply_result(struct op *op)
 	LINK_ENVELOPE(env, migrate_rep, MIGRATE_REP, Pm__MigrateRep, pm__migrate_rep__init);
 	if (got) {
 		env_body = *got;
-		for (; n < got->n_phases && n < ARRAY_SIZE(phases) - 1; n++)
-			phases[n] = got->phases[n];
+		for (size_t i = 0; i < got->n_phases && n < ARRAY_SIZE(phases) - 1; i++)
+			if (strcmp(got->phases[i]->name, name) != 0) /* ours is the true one */
+				phases[n++] = got->phases[i];
 	}
 	pm__phase__init(&commit);
 	commit.name = name;
