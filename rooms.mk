@@ -41,3 +41,4 @@ CMD_SRC += coordinator/cmd/attach.c coordinator/cmd/kill.c coordinator/cmd/recov
 ENGINE_SRC += pod/kind/pty.c
 ENGINE_SRC += pod/dump.c pod/live.c
 ENGINE_SRC += pod/restore.c pod/restore_api.c pod/rtree.c pod/rmem.c pod/robj.c pod/rtask.c pod/rneeds.c
+ENGINE_SRC += pod/task/restart.c

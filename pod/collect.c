@@ -162,6 +162,24 @@ int collect_maps(struct dump *d, bool flags, struct err *e)
 	return r;
 }
 
+/* What is written through a shared mapping must have reached the file before another node maps it. */
+int collect_sync_files(struct dump *d, struct err *e)
+{
+	size_t i;
+
+	for (i = 0; i < d->nmapfiles; i++) {
+		const struct mapfile *m = d->mapfiles[i];
+		autoclose int fd = -1;
+
+		if (!m->rw || dump_is_private_tmpfs(d, m->st.st_dev))
+			continue;
+		fd = openat(d->root, m->path + 1, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || fsync(fd) < 0)
+			return err_sys(e, "write '%s' back", m->path);
+	}
+	return 0;
+}
+
 static int check_vma(struct dump *d, struct proc *p, const struct vma *v, struct err *e)
 {
 	const char *why = NULL;
@@ -178,11 +196,6 @@ static int check_vma(struct dump *d, struct proc *p, const struct vma *v, struct
 		why = "memory of a device";
 	else if (v->flags & VMF_DROPPABLE)
 		why = "droppable memory";
-	else if (v->flags & VMF_LOCKED)
-		why = "locked memory (mlock): cannot be carried yet";
-	else if (v->type == VMA_FILE && v->shared && (v->prot & PROT_WRITE) &&
-		 !dump_is_private_tmpfs(d, v->dev))
-		why = "a writable shared mapping of a file on disk: cannot be carried yet";
 	if (!why)
 		return 0;
 	return REFUSE(e, "pid %d (%s): mapping %lx-%lx '%s' is %s", p->nspid, p->st.comm,

@@ -20,6 +20,7 @@
 #include "pod/base/log.h"
 #include "pod/base/util.h"
 #include "pod/dump.h"
+#include "pod/task/restart.h"
 
 #define VFORK_MS 20
 #define MAX_PASSES 1000
@@ -249,9 +250,12 @@ static int take_uffd(struct dump *d, struct proc *p, struct err *e)
 int cut_attach(struct dump *d, struct proc *p, bool track, bool release, struct err *e)
 {
 	struct task *t = proc_leader(p);
+	uint64_t left;
+	uint32_t nr;
 	int r = 0;
 
 	if (!t->stopped) {
+		restart_sample(t, p->pid);
 		r = task_seize(t, e);
 		if (r >= 0)
 			r = task_interrupt(t, e);
@@ -259,6 +263,8 @@ int cut_attach(struct dump *d, struct proc *p, bool track, bool release, struct 
 			r = task_wait_stopped(t, deadline_ms(500), e);
 		if (r >= 0)
 			r = task_save(t, e);
+		if (r >= 0)
+			restart_take(t, p->pid, &nr, &left);
 		if (r >= 0)
 			t->nobatch = ((p->st.sig_pnd | p->st.shd_pnd) >> 22) & 1;
 	}
@@ -272,26 +278,6 @@ int cut_attach(struct dump *d, struct proc *p, bool track, bool release, struct 
 }
 
 /* ---- state */
-
-/* Calls that the kernel ends with EINTR when a tracer stops them, although no signal came: they are
- * made again with what they were given. Should a real signal be pending too, its handler runs and the
- * program sees the EINTR that it would have seen anyway. */
-static void restart_eintr(struct task *t)
-{
-	static const long calls[] = { SYS_epoll_wait, SYS_epoll_pwait, 441 /* epoll_pwait2 */,
-				      SYS_rt_sigtimedwait, SYS_semop, SYS_semtimedop, SYS_io_getevents,
-				      SYS_msgrcv, SYS_msgsnd };
-	size_t i;
-
-	if ((int64_t)t->regs.rax != -EINTR || (int64_t)t->regs.orig_rax < 0)
-		return;
-	for (i = 0; i < ARRAY_SIZE(calls); i++)
-		if ((long)t->regs.orig_rax == calls[i]) {
-			t->regs.rax = (uint64_t)-514; /* ERESTARTNOHAND */
-			t->borrowed = true;
-			return;
-		}
-}
 
 static Pm__Thread *new_thread(struct dump *d, struct task *t)
 {
@@ -356,6 +342,8 @@ static int fill_mm(struct dump *d, struct proc *p, Pm__Proc *m, struct err *e)
 		return r;
 	mm->auxv.len = len;
 	mm->auxv.data = memcpy(dump_alloc(d, len), auxv, len);
+	if (!len)
+		return -ESRCH; /* a process that is about to be a zombie has no memory */
 	mm->exe = exe_object(d, p);
 	if (!mm->exe)
 		return err_set(e, EOPNOTSUPP, "pid %d (%s): its program file is not mapped", p->nspid, p->st.comm);
@@ -423,7 +411,9 @@ int cut_snapshot(struct dump *d, Pm__Tree *tree, struct err *e)
 			continue;
 		m = new_proc(d, p);
 		r = fill_mm(d, p, m, e);
-		if (r >= 0) {
+		if (r == -ENOENT || r == -ESRCH) {
+			r = 0; /* it has ended meanwhile */
+		} else if (r >= 0) {
 			tree->procs[tree->n_procs++] = m;
 			p->fresh = false;
 		}
@@ -487,6 +477,16 @@ static int proc_fds(struct dump *d, struct proc *p, Pm__Proc *m)
 	return 0;
 }
 
+/* Before the stop: afterwards nobody can say what a task was waiting for. */
+void cut_sample(struct dump *d)
+{
+	size_t i, k;
+
+	for (i = 0; i < d->procs.n; i++)
+		for (k = 0; !d->procs.p[i]->zombie && k < d->procs.p[i]->ntasks; k++)
+			restart_sample(d->procs.p[i]->tasks[k], d->procs.p[i]->pid);
+}
+
 static int cut_proc(struct dump *d, struct proc *p, Pm__Proc **out, struct err *e)
 {
 	Pm__Proc *m;
@@ -507,9 +507,10 @@ static int cut_proc(struct dump *d, struct proc *p, Pm__Proc **out, struct err *
 	if (r >= 0)
 		r = fill_mm(d, p, m, e);
 	for (i = 0; r >= 0 && i < p->ntasks; i++) {
-		restart_eintr(p->tasks[i]);
+		restart_take(p->tasks[i], p->pid, &m->threads[i]->restart, &m->threads[i]->restart_left_ns);
 		r = ask_task(d, p, i, m, e);
-		thread_regs(d, p->tasks[i], m->threads[i]);
+		if (r >= 0)
+			thread_regs(d, p->tasks[i], m->threads[i]);
 	}
 	if (r >= 0)
 		r = proc_fds(d, p, m);

@@ -89,6 +89,8 @@ int collect_fds(struct dump *, bool final, struct err *);
 int collect_maps(struct dump *, bool flags, struct err *);
 /** Gives mappings their objects (files, contents). */
 int collect_map_objects(struct dump *, struct err *);
+/** Shared mappings of files on shared file systems are written back. */
+int collect_sync_files(struct dump *, struct err *);
 uint32_t collect_vma_object(struct dump *, const struct vma *);
 void collect_drop_objects(struct dump *, bool undo);
 
@@ -103,6 +105,8 @@ int content_messages(struct dump *, Pm__Object ***out, size_t *n, struct err *);
 void content_free(struct content *);
 
 /* cut.c: stopping and state */
+/** Before cut_stop(): what each task waits for. */
+void cut_sample(struct dump *);
 int cut_stop(struct dump *, uint64_t deadline, struct err *);
 /** Maps the scratch and takes a userfaultfd out of each process that has none yet; leaves it running if @release. */
 int cut_attach(struct dump *, struct proc *, bool track, bool release, struct err *);

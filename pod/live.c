@@ -252,6 +252,7 @@ int stage_quiesce(struct dump *d, struct err *e)
 	}
 	if (r < 0)
 		return r;
+	cut_sample(d);
 	be_quick(true);
 	d->stop_ns = now_ns();
 	r = cut_stop(d, deadline_ms(STOP_MS), e);
@@ -412,6 +413,8 @@ int stage_cut(struct dump *d, struct err *e)
 		r = collect_fds(d, true, e);
 	if (r >= 0)
 		r = collect_map_objects(d, e);
+	if (r >= 0)
+		r = collect_sync_files(d, e);
 	mark("listing", &t);
 	if (r >= 0)
 		r = dump_objects(d, e);

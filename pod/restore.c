@@ -367,6 +367,8 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 		q = rmem_flush_drops(r, e);
 	mark("drops", &t);
 	if (q >= 0)
+		q = robj_seal(r, e);
+	if (q >= 0)
 		q = robj_restore(r, e);
 	mark("objects", &t);
 	if (q >= 0)

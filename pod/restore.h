@@ -118,6 +118,8 @@ int robj_mapfiles(struct restore *, struct err *);
 /** Times of the tmpfs nodes, after their bytes. */
 int robj_tmpfs_times(struct restore *, struct err *);
 int robj_restore(struct restore *, struct err *);
+/** Seals of memfds, after their bytes. */
+int robj_seal(struct restore *, struct err *);
 int robj_place(struct restore *, struct rproc *, struct err *);
 int robj_fd_of(struct restore *, uint32_t id); /* of a content or mapped file; -1 */
 struct rcontent *robj_content(struct restore *, uint32_t id);

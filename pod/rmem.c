@@ -140,6 +140,8 @@ static void call_advice(struct batch *b, uint64_t at, uint64_t len, uint32_t fla
 	for (i = 0; i < ARRAY_SIZE(table); i++)
 		if (flags & table[i].flag)
 			batch_add3(b, SYS_madvise, at, len, table[i].advice);
+	if (flags & VMF_LOCKED) /* what is there is locked; the rest when it comes */
+		batch_add3(b, SYS_mlock2, at, len, MLOCK_ONFAULT);
 }
 
 static int call_map(struct plan *pl, const struct seg *s, uint64_t from, uint64_t to, struct err *e)
@@ -184,6 +186,12 @@ static int change(struct plan *pl, const struct seg *h, const struct seg *w, uin
 		if (h && is_kernel_made(w->type))
 			batch_add2(pl->r->b, SYS_munmap, from, to - from);
 		return call_map(pl, w, from, to, e);
+	}
+	if ((h->flags ^ w->flags) & VMF_LOCKED) {
+		if (w->flags & VMF_LOCKED)
+			batch_add3(pl->r->b, SYS_mlock2, from, to - from, MLOCK_ONFAULT);
+		else
+			batch_add2(pl->r->b, SYS_munlock, from, to - from);
 	}
 	if (h->prot != w->prot && !is_kernel_made(w->type))
 		batch_add3(pl->r->b, SYS_mprotect, from, to - from, w->prot);
@@ -332,9 +340,11 @@ static int put_content(struct restore *r, uint32_t id, uint64_t off, uint64_t le
 
 	if (!c)
 		return err_set(e, EBADMSG, "pages of the unknown object %u", id);
-	if (off >= c->body->size || len > ALIGN_UP(c->body->size, PAGE) - off)
+	/* before the cut it may have grown since its size was told; the cut tells it again */
+	if (off > 1ull << 46 || (r->final && (off >= c->body->size || len > ALIGN_UP(c->body->size, PAGE) - off)))
 		return err_set(e, EBADMSG, "pages beyond the end of '%s'", c->body->name);
-	len = MIN(len, c->body->size - off);
+	if (r->final)
+		len = MIN(len, c->body->size - off);
 	if (kind != RUN_DATA) {
 		if (fallocate(c->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0)
 			return err_sys(e, "punch a hole into '%s'", c->body->name);

@@ -153,6 +153,20 @@ int robj_contents(struct restore *r, struct err *e)
 	return q;
 }
 
+int robj_seal(struct restore *r, struct err *e)
+{
+	size_t i;
+
+	for (i = 0; i < r->ncontents; i++) {
+		const struct rcontent *c = &r->contents[i];
+
+		if (c->body->source == CONTENT_MEMFD && c->body->seals &&
+		    fcntl(c->fd, F_ADD_SEALS, c->body->seals) < 0)
+			return err_sys(e, "seals of memfd '%s'", c->body->name);
+	}
+	return 0;
+}
+
 /* ---- mapped files */
 
 int robj_mapfiles(struct restore *r, struct err *e)

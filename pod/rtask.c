@@ -17,6 +17,7 @@
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/restore.h"
+#include "pod/task/restart.h"
 
 #define CALL_MS 5000
 
@@ -107,6 +108,23 @@ static int drop_scratch(struct restore *r, struct rproc *p, struct err *e)
 	return q;
 }
 
+/* Must be made while the scratch is there; what is left to do in this thread then is registers. */
+static int replay(struct restore *r, struct rproc *p, const Pm__Thread *th, struct err *e)
+{
+	struct task *t = task_of(p, th->tid);
+	struct user_regs_struct want;
+	int q;
+
+	if (!th->restart || th->gp.len != sizeof(want))
+		return 0;
+	memcpy(&want, th->gp.data, sizeof(want));
+	t->sysinsn = r->scratch + (uint64_t)arch_find_syscall(arch_batch_code,
+							      (size_t)(arch_batch_code_end - arch_batch_code));
+	q = restart_replay(t, &want, th->restart, th->restart_left_ns, batch_scratch_data(r->scratch), e);
+	memcpy(th->gp.data, &want, sizeof(want));
+	return q;
+}
+
 static int set_registers(struct restore *r, struct rproc *p, const Pm__Thread *th, struct err *e)
 {
 	struct task *t = task_of(p, th->tid);
@@ -136,6 +154,8 @@ static int finish_proc(struct restore *r, struct rproc *p, struct err *e)
 		q = robj_place(r, p, e);
 	for (i = w->n_threads; q >= 0 && i-- > 0;)
 		q = give(r, p, i, e);
+	for (i = 0; q >= 0 && i < w->n_threads; i++)
+		q = replay(r, p, w->threads[i], e);
 	if (q >= 0)
 		q = drop_scratch(r, p, e);
 	for (i = 0; q >= 0 && i < w->n_threads; i++)

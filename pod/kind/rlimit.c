@@ -11,19 +11,28 @@
 
 #define NLIMITS 16
 
-static int take(struct dump *d, struct task *t, struct batch *b, uint64_t cookie, Pm__Proc *proc, Pm__Thread *th,
-		struct err *e)
+/* Asked inside: from outside only CAP_SYS_RESOURCE may read another user's. */
+static int ask(struct dump *d, struct task *t, struct batch *b, uint64_t *cookie, struct err *e)
 {
 	int i;
 
-	(void)b;
-	(void)cookie;
-	(void)th;
-	proc->rlimits.len = NLIMITS * 16;
-	proc->rlimits.data = dump_alloc(d, NLIMITS * 16);
+	(void)d;
+	(void)t;
+	(void)e;
+	*cookie = batch_data(b, NULL, NLIMITS * 16);
 	for (i = 0; i < NLIMITS; i++)
-		if (syscall(SYS_prlimit64, t->tid, i, NULL, proc->rlimits.data + i * 16) < 0)
-			return err_sys(e, "read limit %d", i);
+		batch_add4(b, SYS_prlimit64, 0, i, 0, *cookie + (uint64_t)i * 16);
+	return 0;
+}
+
+static int take(struct dump *d, struct task *t, struct batch *b, uint64_t cookie, Pm__Proc *proc, Pm__Thread *th,
+		struct err *e)
+{
+	(void)t;
+	(void)th;
+	(void)e;
+	proc->rlimits.len = NLIMITS * 16;
+	proc->rlimits.data = memcpy(dump_alloc(d, NLIMITS * 16), batch_local(b, cookie), NLIMITS * 16);
 	return 0;
 }
 
@@ -41,4 +50,4 @@ static int give(struct restore *r, const Pm__Proc *proc, const Pm__Thread *th, s
 }
 
 const struct kind kind_rlimit = { .name = "rlimit", .type = 110, .version = 1, .min_version = 1,
-				  .scope = KIND_PROC, .take = take, .give = give };
+				  .scope = KIND_PROC, .ask = ask, .take = take, .give = give };

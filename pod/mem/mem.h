@@ -92,7 +92,7 @@ int tracker_scan_wp(struct tracker *, const struct vma *v, struct runs *out, str
 /**
  * In the freeze: @written = pages of @v to send, @dropped = ranges that have no page (any more) or the zero page and must read as
  * zeros/the file's content on the target. Fast path: a scan with mask = return = WRITTEN without WP over the whole of [start,end)
- * (it reports holes, too), then a PRESENT scan of what it found. If @v is not tracked (WPALLOWED missing, i.e. a new mapping at an
+ * (it reports holes, too), then a scan of what it found. If @v is not tracked (WPALLOWED missing, i.e. a new mapping at an
  * old place) all present pages are written and all else is dropped.
  */
 int tracker_scan_final(struct tracker *, const struct vma *v, struct runs *written, struct runs *dropped, struct err *e);
@@ -101,6 +101,8 @@ int tracker_scan_final(struct tracker *, const struct vma *v, struct runs *writt
 int pagemap_scan_present(int pagemap, const struct vma *v, struct runs *out, struct err *e);
 /** Guard pages (MADV_GUARD_INSTALL, 6.13; must be made again on the target). -EINVAL: the kernel cannot tell them (before 6.15). */
 int pagemap_scan_guard(int pagemap, const struct vma *v, struct runs *out, struct err *e);
+/** Tries on ourselves (60 us) that this kernel tracks as tracker_scan_final() needs it: for host checks. 0, -ENOTSUP, ... */
+int tracker_probe(struct err *e);
 void tracker_done(struct tracker *);
 
 /* ---- pages in and out */

@@ -14,20 +14,17 @@
  * differ from what the rounds reported is
  *
  *   written	    bit clear, page present		  -> written
- *   dropped	    bit clear, no page or the zero page   -> dropped (MADV_DONTNEED, reclaimed MADV_FREE,
+ *   dropped	    no bit, no page or the zero page	  -> dropped (MADV_DONTNEED, reclaimed MADV_FREE,
  *		    an munmap and mmap that a later round registered again)
- *   hole	    no page table, or no huge page: it has no bit at all -> dropped
  *   marker	    private file mappings only: dropping a protected page leaves a marker there that
  *		    looks like a protected page in swap   -> written (reading it gives the file's bytes)
  *   file's	    such a marker, read since: the file's page with the bit set -> dropped
  *   new mapping    not tracked at all			  -> all present pages written, the rest dropped
  *
- * The scan for WRITTEN alone is the kernel's fast path (0.2-0.4 ms per GiB); it reports empty entries of
- * existing page tables as written, but holes not at all. A PRESENT scan of everything would find those
- * in 5-8 ms per GiB. Instead we hop: one scan that stops at the first present page tells that
- * everything before it is a hole or empty; the rest of that page's 2 MiB has a page table, so the fast
- * scan has seen it; go on with the next 2 MiB. The kernel skips holes by whole tables, so a hop costs
- * a system call per *populated* 2 MiB.
+ * The scan for WRITTEN alone is the kernel's fast path (0.2-0.4 ms per GiB). In tracked memory it
+ * reports everything that carries no bit: empty entries and whole holes too. A second scan of what it
+ * found (only of that: a scan for PRESENT pages costs 5-8 ms per GiB) parts written from dropped.
+ * tracker_probe() tries on ourselves that the running kernel has this property.
  *
  * Registering. mremap() drops tracking of what it moves; and where the kernel merges the new place with
  * a tracked neighbour, of the whole neighbour, whose pages keep their bits. Such a page is written
@@ -45,12 +42,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include "pod/base/kernel.h"
 #include "pod/base/util.h"
 #include "pod/mem/mem.h"
 
-#define TABLE_SPAN (2ull << 20) /* what one page table covers */
 #define SCAN_REGIONS 1024
 /* Neighbours that are at most so far apart are looked at by one scan: an ioctl costs ~100 entries. */
 #define SCAN_GAP (128 * PAGE)
@@ -404,24 +401,6 @@ static int final_file(int pagemap, const struct vma *v, struct runs *own, struct
 	return r;
 }
 
-/* Ranges without page tables, added to @out (with some empty entries that @marked has, too). */
-static int final_holes(int pagemap, const struct vma *v, struct runs *out, struct err *e)
-{
-	const struct query any = { .anyof = PAGE_IS_PRESENT | PAGE_IS_SWAPPED };
-	uint64_t at = v->start, page = 0;
-	int r;
-
-	while (at < v->end) {
-		r = scan_first(pagemap, &any, at, v->end, &page, e);
-		if (r < 0)
-			return r;
-		if (page > at && runs_add(out, at, page))
-			return err_num(e, ENOMEM, "holes");
-		at = MIN(ALIGN_DOWN(page, TABLE_SPAN) + TABLE_SPAN, v->end);
-	}
-	return 0;
-}
-
 static int final_tracked(struct tracker *t, const struct vma *v, struct runs *marked,
 			 struct runs *own, struct runs *dropped, struct err *e)
 {
@@ -431,12 +410,12 @@ static int final_tracked(struct tracker *t, const struct vma *v, struct runs *ma
 	r = final_own(t->pagemap, v, marked, own, e);
 	if (r < 0 || v->shared)
 		return r;
-	r = final_holes(t->pagemap, v, marked, e);
-	if (!r && v->type != VMA_ANON)
+	if (v->type != VMA_ANON) {
 		r = final_file(t->pagemap, v, own, marked, e);
-	if (r < 0)
-		return r;
-	runs_normalize(marked, 0);
+		if (r < 0)
+			return r;
+		runs_normalize(marked, 0);
+	}
 	for (i = 0; !r && i < marked->n; i++)
 		r = runs_add_rest(dropped, marked->r[i].start, marked->r[i].end, own, &from);
 	return r;
@@ -463,6 +442,47 @@ out:
 	runs_done(&own);
 	runs_done(&marked);
 	return r == -ENOMEM ? err_num(e, ENOMEM, "page runs of %d", (int)t->pid) : r;
+}
+
+/* An empty 2 MiB, registered, must read as written: what tracker_scan_final() builds on. */
+static int probe_hole(struct tracker *t, struct err *e)
+{
+	const uint64_t span = 2 << 20;
+	const struct query fast = { .flags = PM_SCAN_CHECK_WPASYNC, .mask = PAGE_IS_WRITTEN };
+	struct vma v = { .name = (char *)(uintptr_t)"" };
+	struct runs seen = { 0 };
+	void *p = mmap(NULL, 3 * span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int r;
+
+	if (p == MAP_FAILED)
+		return err_sys(e, "mmap");
+	v.start = ALIGN_UP((uintptr_t)p, span) + span / 2;
+	v.end = v.start + span;
+	r = tracker_register(t, &v, e);
+	if (!r)
+		r = scan(t->pagemap, &fast, v.start, v.end, &seen, e);
+	if (!r && runs_pages(&seen) != span / PAGE)
+		r = err_set(e, ENOTSUP, "PAGEMAP_SCAN of this kernel does not report holes as written");
+	runs_done(&seen);
+	munmap(p, 3 * span);
+	return r;
+}
+
+int tracker_probe(struct err *e)
+{
+	autoclose int fd = (int)syscall(SYS_userfaultfd, tracker_uffd_flags());
+	struct tracker t;
+	int r;
+
+	if (fd < 0)
+		return err_sys(e, "userfaultfd");
+	r = tracker_init(&t, getpid(), fd, e);
+	if (r < 0)
+		return r;
+	take_fd(&fd);
+	r = probe_hole(&t, e);
+	tracker_done(&t);
+	return r;
 }
 
 void tracker_done(struct tracker *t)

@@ -43,6 +43,11 @@ unsigned batch_add(struct batch *b, long nr, uint64_t a0, uint64_t a1, uint64_t 
 	return b->n++;
 }
 
+uint64_t batch_scratch_data(uint64_t scratch)
+{
+	return scratch + OFF_DATA;
+}
+
 uint64_t batch_arg_addr(const struct batch *b, unsigned i, unsigned k)
 {
 	return b->scratch + OFF_ENTRIES + i * sizeof(struct batch_entry) +

@@ -44,6 +44,9 @@ struct task {
 	uint64_t sigmask;
 	uint8_t *xstate; /* XSTATE_MAX bytes, allocated at the first save; owned */
 	size_t xlen;
+	int waits;	/* restart.h: what kind of call it waits in, 0 unknown */
+	uint64_t ran_ns; /* restart.h: when it last ran, by the scheduler's clock */
+	uint64_t left_until; /* restart.h: end of the sleep it is in (CLOCK_MONOTONIC), 0 unknown */
 	uint64_t sysinsn; /* address of a `syscall` instruction in the task */
 };
 
@@ -104,6 +107,8 @@ unsigned batch_add(struct batch *b, long nr, uint64_t a0, uint64_t a1, uint64_t 
 #define batch_add2(b, nr, x, y) batch_add(b, nr, (uint64_t)(x), (uint64_t)(y), 0, 0, 0, 0)
 #define batch_add3(b, nr, x, y, z) batch_add(b, nr, (uint64_t)(x), (uint64_t)(y), (uint64_t)(z), 0, 0, 0)
 #define batch_add4(b, nr, x, y, z, w) batch_add(b, nr, (uint64_t)(x), (uint64_t)(y), (uint64_t)(z), (uint64_t)(w), 0, 0)
+/** Address of the data of a scratch: free between batches. */
+uint64_t batch_scratch_data(uint64_t scratch);
 /** Address in the task of argument @k of entry @i: for `also` of an earlier entry whose result it shall take. */
 uint64_t batch_arg_addr(const struct batch *b, unsigned i, unsigned k);
 /** Reserves @len bytes (8-aligned) of the scratch's data: its address in the task. Copied in from @in, zeroed if NULL. */

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "pod/task/restart.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+
+#define ERESTARTNOHAND_RET ((uint64_t)-514)
+#define RESTARTBLOCK ((int64_t)-516)
+#define RESTART_SYSCALL 219
+
+/* ---- before the stop */
+
+static uint64_t exec_start(pid_t tgid, pid_t tid)
+{
+	autofree char *text = NULL;
+	char path[64], *p;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/sched", tgid, tid);
+	if (io_read_file(path, 65536, &text, NULL, NULL) < 0)
+		return 0;
+	p = strstr(text, "se.exec_start");
+	p = p ? strchr(p, ':') : NULL;
+	return p ? (uint64_t)(strtod(p + 1, NULL) * 1e6) : 0;
+}
+
+void restart_sample(struct task *t, pid_t tgid)
+{
+	autofree char *text = NULL;
+	char path[64];
+
+	t->waits = 0;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/wchan", tgid, t->tid);
+	if (io_read_file(path, 4096, &text, NULL, NULL) < 0)
+		return;
+	if (strstr(text, "nanosleep"))
+		t->waits = SYS_nanosleep;
+	else if (strstr(text, "futex"))
+		t->waits = SYS_futex;
+	else if (strstr(text, "poll"))
+		t->waits = SYS_poll;
+	if (t->waits)
+		t->ran_ns = exec_start(tgid, t->tid);
+}
+
+/* ---- at the stop */
+
+/* Calls that the kernel ends with EINTR when a tracer stops them, although no signal came. Should a
+ * real one be pending, its handler runs and the program sees the EINTR it would have seen anyway. */
+static bool ends_with_eintr(uint64_t nr)
+{
+	static const uint16_t calls[] = { SYS_epoll_wait, SYS_epoll_pwait, 441 /* epoll_pwait2 */,
+					  SYS_rt_sigtimedwait, SYS_semop, SYS_semtimedop, SYS_io_getevents,
+					  SYS_msgrcv, SYS_msgsnd, SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg,
+					  SYS_sendto, SYS_sendmsg, SYS_sendmmsg, SYS_read, SYS_readv,
+					  SYS_write, SYS_writev, SYS_accept, SYS_accept4, SYS_mq_timedsend,
+					  SYS_mq_timedreceive };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(calls); i++)
+		if (nr == calls[i])
+			return true;
+	return false;
+}
+
+static bool peek(const struct task *t, uint64_t addr, void *buf, size_t len)
+{
+	struct iovec l = { buf, len }, r = { (void *)addr, len };
+
+	return addr && process_vm_readv(t->tid, &l, 1, &r, 1, 0) == (ssize_t)len;
+}
+
+static void by_arguments(struct task *t, uint64_t nr)
+{
+	t->regs.rax = ERESTARTNOHAND_RET;
+	t->regs.orig_rax = nr;
+	t->borrowed = true;
+}
+
+/* The call behind restart_syscall: its arguments are still in the registers. */
+static uint64_t real_call(const struct task *t)
+{
+	if (t->regs.orig_rax != RESTART_SYSCALL)
+		return t->regs.orig_rax;
+	/* a clock's id is a small number, positive or negative; a pointer is not */
+	if (t->waits == SYS_nanosleep)
+		return t->regs.rdi + 4096 < 8192 || t->regs.rdi > UINT64_MAX / 2 ? SYS_clock_nanosleep : SYS_nanosleep;
+	return (uint64_t)t->waits;
+}
+
+static uint64_t ts_ns(const int64_t ts[2])
+{
+	return ts[0] < 0 ? 0 : (uint64_t)ts[0] * NSEC_PER_SEC + (uint64_t)ts[1];
+}
+
+/* Less the time since it last ran before the stop. */
+static uint64_t less_elapsed(struct task *t, pid_t tgid, uint64_t want)
+{
+	uint64_t now;
+
+	if (t->left_until) /* an earlier stop of this engine has found it out */
+		return t->left_until > now_ns() ? t->left_until - now_ns() : 1;
+	now = exec_start(tgid, t->tid);
+	if (!t->ran_ns || !now || now < t->ran_ns)
+		return want;
+	return want > now - t->ran_ns ? want - (now - t->ran_ns) : 1;
+}
+
+static uint64_t sleep_left(struct task *t, pid_t tgid, uint64_t req, uint64_t rem)
+{
+	int64_t ts[2];
+
+	if (rem && peek(t, rem, ts, sizeof(ts)))
+		return MAX(ts_ns(ts), (uint64_t)1);
+	return peek(t, req, ts, sizeof(ts)) ? less_elapsed(t, tgid, ts_ns(ts)) : 0;
+}
+
+void restart_take(struct task *t, pid_t tgid, uint32_t *nr, uint64_t *left_ns)
+{
+	const struct user_regs_struct *r = &t->regs;
+	uint64_t call, left = 0;
+	int64_t ts[2];
+
+	*nr = 0;
+	*left_ns = 0;
+	if ((int64_t)r->orig_rax < 0)
+		return;
+	if ((int64_t)r->rax == -EINTR && ends_with_eintr(r->orig_rax))
+		by_arguments(t, r->orig_rax);
+	if ((int64_t)r->rax != RESTARTBLOCK)
+		return;
+	call = real_call(t);
+	switch (call) {
+	case SYS_nanosleep:
+		left = sleep_left(t, tgid, r->rdi, r->rsi);
+		break;
+	case SYS_clock_nanosleep:
+		left = sleep_left(t, tgid, r->rdx, r->r10);
+		break;
+	case SYS_poll:
+		if ((int32_t)r->rdx < 0) {
+			by_arguments(t, call);
+			return;
+		}
+		left = less_elapsed(t, tgid, (uint64_t)(uint32_t)r->rdx * NSEC_PER_MSEC);
+		break;
+	case SYS_futex:
+		if ((r->rsi & FUTEX_CMD_MASK) != FUTEX_WAIT || !peek(t, r->r10, ts, sizeof(ts))) {
+			by_arguments(t, call); /* an absolute end */
+			return;
+		}
+		left = less_elapsed(t, tgid, ts_ns(ts));
+		break;
+	default:
+		return; /* nobody knows which call it was: the program sees EINTR */
+	}
+	*nr = (uint32_t)call;
+	*left_ns = left;
+	t->left_until = now_ns() + left;
+}
+
+/* ---- on the target */
+
+static int to_entry(struct task *t, struct err *e)
+{
+	int status, r;
+
+	do {
+		if (ptrace(PTRACE_SYSCALL, t->tid, NULL, NULL) < 0)
+			return err_sys(e, "pid %d: replay a call", t->nstid);
+		t->stopped = false;
+		r = task_wait(t, &status, deadline_ms(2000), e);
+		if (r < 0)
+			return r;
+	} while (!t->sysstop);
+	return 0;
+}
+
+int restart_replay(struct task *t, struct user_regs_struct *want, uint32_t nr, uint64_t left_ns, uint64_t data,
+		   struct err *e)
+{
+	int64_t ts[2] = { (int64_t)(left_ns / NSEC_PER_SEC), (int64_t)(left_ns % NSEC_PER_SEC) };
+	struct iovec l = { ts, sizeof(ts) }, rm = { (void *)data, sizeof(ts) };
+	struct user_regs_struct regs = *want;
+	struct iovec gp = { &regs, sizeof(regs) };
+	int r;
+
+	if (process_vm_writev(t->tid, &l, 1, &rm, 1, 0) != (ssize_t)sizeof(ts))
+		return err_sys(e, "pid %d: time left", t->nstid);
+	switch (nr) {
+	case SYS_nanosleep: regs.rdi = data; break;
+	case SYS_clock_nanosleep: regs.rdx = data; regs.rsi = 0; break;
+	case SYS_poll: regs.rdx = (uint32_t)((left_ns + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC); break;
+	case SYS_futex: regs.r10 = data; break;
+	default: return err_set(e, EBADMSG, "pid %d: call %u is none that is replayed", t->nstid, nr);
+	}
+	regs.rip = t->sysinsn;
+	regs.rax = nr;
+	regs.orig_rax = (uint64_t)-1;
+	t->borrowed = true;
+	r = task_set_sigmask(t, ~0ull, e);
+	if (r >= 0)
+		r = task_set_regs(t, &regs, e);
+	if (r >= 0)
+		r = to_entry(t, e);
+	if (r >= 0)
+		r = task_interrupt(t, e); /* it will find a signal to look at as soon as it would sleep */
+	if (r < 0)
+		return r;
+	if (ptrace(PTRACE_CONT, t->tid, NULL, NULL) < 0)
+		return err_sys(e, "pid %d: replay a call", t->nstid);
+	t->stopped = false;
+	r = task_wait_stopped(t, deadline_ms(2000), e);
+	if (r < 0)
+		return r;
+	if (ptrace(PTRACE_GETREGSET, t->tid, (void *)1L /* NT_PRSTATUS */, &gp) < 0)
+		return err_sys(e, "pid %d: read registers", t->nstid);
+	want->rax = regs.rax;
+	/* it may have had its result at once: then that is the call's */
+	want->orig_rax = (int64_t)regs.rax == RESTARTBLOCK ? nr : (uint64_t)-1;
+	return 0;
+}
