@@ -517,7 +517,7 @@ static void test_random_over_file(void)
 
 	if (!have_tracker())
 		T_SKIP("no userfaultfd with WP_ASYNC (Linux 6.7)");
-	random_memory(fd, 1, 30);
+	random_memory(fd, 1, 14);
 }
 
 static void test_random_over_memfd(void)
@@ -526,7 +526,7 @@ static void test_random_over_memfd(void)
 
 	if (!have_tracker())
 		T_SKIP("no userfaultfd with WP_ASYNC (Linux 6.7)");
-	random_memory(fd, 1001, 20);
+	random_memory(fd, 1001, 8);
 }
 
 static const struct test_case cases[] = {
