@@ -101,4 +101,9 @@ $(COMMIT_TEST):
 $(BIN)/commit-test: | $(BIN)/fake-engine $(BIN)/podagent $(BIN)/podcoord
 check-commit: $(BIN)/commit-test
 	$(Q)tests/run $(BIN)/commit-test
+# libFuzzer targets, where there is clang: `make build/bin/fuzz_pages && build/bin/fuzz_pages -max_total_time=60`
+$(BIN)/fuzz_pages: tests/fuzz/fuzz_pages.c pod/mem/pages.c pod/mem/track.c pod/base/io.c pod/base/err.c
+	@mkdir -p $(@D)
+	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined $(CPPFLAGS) -o $@ $^
+
 .PHONY: check-commit
