@@ -3,9 +3,9 @@
  * The mappings of a process, from /proc/PID/maps.
  *
  * The whole file is read into one buffer that the list keeps, and parsed there by hand in one pass
- * (19 us for 124 mappings where sscanf takes 65): names are pointers into that buffer, ended by a NUL
- * in place of the newline. A second reading reuses buffer and table, so that inside the freeze nothing
- * is allocated.
+ * (19 us for 124 mappings where sscanf takes 65): names are pointers into that buffer, ended by a
+ * NUL in place of the newline. A second reading reuses buffer and table, so that inside the freeze
+ * nothing is allocated.
  *
  * What a mapping is made of is told from its name and its device together: a name alone can be
  * forged by a file that is called "/memfd:x". Shared anonymous memory, memfds and SysV segments all
@@ -13,7 +13,8 @@
  * same names on another device are huge pages. A file on a hugetlbfs that is mounted somewhere can
  * only be told from smaps: maps_read_flags() turns it into VMA_OTHER.
  *
- * Limits: a path that really ends in " (deleted)" is taken for a deleted one. The list is a snapshot:
+ * Limits: a path that really ends in " (deleted)" is taken for a deleted one. The list is a
+ * snapshot:
  * of a running process it may be wrong before it is read; in the freeze it is exact.
  */
 #include <errno.h>

@@ -13,13 +13,13 @@
  * no byte is copied by us. Runs of zeros are only table entries, so an empty gigabyte is one frame.
  *
  * What cannot be read as the process reads it (PROT_NONE, a mapping that vanished while the process
- * runs) is tried through /proc/PID/mem, which knows no protection; pages that are in neither are left
- * out and counted. Before the freeze that is normal and harmless: the mapping's next scan
+ * runs) is tried through /proc/PID/mem, which knows no protection; pages that are in neither are
+ * left out and counted. Before the freeze that is normal and harmless: the mapping's next scan
  * reports what is there then. In the freeze the caller treats a count above 0 as an error.
  *
  * The receiver trusts nothing: every number is checked against a cap before it is used, sums do not
- * wrap, data is read only after the whole table was found consistent. Whether an address belongs to a
- * declared mapping is the sink's to decide.
+ * wrap, data is read only after the whole table was found consistent. Whether an address belongs to
+ * a declared mapping is the sink's to decide.
  *
  * The blocks live on the stack of pages_send() and pages_recv() (330 KiB): always warm, no globals.
  */

@@ -3,12 +3,13 @@
  * Which pages of a process were written since the last look.
  *
  * The tracker is a userfaultfd of the tracked process with WP_ASYNC: a write to a protected page
- * clears the page's protection bit in the kernel and goes on, nobody is woken. PAGEMAP_SCAN reads the
- * bits and sets them again in one step per page, so no write is lost between the two.
+ * clears the page's protection bit in the kernel and goes on, nobody is woken. PAGEMAP_SCAN reads
+ * the bits and sets them again in one step per page, so no write is lost between the two.
  *
- * Rounds, while the process runs (tracker_scan_wp): every present page whose bit is clear is reported
- * and protected. The zero page is skipped, and so are, in private file mappings, the file's own
- * pages; they are left unprotected, so that they are reported as soon as they turn into data.
+ * Rounds, while the process runs (tracker_scan_wp): every present page whose bit is clear is
+ * reported and protected. The zero page is skipped, and so are, in private file mappings, the
+ * file's own pages; they are left unprotected, so that they are reported as soon as they turn into
+ * data.
  *
  * In the freeze (tracker_scan_final) the copy on the target must be made exactly equal. What can
  * differ from what the rounds reported is
@@ -22,15 +23,16 @@
  *   new mapping    not tracked at all			  -> all present pages written, the rest dropped
  *
  * The scan for WRITTEN alone is the kernel's fast path (0.2-0.4 ms per GiB). In tracked memory it
- * reports everything that carries no bit: empty entries and whole holes too. A second scan of what it
- * found (only of that: a scan for PRESENT pages costs 5-8 ms per GiB) parts written from dropped.
+ * reports everything that carries no bit: empty entries and whole holes too. A second scan of what
+ * it found (only of that: a scan for PRESENT pages costs 5-8 ms per GiB) parts written from
+ * dropped.
  * tracker_probe() tries on ourselves that the running kernel has this property.
  *
- * Registering. mremap() drops tracking of what it moves; and where the kernel merges the new place with
- * a tracked neighbour, of the whole neighbour, whose pages keep their bits. Such a page is written
- * without a fault and without clearing its bit. Registered again as it is, it would look clean for
- * ever: so tracker_register() looks whether a mapping is tracked, and after registering one that was
- * not, takes all bits away. Calling it again and again is cheap: do it every round.
+ * Registering. mremap() drops tracking of what it moves; and where the kernel merges the new place
+ * with a tracked neighbour, of the whole neighbour, whose pages keep their bits. Such a page is
+ * written without a fault and without clearing its bit. Registered again as it is, it would look
+ * clean for ever: so tracker_register() looks whether a mapping is tracked, and after registering
+ * one that was not, takes all bits away. Calling it again and again is cheap: do it every round.
  *
  * Limits. A fork child starts without tracking. Memory written by devices (pinned
  * buffers) is not seen. Of shared memory, only writes through this process's mapping are seen, and
@@ -374,8 +376,8 @@ static int final_own(int pagemap, const struct vma *v, const struct runs *marked
 }
 
 /*
- * What dropping protected pages has left in a private file mapping (see above): markers are added to
- * @own, file pages that carry the bit to @gone. Nearly always one scan that finds nothing.
+ * What dropping protected pages has left in a private file mapping (see above): markers are added
+ * to @own, file pages that carry the bit to @gone. Nearly always one scan that finds nothing.
  */
 static int final_file(int pagemap, const struct vma *v, struct runs *own, struct runs *gone,
 		      struct err *e)

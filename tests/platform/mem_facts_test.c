@@ -184,9 +184,9 @@ static void test_fork_child_is_untracked(void)
 }
 
 /*
- * A tracked piece moved to where it merges with a tracked neighbour ends the neighbour's tracking and
- * leaves its bits; a page that is written then keeps its bit (seen on 6.18). Whatever a kernel does
- * here: after tracker_register() a write must be seen.
+ * A tracked piece moved to where it merges with a tracked neighbour ends the neighbour's tracking
+ * and leaves its bits; a page that is written then keeps its bit (seen on 6.18). Whatever a kernel
+ * does here: after tracker_register() a write must be seen.
  */
 static void test_move_to_a_neighbour(void)
 {

@@ -5,8 +5,8 @@
  * holds still, and what was sent plus the final scan must be its memory, byte by byte. The stream
  * between is the real one (pages_send, pages_recv), through a memfd.
  *
- * A failure names its seed; the child's operations are a function of it, their interleaving with the
- * scans is not.
+ * A failure names its seed; the child's operations are a function of it, their interleaving with
+ * the scans is not.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -136,8 +136,8 @@ static void op_advise(struct child *c, struct range r)
 }
 
 /*
- * In anonymous memory only: over the marker of a dropped page in a private file mapping (6.18) the kernel
- * retries MADV_GUARD_INSTALL for ever.
+ * In anonymous memory only: over the marker of a dropped page in a private file mapping (6.18) the
+ * kernel retries MADV_GUARD_INSTALL for ever.
  */
 static void op_guard(struct child *c, struct range r)
 {
