@@ -142,27 +142,41 @@ int tcp_check(int fd, struct err *e)
 
 /* ---- save */
 
+/*
+ * A queue's last @want bytes into a fresh buffer. The kernel copies the send queue by whole segments: of one that
+ * is acknowledged in part it gives the acknowledged beginning too, and it says the full
+ * length even when the buffer was too short.
+ */
 static int peek_queue(int fd, int queue, uint32_t want, void **out, struct err *e)
 {
 	const char *name = queue == TCP_SEND_QUEUE ? "send" : "receive";
-	autofree void *buf = NULL;
+	autofree uint8_t *buf = NULL;
+	size_t size = want;
 	ssize_t n;
 	int r;
 
 	*out = NULL;
 	if (want == 0)
 		return 0;
-	buf = malloc(want);
-	if (!buf)
-		return err_num(e, ENOMEM, "%s queue of %u bytes", name, want);
 	r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE", e);
 	if (r < 0)
 		return r;
-	n = recv(fd, buf, want, MSG_PEEK | MSG_DONTWAIT);
-	if (n < 0)
-		return err_sys(e, "read the %s queue", name);
-	if ((size_t)n != want)
+	for (;;) {
+		free(buf);
+		buf = malloc(size);
+		if (!buf)
+			return err_num(e, ENOMEM, "%s queue of %zu bytes", name, size);
+		n = recv(fd, buf, size, MSG_PEEK | MSG_DONTWAIT);
+		if (n < 0)
+			return err_sys(e, "read the %s queue", name);
+		if ((size_t)n <= size || size > want)
+			break;
+		size = (size_t)n;
+	}
+	if ((size_t)n < want || (size_t)n > size)
 		return err_set(e, EAGAIN, "%s queue of %u bytes gave %zd: it is not still", name, want, n);
+	if ((size_t)n > want)
+		memmove(buf, buf + (size_t)n - want, want);
 	*out = take_ptr(&buf);
 	return 0;
 }

@@ -39,6 +39,7 @@ UNIT_WITH += pod/kind/unix_make.c pod/kind/epoll.c pod/kind/eventfd.c pod/kind/s
 UNIT_WITH += pod/kind/chardev.c pod/kind/pty.c pod/kind/refuse.c pod/task/batch.c pod/task/task.c pod/task/arch_x86_64.c
 UNIT_WITH += netfreeze/netns.c netfreeze/tcp.c netfreeze/tcp_opts.c netfreeze/tcp_restore.c netfreeze/forge.c
 UNIT_WITH += netfreeze/hold.c netfreeze/filter.c netfreeze/link.c netfreeze/drain.c tests/net/world.c
+UNIT_SRC += tests/net/netlink_test.c tests/net/tcp_state_test.c tests/net/tcp_move_test.c
 
 UNIT := $(BIN)/unit-tests
 

@@ -19,25 +19,26 @@
 #include "tests/harness.h"
 #include "tests/net/world.h"
 
-#define STALL_MAX (150 * NSEC_PER_MSEC) /* machines are noisy; the aim is 60 ms */
-#define PATTERN 65521u                  /* a prime: no block size divides it */
+/*
+ * How much longer than the longest standstill itself a stream may stall. A retransmission timer is 200 ms at
+ * least, so one that had to fire is seen; a quiet machine shows 2-10 ms.
+ */
+#define EXCESS_MAX (150 * NSEC_PER_MSEC)
+#define PATTERN 65521u /* a prime: no block size divides it */
+#define BLOCK 65536
 
 /* ---- one end of a checked full-duplex stream */
 
 struct end {
 	int fd;
-	uint8_t *pattern; /* 2 * PATTERN + block bytes */
+	uint8_t *pattern; /* PATTERN + BLOCK bytes */
 	uint64_t sent, received;
 	uint64_t last_rx, longest; /* ns; time of the last arrival, longest time between two */
 	int error;                 /* errno, or EBADMSG for a wrong byte */
 	bool eof;
-	/* parking, for the pod's side */
-	atomic_bool park, parked, stop;
-	unsigned pace_us; /* sleep between rounds; 0: full speed */
-	bool no_read;
+	atomic_bool park, parked, stop; /* parking, for the pod's side */
 };
 
-#define BLOCK 65536
 
 static uint8_t *make_pattern(void)
 {
@@ -201,8 +202,8 @@ static void stream(const char *what, const char *cc, unsigned moves, const struc
 	       " longest stall peer %.1f ms, pod %.1f ms\n",
 	       what, moves, (double)moved_bytes / (1 << 20), (double)frozen / 1e6, (double)save / 1e3,
 	       (double)restore / 1e3, held, lost, (double)peer.longest / 1e6, (double)pod.longest / 1e6);
-	T_CHECK(peer.longest < STALL_MAX);
-	T_CHECK(pod.longest < STALL_MAX);
+	T_CHECK(peer.longest < frozen + EXCESS_MAX);
+	T_CHECK(pod.longest < frozen + EXCESS_MAX);
 	free(pod.pattern);
 	close(pod.fd);
 	close(peer.fd);
@@ -360,7 +361,7 @@ static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks,
 	}
 	printf("# %s: %u moves, %u connections, %u rounds of %u bytes, frozen max %.2f ms, longest round %.1f ms\n",
 	       what, moves, n, rounds, size, (double)frozen / 1e6, (double)longest / 1e6);
-	T_CHECK(longest < STALL_MAX);
+	T_CHECK(longest < frozen + EXCESS_MAX);
 	T_CHECK(rounds > moves * n);
 	close(fds[n]);
 	world_done(&w);
