@@ -292,6 +292,7 @@ static const struct {
 	uint32_t flag;
 } vm_flags[] = {
 	{ "gd", VMF_GROWSDOWN }, { "nr", VMF_NORESERVE }, { "hg", VMF_HUGEPAGE },
+	{ "ac", VMF_ACCOUNT },
 	{ "nh", VMF_NOHUGEPAGE }, { "dd", VMF_DONTDUMP },  { "dc", VMF_DONTFORK },
 	{ "wf", VMF_WIPEONFORK }, { "lo", VMF_LOCKED },    { "io", VMF_IO },
 	{ "pf", VMF_PFNMAP },	  { "ht", VMF_HUGETLB },   { "sr", VMF_SEQ },

@@ -118,7 +118,8 @@ static int read_block(struct page_stream *s, bool *have, struct err *e)
 			remote[i].iov_len = s->pend[i].end - s->pend[i].start;
 		}
 		n = process_vm_readv(s->src.pid, &local, 1, remote, s->npend, 0);
-		if (n < 0 && errno != EFAULT)
+		/* a process that is gone has no pages: not an error of the stream */
+		if (n < 0 && errno != EFAULT && errno != ESRCH)
 			return err_sys(e, "read memory of process %d", (int)s->src.pid);
 		n = MAX(n, 0) / (ssize_t)PAGE;
 		memset(have, 1, (size_t)n);

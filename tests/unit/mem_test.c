@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 
 #include "pod/base/io.h"
 #include "pod/mem/mem.h"
@@ -256,6 +257,35 @@ static void test_file_object(void)
 	free(c.to);
 }
 
+/* A process that ends in the middle leaves the stream whole, and the next one's pages arrive. */
+static void test_process_gone(void)
+{
+	autoclose int out = memfd_create("stream", MFD_CLOEXEC);
+	char *p = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct copy c = { .base = (uintptr_t)p, .to = calloc(N, PAGE) };
+	struct page_stream *ps = page_stream_new(out);
+	uint64_t sent = 0, skipped = 0;
+	struct runs all = { 0 };
+	struct err e = { 0 };
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(0);
+	T_REQUIRE(pid > 0 && ps && c.to && waitpid(pid, NULL, 0) == pid);
+	p[0] = 'x';
+	runs_add(&all, c.base, c.base + 2 * PAGE);
+	T_OK(page_stream_pages(ps, pid, -1, 2, NULL, &all, deadline_ms(5000), &e), &e);
+	T_OK(page_stream_pages(ps, getpid(), -1, 3, NULL, &all, deadline_ms(5000), &e), &e);
+	T_OK(page_stream_flush(ps, &sent, &skipped, &e), &e);
+	T_CHECK_EQ(skipped, 2);
+	receive_all(out, &c);
+	T_CHECK(c.to[0] == 'x' && c.runs == 2);
+	page_stream_free(ps);
+	runs_done(&all);
+	free(c.to);
+	munmap(p, 2 * PAGE);
+}
+
 static void test_put(void)
 {
 	autoclose int mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
@@ -361,6 +391,7 @@ static const struct test_case cases[] = {
 	{ "pages_arrive", test_pages_arrive },
 	{ "zeros_are_small", test_zeros_are_small },
 	{ "file_object", test_file_object },
+	{ "process_gone", test_process_gone },
 	{ "put", test_put },
 	{ "hostile_frames", test_hostile_frames },
 };
