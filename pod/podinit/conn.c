@@ -52,6 +52,7 @@ static void conn_flush(struct podinit *p, struct conn *c)
 
 		if (n > 0) {
 			c->out_at += (size_t)n;
+			p->busy = true; /* there is room again for what conn_pump() left */
 		} else if (n < 0 && errno == EAGAIN) {
 			watch_set(p, &c->w, c->w.events | EPOLLOUT, NULL);
 			return;

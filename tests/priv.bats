@@ -1,0 +1,147 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-3.0-or-later
+# A user who is not root gains nothing by a pod: not by --bind, not by --root, not by a setuid program.
+
+bats_require_minimum_version 1.5.0
+
+setup_file() {
+	[ "$(id -u)" = 0 ] || skip "must be root"
+	export LAB_NAME=podpriv$$
+	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
+	"$LAB" up -n 1 --bin "$(realpath "$BATS_TEST_DIRNAME/../${B:-build}/bin" 2>/dev/null || realpath "$B/bin")"
+	eval "$("$LAB" env)"
+	export MINE=/home/shared/mine
+	as_user mkdir "$MINE"
+	as_user sh -c 'echo root::0:0:root:/root:/bin/sh >'"$MINE"'/passwd; echo root::19000:0:99999:7::: >'"$MINE"'/shadow'
+	# what root left lying about: a setuid shell, and one that can change ids by file capabilities
+	cp /bin/bash "$LAB_SHARED/suidsh" && chmod 4755 "$LAB_SHARED/suidsh"
+}
+
+teardown_file() {
+	"$LAB" down
+}
+
+setup() {
+	[ "$(id -u)" = 0 ] || skip "must be root"
+}
+
+as_user() { "$LAB" exec --user 1000 client1 -- "$@"; }
+pod() { as_user timeout 60 podrun "$@" </dev/null; }
+
+@test "the pod is the user's: ids, no capability in any set, no_new_privs" {
+	run pod -- sh -c 'id -u; id -g; grep -c "^Cap.*:.*0000000000000000$" /proc/self/status; grep NoNewPrivs /proc/self/status'
+	[ "$status" = 0 ]
+	[ "${lines[0]}" = 1000 ]
+	[ "${lines[1]}" = 1000 ]
+	[ "${lines[2]}" = 5 ]
+	[[ ${lines[3]} == *1 ]]
+}
+
+@test "pid 1 is the user's too, and out of the user's reach" {
+	run pod -- sh -c 'grep -E "^(Uid|CapBnd|CapEff|CapPrm|NoNewPrivs)" /proc/1/status; ls /proc/1/fd'
+	[[ $output == *"Uid:"*1000*1000*1000*1000* ]]
+	[[ $output == *CapPrm:*0000000000000000* ]]
+	[[ $output == *CapBnd:*0000000000000000* ]]
+	[[ $output == *NoNewPrivs:*1* ]]
+	[[ $output == *"Permission denied"* ]]
+}
+
+@test "su with the user's own /etc/shadow and /etc/passwd gives no root" {
+	run pod --bind "$MINE/shadow:/etc/shadow" --bind "$MINE/passwd:/etc/passwd" -- su -c 'id -u'
+	[ "$status" != 0 ]
+	[ "$status" != 125 ]
+	[[ $'\n'$output$'\n' != *$'\n0\n'* ]]
+	# the bind itself was there
+	run pod --bind "$MINE/shadow:/etc/shadow" -- cat /etc/shadow
+	[[ $output == root::* ]]
+}
+
+@test "a setuid program gives no root, from the node's root or from a bind" {
+	run pod --bind /home/shared/suidsh:/mnt -- true
+	run pod -- /home/shared/suidsh -p -c 'id -u'
+	[ "$output" = 1000 ]
+	run pod --bind /home/shared:/mnt -- /mnt/suidsh -p -c 'id -u'
+	[ "$output" = 1000 ]
+	# outside a pod it does: the test would see a difference
+	[ "$(as_user "$LAB_DIR/shared/suidsh" -p -c 'id -u')" = 0 ] ||
+		[ "$(as_user /home/shared/suidsh -p -c 'id -u')" = 0 ]
+}
+
+@test "--root with planted files and a setuid program gives no root" {
+	as_user sh -c 'mkdir -p '"$MINE"'/root/bin '"$MINE"'/root/etc && cp '"$MINE"'/passwd '"$MINE"'/shadow '"$MINE"'/root/etc/'
+	cat >"$BATS_TEST_TMPDIR/who.c" <<-'END'
+		#include <stdio.h>
+		#include <unistd.h>
+		int main(void)
+		{
+			int was = geteuid();
+
+			return printf("%d %d\n", was, setresuid(0, 0, 0)) < 0;
+		}
+	END
+	cc -D_GNU_SOURCE -static -o "$LAB_SHARED/mine/root/bin/who" "$BATS_TEST_TMPDIR/who.c"
+	chmod 4755 "$LAB_SHARED/mine/root/bin/who"
+	[ "$(as_user "$MINE/root/bin/who")" = "0 0" ]
+	[ "$(pod --root "$MINE/root" -- /bin/who)" = "1000 -1" ]
+}
+
+@test "all mounts of the pod are nosuid and nodev, the device nodes apart" {
+	run pod -- sh -c 'awk "\$5 !~ /^\/dev(\/|\$)/ && (\$6 !~ /nosuid/ || \$6 !~ /nodev/)" /proc/self/mountinfo; awk "\$6 !~ /nosuid/" /proc/self/mountinfo'
+	[ "$status" = 0 ]
+	[ -z "$output" ]
+}
+
+@test "what the user cannot read cannot be bound" {
+	for src in /etc/shadow /root /proc/1/root /proc/self/fd/3; do
+		run pod --bind "$src:/mnt" -- cat /mnt
+		[ "$status" = 125 ]
+		[[ $output == *"--bind"* ]]
+	done
+	run pod --root /root -- /bin/true
+	[ "$status" = 125 ]
+	[[ $output == *"--root"* ]]
+}
+
+@test "links planted in --root lead nowhere outside" {
+	as_user sh -c 'mkdir -p '"$MINE"'/evil && cd '"$MINE"'/evil && mkdir -p proc sys dev run && ln -sfn ../../../../../etc tmp; ln -sfn / out'
+	run pod --root "$MINE/evil" --bind "$MINE/passwd:/out/../../../etc/passwd" -- /bin/true
+	[ "$status" != 0 ]
+	# on the node nothing was made or covered
+	"$LAB" exec nodeA -- sh -c '! grep -q "^root::" /etc/passwd && [ ! -e /etc/null ]'
+}
+
+@test "devices cannot be made, root's files not written, /proc and /sys not tuned" {
+	run pod -- mknod /tmp/disk b 254 0
+	[ "$status" != 0 ]
+	run pod -- sh -c 'echo x >/etc/podmigrate-test'
+	[ "$status" != 0 ]
+	run pod -- sh -c 'echo 1 >/proc/sys/kernel/sysrq'
+	[ "$status" != 0 ]
+	run pod -- unshare -m true
+	[ "$status" != 0 ]
+	run pod -- hostname other
+	[ "$status" != 0 ]
+}
+
+@test "another user's pod is neither entered nor ended; root's neither" {
+	podrun -d -n rootpod -- sleep 1000
+	for try in 'exec rootpod id' 'kill rootpod' 'logs rootpod' 'attach rootpod'; do
+		# shellcheck disable=SC2086
+		run as_user podctl $try </dev/null
+		[ "$status" = 5 ]
+	done
+	run as_user podmigrate rootpod nodeA
+	[ "$status" = 5 ]
+	podctl kill rootpod
+}
+
+@test "nobody inside the pod can talk to podinit" {
+	run pod -- python3 -c '
+import socket
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(5)
+s.connect("\0podmigrate/podinit")
+print(len(s.recv(100)))'
+	[[ $output == 0 || $output == *reset* ]]
+	[[ $output != *timed* ]]
+}
