@@ -15,10 +15,12 @@ skip_all() {
 }
 
 finish() {
-	local rc=$?
+	local rc=$? jobs
 	trap - EXIT
-	[[ -z ${end_hook-} ]] || "$end_hook"
-	wait 2>/dev/null
+	trap '' INT TERM HUP
+	jobs=$(jobs -rp)
+	# shellcheck disable=SC2086
+	[[ -z $jobs ]] || { kill $jobs; wait; } 2>/dev/null
 	[[ -z $own_lab ]] || "$lab" down || rc=1
 	[[ -z $out ]] || rm -rf "$out"
 	exit "$rc"
@@ -149,7 +151,7 @@ there_and_back() {
 client_start() {
 	"$lab" exec client1 -- "$@" >"$out/client" 2>"$out/client.err" &
 	client=$!
-	await 20 grep -q ready "$out/client" || { why="the client does not get through: $(cat "$out/client.err")"; return 1; }
+	await 20 grep -qs ready "$out/client" || { why="the client does not get through: $(cat "$out/client.err")"; return 1; }
 }
 
 client_end() {

@@ -143,8 +143,9 @@ static struct {
 
 static uint8_t *fixed_area(int prot, int advice)
 {
-	/* inaccessible pages around it keep it apart from its neighbours */
-	uint8_t *p = wl_map(SMALL + 2 * WL_PAGE, PROT_NONE, MAP_PRIVATE);
+	/* pages of another protection around it keep it apart from its neighbours */
+	uint8_t *p = wl_map(SMALL + 2 * WL_PAGE, prot == PROT_NONE ? PROT_READ : PROT_NONE,
+			    MAP_PRIVATE);
 
 	p += WL_PAGE;
 	WL_SYS(mprotect(p, SMALL, PROT_READ | PROT_WRITE));
