@@ -201,6 +201,18 @@ struct inner {
 	unsigned prefix;
 };
 
+/*
+ * A pod that has just moved speaks on all its connections at once, before its first ARP answer: what waits for that
+ * is bounded to 208 KiB by default, and what does not fit is dropped, for each a retransmission timer.
+ */
+static void patient_neighbours(const char *name)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), "/proc/sys/net/ipv4/neigh/%s/unres_qlen_bytes", name);
+	io_write_file(path, "16777216", NULL); /* read-only /proc/sys: then it stays small */
+}
+
 static int setup_inner(void *arg, struct err *e)
 {
 	const struct inner *in = arg;
@@ -216,6 +228,7 @@ static int setup_inner(void *arg, struct err *e)
 	r = ipv6_off(s, "eth0", e);
 	if (r < 0)
 		return r;
+	patient_neighbours("eth0");
 	r = add_address(s, "eth0", in->ip, in->prefix, e);
 	if (r < 0)
 		return r;

@@ -142,9 +142,11 @@ void tcp_undo(int fd);
 int tcp_restore(int netns, const struct tcp_state *, struct err *e);
 /** The same on the fresh TCP socket @fd (netns_sockets() before the freeze: a visit to @netns costs 50 us). */
 int tcp_restore_on(int fd, int netns, const struct tcp_state *, struct err *e);
-/** Ends repair mode, sends the unsent tail, sets the options that had to wait. On every socket, when all exist, the filter is down and
- * the link attached; before the held frames are replayed. */
+/** Ends repair mode, sends the unsent tail, sets the options that had to wait. On every socket, when all exist. Either with the link
+ * attached and the filter open, or before (so that the pod can be woken without us): then tcp_push() when it is. */
 int tcp_release(int fd, const struct tcp_state *, struct err *e);
+/** After a tcp_release() that came before the filter was open: sends what is queued, and a window probe. */
+void tcp_push(int fd, const struct tcp_state *);
 /** Some ms after tcp_release(), when no late frames are forwarded any more: takes back the spare receive room for them. */
 void tcp_settle(int fd, const struct tcp_state *);
 void tcp_state_done(struct tcp_state *);

@@ -447,10 +447,12 @@ static int connect_again(int fd, const struct tcp_state *s, struct err *e)
 }
 
 /**
- * tcp_release - the restored socket @fd begins to live
+ * tcp_release - the restored socket @fd leaves repair mode
  *
- * For sockets in every state, when all sockets of the pod exist, its link is attached and its
- * filter down. 0 or a negative errno; the socket is out of repair mode in any case.
+ * For sockets in every state, when all sockets of the pod exist. With FILTER_BLOCK or FILTER_MUTE still up it makes a
+ * socket that lives by itself when the filter goes down, if late (a timer of 0.2 to 3 s); tcp_push() then makes it speak at once.
+ * May be called again, with snd_unsent = 0, to set sizes and options anew. 0 or a negative errno; the socket
+ * is out of repair mode in any case.
  */
 int tcp_release(int fd, const struct tcp_state *s, struct err *e)
 {
@@ -477,6 +479,29 @@ int tcp_release(int fd, const struct tcp_state *s, struct err *e)
 	if (r == 0)
 		r = tcp_opts_restore(fd, s, OPT_RELEASE, e);
 	return r;
+}
+
+/**
+ * tcp_push - the released connection @fd speaks at once
+ *
+ * When the link is attached and the filter open: sends what is queued and a window probe, which makes the peer say what it
+ * has received and gives the connection its round trip time (tcp.c). The program may run already. Cannot fail.
+ */
+void tcp_push(int fd, const struct tcp_state *s)
+{
+	int reuse = 0, nodelay = 0;
+	socklen_t len = sizeof(int);
+
+	if (!has_peer(s))
+		return;
+	if (getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, &len) == 0 &&
+	    set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF, "TCP_REPAIR", NULL) == 0)
+		set_int(fd, SOL_SOCKET, SO_REUSEADDR, reuse, "SO_REUSEADDR", NULL); /* which that cleared */
+	/* setting TCP_NODELAY pushes, whatever it was */
+	getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, &len);
+	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY", NULL);
+	if (!nodelay)
+		set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0, "TCP_NODELAY", NULL);
 }
 
 /**

@@ -231,6 +231,11 @@ static void test_stream_abort(void)
 	stream("stream aborted", "cubic", 50, &(struct move_opts){ .abort = true });
 }
 
+static void test_stream_early(void)
+{
+	stream("stream released early", "cubic", 50, &(struct move_opts){ .early_release = true });
+}
+
 static void test_stream_pause(void)
 {
 	stream("stream 20 ms pause", "cubic", 20, &(struct move_opts){ .pause_ns = 20000000 });
@@ -308,7 +313,8 @@ static void *ping_run(void *arg)
 }
 
 /* @n connections on which one end asks and the other answers with the same, all moved @moves times. */
-static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks, unsigned moves, unsigned think_us)
+static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks, unsigned moves, unsigned think_us,
+		     const struct move_opts *o)
 {
 	struct world w;
 	struct pinger *pod = calloc(n, sizeof(*pod)), *peer = calloc(n, sizeof(*peer));
@@ -341,7 +347,7 @@ static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks,
 		for (i = 0; i < n; i++)
 			while (!pod[i].parked)
 				T_REQUIRE(now_ns() < end);
-		world_move(&w, fds, n + 1, &(struct move_opts){ 0 }, &t);
+		world_move(&w, fds, n + 1, o, &t);
 		for (i = 0; i < n; i++)
 			pod[i].park = false;
 		frozen = MAX(frozen, t.frozen);
@@ -373,27 +379,32 @@ static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks,
 
 static void test_ping_peer_asks(void)
 {
-	pingpong("peer asks", 1, 64, false, 100, 0);
+	pingpong("peer asks", 1, 64, false, 100, 0, &(struct move_opts){ 0 });
 }
 
 static void test_ping_pod_asks(void)
 {
-	pingpong("pod asks", 1, 64, true, 100, 0);
+	pingpong("pod asks", 1, 64, true, 100, 0, &(struct move_opts){ 0 });
+}
+
+static void test_ping_early(void)
+{
+	pingpong("released early", 2, 5000, true, 60, 0, &(struct move_opts){ .early_release = true });
 }
 
 static void test_ping_large(void)
 {
-	pingpong("large messages", 1, 300000, false, 100, 0);
+	pingpong("large messages", 1, 300000, false, 100, 0, &(struct move_opts){ 0 });
 }
 
 static void test_ping_idle(void)
 {
-	pingpong("mostly idle", 4, 1000, false, 30, 3000);
+	pingpong("mostly idle", 4, 1000, false, 30, 3000, &(struct move_opts){ 0 });
 }
 
 static void test_ping_many(void)
 {
-	pingpong("many", 16, 20000, true, 50, 500);
+	pingpong("many", 16, 20000, true, 50, 500, &(struct move_opts){ 0 });
 }
 
 static const struct test_case cases[] = {
@@ -402,8 +413,10 @@ static const struct test_case cases[] = {
 	{ "stream_default", test_stream_default },
 	{ "stream_abort", test_stream_abort },
 	{ "stream_pause", test_stream_pause },
+	{ "stream_early", test_stream_early },
 	{ "ping_peer_asks", test_ping_peer_asks },
 	{ "ping_pod_asks", test_ping_pod_asks },
+	{ "ping_early", test_ping_early },
 	{ "ping_large", test_ping_large },
 	{ "ping_idle", test_ping_idle },
 	{ "ping_many", test_ping_many },

@@ -39,6 +39,14 @@ static int tcp_state_of(int fd)
 	return ti.tcpi_state;
 }
 
+static void wait_state(int fd, int want)
+{
+	uint64_t end = deadline_ms(3000);
+
+	while (tcp_state_of(fd) != want)
+		T_REQUIRE(now_ns() < end);
+}
+
 /* Reads exactly @n bytes of the sequence that begins at *@at, or to the end if @n < 0; returns their number. */
 static long expect(int fd, uint32_t *at, long n)
 {
@@ -107,8 +115,7 @@ static void test_peer_closed(void)
 	pair(&w, 7000, &p, &q);
 	T_CHECK_EQ(offer(q, &a, 5000), 5000);
 	T_REQUIRE(shutdown(q, SHUT_WR) == 0);
-	while (tcp_state_of(p) != TCP_CLOSE_WAIT)
-		;
+	wait_state(p, TCP_CLOSE_WAIT);
 	for (round = 0; round < 2; round++) { /* with the FIN unread, then read */
 		move(&w, &p, 1);
 		T_CHECK_EQ(tcp_state_of(p), TCP_CLOSE_WAIT);
@@ -136,8 +143,7 @@ static void test_pod_closed(void)
 	T_CHECK_EQ(offer(p, &a, 5000), 5000);
 	T_REQUIRE(shutdown(p, SHUT_WR) == 0);
 	T_CHECK_EQ(expect(q, &b, -1), 5000);
-	while (tcp_state_of(p) != TCP_FIN_WAIT2)
-		;
+	wait_state(p, TCP_FIN_WAIT2);
 	move(&w, &p, 1);
 	T_CHECK_EQ(tcp_state_of(p), TCP_FIN_WAIT2);
 	T_CHECK(send(p, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EPIPE);
@@ -188,8 +194,7 @@ static void test_both_closed_unacked(void)
 	T_REQUIRE(shutdown(p, SHUT_WR) == 0);
 	T_CHECK_EQ(offer(q, &c, 999), 999);
 	T_REQUIRE(shutdown(q, SHUT_WR) == 0);
-	while (tcp_state_of(p) != TCP_CLOSING)
-		;
+	wait_state(p, TCP_CLOSING);
 	move(&w, &p, 1);
 	/* the unsent FIN is sent after the peer's now, which is LAST_ACK; on the wire it is the same */
 	T_CHECK(tcp_state_of(p) == TCP_LAST_ACK || tcp_state_of(p) == TCP_CLOSING);
@@ -236,14 +241,12 @@ static void test_dead(void)
 		pair(&w, (uint16_t)(7000 + i), &p[i], &q[i]);
 	T_CHECK_EQ(offer(q[0], &a, 5000), 5000);
 	T_REQUIRE(shutdown(q[0], SHUT_WR) == 0);
-	while (tcp_state_of(p[0]) != TCP_CLOSE_WAIT)
-		;
+	wait_state(p[0], TCP_CLOSE_WAIT);
 	T_REQUIRE(shutdown(p[0], SHUT_WR) == 0);
 	T_REQUIRE(setsockopt(q[1], SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) == 0);
 	close(q[1]);
 	for (i = 0; i < 2; i++)
-		while (tcp_state_of(p[i]) != TCP_CLOSE)
-			;
+		wait_state(p[i], TCP_CLOSE);
 	for (i = 0; i < 2; i++)
 		move(&w, p, 2);
 	T_CHECK_EQ(expect(p[0], &b, -1), 5000);

@@ -224,6 +224,8 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	for (i = 0; i < n; i++)
 		T_OK(tcp_restore_on(made[i], to->ns, &st[i], &e), &e);
 	t->restore = now_ns() - t1;
+	for (i = 0; i < n && o->early_release; i++)
+		T_OK(tcp_release(made[i], &st[i], &e), &e);
 	if (o->abort) {
 		for (i = 0; i < n; i++)
 			close(made[i]);
@@ -239,7 +241,10 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	T_OK(link_announce_by(to->announcer, pod_mac, inet_addr(POD_IP), 1, &e), &e);
 	t1 = now_ns();
 	for (i = 0; i < n; i++)
-		T_OK(tcp_release(made[i], &st[i], &e), &e);
+		if (o->early_release)
+			tcp_push(made[i], &st[i]);
+		else
+			T_OK(tcp_release(made[i], &st[i], &e), &e);
 	t->release = now_ns() - t1;
 	for (i = 0; i < nsyn; i++)
 		T_OK(replay_send(to->replay, syns[i].data, syns[i].len, &e), &e);

@@ -44,6 +44,7 @@ struct move_times {
 struct move_opts {
 	bool drain;         /* wait up to 1 ms for an empty wire */
 	bool no_nudge;
+	bool early_release; /* tcp_release() while the filter is up, tcp_push() afterwards */
 	bool keep_syns;     /* FILTER_SYN was set: what is held until now has not reached the pod */
 	bool no_replay;     /* what a filter without hold costs */
 	uint64_t pause_ns;  /* stay frozen so long in the middle */
