@@ -57,7 +57,7 @@ static int restore(struct restore *r, struct robject *o, struct err *e)
 	const char *path;
 	struct stat st;
 
-	fd = restore_open(r, m->path, (int)flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0, e);
+	fd = restore_open(r, m->path, (int)flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0, e);
 	if (fd < 0)
 		return fd;
 	if (fstat(fd, &st) < 0)

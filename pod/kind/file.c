@@ -215,9 +215,9 @@ static int restore(struct restore *r, struct robject *o, struct err *e)
 		flags &= ~(uint32_t)O_DIRECTORY;
 	if (!(flags & O_PATH) && !S_ISREG(m->mode) && !S_ISDIR(m->mode))
 		return KIND_DAMAGED(e, "'%s': mode 0%o", m->path, m->mode);
-	/* O_NOFOLLOW: the path of an open file has no link as its last part, unless the link itself is held. O_NONBLOCK: should
-	 * there be a FIFO or a device in its place, opening it must not wait. */
-	fd = ret = restore_open(r, m->path, (int)(flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY), 0, e);
+	/* O_NONBLOCK: should there be a FIFO or a device in its place, opening it must not wait. Nothing else that F_GETFL
+	 * would show is added. */
+	fd = ret = restore_open(r, m->path, (int)(flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY), 0, e);
 	if (ret < 0)
 		return ret;
 	ret = verify(fd, m, flags, e);
