@@ -115,12 +115,13 @@ static int check_proc(struct dump *d, struct proc *p, struct err *e)
 
 /* ---- mappings */
 
-/* smaps is too slow for the freeze: what it said before is kept for mappings that are still there. A
- * stack grows at its start, anything else at its end. */
-static int maps_keep_flags(struct proc *p, struct err *e)
+/* smaps is slow (it walks the pages): in the freeze it is read only for a process whose mappings differ
+ * from when it was read last. */
+static int maps_keep_flags(struct proc *p, uint64_t scratch, struct err *e)
 {
 	size_t n = p->vmas.n, i, k = 0;
-	struct { uint64_t start, end; uint32_t flags; } *old = malloc((n + 1) * sizeof(*old));
+	bool same = true;
+	struct { uint64_t start, end; uint32_t flags; int prot; } *old = malloc((n + 1) * sizeof(*old));
 	int r;
 
 	if (!old)
@@ -129,17 +130,24 @@ static int maps_keep_flags(struct proc *p, struct err *e)
 		old[i].start = p->vmas.v[i].start;
 		old[i].end = p->vmas.v[i].end;
 		old[i].flags = p->vmas.v[i].flags;
+		old[i].prot = p->vmas.v[i].prot;
 	}
 	r = maps_read(p->pid, &p->vmas, e);
 	for (i = 0; r >= 0 && i < p->vmas.n; i++) {
 		struct vma *v = &p->vmas.v[i];
 
-		while (k < n && old[k].end <= v->start)
+		if (v->end - v->start == SCRATCH_LEN && v->start == scratch)
+			continue; /* ours, and new to the list */
+		while (k < n && (old[k].end <= v->start || old[k].start == scratch))
 			k++;
-		if (k < n && (old[k].start == v->start || old[k].end == v->end))
+		if (k < n && old[k].start == v->start && old[k].end == v->end && old[k].prot == v->prot)
 			v->flags = old[k].flags;
+		else
+			same = false;
 	}
 	free(old);
+	if (r >= 0 && !same)
+		r = maps_read_flags(p->pid, &p->vmas, e);
 	return r;
 }
 
@@ -153,7 +161,7 @@ int collect_maps(struct dump *d, bool flags, struct err *e)
 
 		if (p->zombie)
 			continue;
-		r = flags ? maps_read(p->pid, &p->vmas, e) : maps_keep_flags(p, e);
+		r = flags ? maps_read(p->pid, &p->vmas, e) : maps_keep_flags(p, d->scratch, e);
 		if (r >= 0 && flags)
 			r = maps_read_flags(p->pid, &p->vmas, e);
 		if (r == -ESRCH || r == -ENOENT)

@@ -23,6 +23,7 @@
 #include "pod/task/restart.h"
 
 #define VFORK_MS 20
+#define ATTACH_MS 300
 #define MAX_PASSES 1000
 
 /* ---- stopping */
@@ -247,33 +248,45 @@ static int take_uffd(struct dump *d, struct proc *p, struct err *e)
 	return 0;
 }
 
-int cut_attach(struct dump *d, struct proc *p, bool track, bool release, struct err *e)
+/* All threads of one running process stand still: nobody changes its mappings meanwhile. */
+static int stop_proc(struct dump *d, struct proc *p, struct err *e)
 {
-	struct task *t = proc_leader(p);
 	uint64_t left;
 	uint32_t nr;
-	int r = 0;
+	size_t i;
+	int r = proc_update_threads(p, e);
 
-	if (!t->stopped) {
-		restart_sample(t, p->pid);
-		r = task_seize(t, e);
+	for (i = 0; r >= 0 && i < p->ntasks; i++)
+		restart_sample(p->tasks[i], p->pid);
+	do {
+		r = r < 0 ? r : interrupt_new(p, e);
 		if (r >= 0)
-			r = task_interrupt(t, e);
+			r = wait_proc(d, p, deadline_ms(ATTACH_MS), e);
 		if (r >= 0)
-			r = task_wait_stopped(t, deadline_ms(500), e);
-		if (r >= 0)
-			r = task_save(t, e);
-		if (r >= 0)
-			restart_take(t, p->pid, &nr, &left);
-		if (r >= 0)
-			t->nobatch = ((p->st.sig_pnd | p->st.shd_pnd) >> 22) & 1;
-	}
+			r = proc_update_threads(p, e);
+	} while (r > 0);
+	if (r >= 0 && !proc_leader(p)->stopped)
+		r = err_set(e, ESRCH, "pid %d has ended", p->nspid);
+	for (i = 0; r >= 0 && i < p->ntasks; i++)
+		restart_take(p->tasks[i], p->pid, &nr, &left);
+	if (r >= 0)
+		r = maps_read(p->pid, &p->vmas, e);
+	if (r >= 0)
+		proc_leader(p)->nobatch = ((p->st.sig_pnd | p->st.shd_pnd) >> 22) & 1;
+	return r;
+}
+
+int cut_attach(struct dump *d, struct proc *p, struct err *e)
+{
+	size_t i;
+	int r = stop_proc(d, p, e);
+
 	if (r >= 0)
 		r = ensure_scratch(d, p, e);
-	if (r >= 0 && track && !p->tracked)
+	if (r >= 0 && !p->tracked)
 		r = take_uffd(d, p, e);
-	if (release || r < 0)
-		task_release(t, NULL);
+	for (i = 0; i < p->ntasks; i++)
+		task_release(p->tasks[i], NULL);
 	return r;
 }
 
@@ -407,10 +420,8 @@ int cut_snapshot(struct dump *d, Pm__Tree *tree, struct err *e)
 		struct proc *p = d->procs.p[i];
 		Pm__Proc *m;
 
-		if (p->zombie)
-			continue;
 		m = new_proc(d, p);
-		r = fill_mm(d, p, m, e);
+		r = p->zombie ? 0 : fill_mm(d, p, m, e);
 		if (r == -ENOENT || r == -ESRCH) {
 			r = 0; /* it has ended meanwhile */
 		} else if (r >= 0) {

@@ -298,12 +298,12 @@ static int stage_reserve(struct dump *d, struct err *e)
 
 		if (p->zombie)
 			continue;
-		r = cut_attach(d, p, true, true, e);
-		if (r == -ESRCH || r == -ETIMEDOUT || r == -EPERM) /* gone, in vfork: the cut will see */
+		r = cut_attach(d, p, e);
+		if (r == -ESRCH || r == -ENOENT || r == -ETIMEDOUT || r == -EPERM) /* gone, in vfork: the cut will see */
 			r = 0;
 	}
 	if (r >= 0)
-		r = collect_maps(d, false, e);
+		r = collect_maps(d, true, e);
 	if (r >= 0)
 		r = collect_map_objects(d, e);
 	if (r >= 0)

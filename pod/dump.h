@@ -108,8 +108,8 @@ void content_free(struct content *);
 /** Before cut_stop(): what each task waits for. */
 void cut_sample(struct dump *);
 int cut_stop(struct dump *, uint64_t deadline, struct err *);
-/** Maps the scratch and takes a userfaultfd out of each process that has none yet; leaves it running if @release. */
-int cut_attach(struct dump *, struct proc *, bool track, bool release, struct err *);
+/** Stops a running process for a moment, maps the scratch in it and takes a userfaultfd out of it. */
+int cut_attach(struct dump *, struct proc *, struct err *);
 int cut_tasks(struct dump *, Pm__Tree *tree, struct err *);
 /** Puts every task's own registers back and lets go of it. */
 int cut_release(struct dump *, struct err *);

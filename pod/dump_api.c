@@ -124,15 +124,20 @@ bool dump_is_private_tmpfs(struct dump *d, uint64_t dev)
 int dump_add_content(struct dump *d, const struct probe *p, uint32_t *id, struct err *e)
 {
 	bool memfd = !strncmp(p->link, "/memfd:", 7);
-	const char *name = memfd ? p->link + 7 : p->link;
+	char name[PATH_MAX];
 	struct content *c = content_by_inode(d, p->st.st_dev, p->st.st_ino);
 	char self[64];
 	autoclose int fd = -1;
+
+	size_t n;
 
 	if (c) {
 		*id = c->id;
 		return 0;
 	}
+	n = (size_t)snprintf(name, sizeof(name), "%s", memfd ? p->link + 7 : p->link);
+	if (n > 10 && n < sizeof(name) && !strcmp(name + n - 10, " (deleted)"))
+		name[n - 10] = 0;
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", p->fd);
 	fd = open(self, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)

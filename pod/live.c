@@ -74,9 +74,10 @@ static int round_proc(struct dump *d, struct proc *p, struct page_stream *ps, st
 
 		if (!is_private(d, v))
 			continue;
+		/* what a scan has reported it reports no more: any error ends the move */
 		r = round_vma(d, p, v, ps, rd, e);
-		if (r == -EFAULT || r == -ENOMEM || r == -ESRCH || r == -EINVAL || r == -ENOENT)
-			r = 0; /* the mapping or the process went away meanwhile: the cut will see */
+		if (r == -ESRCH)
+			return 0; /* the process has ended; the cut will see */
 		if (r >= 0)
 			r = dump_poll_abort(d, e);
 	}

@@ -166,7 +166,14 @@ static int call_map(struct plan *pl, const struct seg *s, uint64_t from, uint64_
 	}
 	if (s->flags & VMF_NORESERVE)
 		flags |= MAP_NORESERVE;
-	batch_add(pl->r->b, SYS_mmap, from, to - from, s->prot, flags, (uint64_t)(int64_t)fd, off);
+	/* memory that is accounted for, though not writable now, was writable once: it must be accounted for
+	 * here as well, or it would never merge with its neighbours again */
+	if ((s->flags & VMF_ACCOUNT) && !s->shared && !(s->prot & PROT_WRITE)) {
+		batch_add(pl->r->b, SYS_mmap, from, to - from, s->prot | PROT_WRITE, flags, (uint64_t)(int64_t)fd, off);
+		batch_add3(pl->r->b, SYS_mprotect, from, to - from, s->prot);
+	} else {
+		batch_add(pl->r->b, SYS_mmap, from, to - from, s->prot, flags, (uint64_t)(int64_t)fd, off);
+	}
 	call_advice(pl->r->b, from, to - from, s->flags);
 	return 0;
 }

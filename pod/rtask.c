@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -143,6 +144,17 @@ static int set_registers(struct restore *r, struct rproc *p, const Pm__Thread *t
 	return q < 0 ? q : task_set_xstate(t, th->xstate.data, th->xstate.len, e);
 }
 
+static int set_oom(struct rproc *p, struct err *e)
+{
+	char path[48], text[16];
+
+	if (!p->want->oom_adj)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", p->pid);
+	snprintf(text, sizeof(text), "%d", p->want->oom_adj);
+	return io_write_file(path, text, e);
+}
+
 static int finish_proc(struct restore *r, struct rproc *p, struct err *e)
 {
 	const Pm__Proc *w = p->want;
@@ -150,6 +162,8 @@ static int finish_proc(struct restore *r, struct rproc *p, struct err *e)
 	int q;
 
 	q = rmem_finish(r, p, e);
+	if (q >= 0)
+		q = set_oom(p, e);
 	if (q >= 0)
 		q = robj_place(r, p, e);
 	for (i = w->n_threads; q >= 0 && i-- > 0;)

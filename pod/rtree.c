@@ -259,7 +259,7 @@ static int session_member(struct restore *r, pid_t sid, struct rproc **out, bool
 	int q;
 
 	*temp = false;
-	if (!leader && w && !w->zombie) {
+	if (!leader && w) {
 		q = make(r, w, 0, e);
 		if (q < 0)
 			return q;
@@ -286,8 +286,7 @@ static int make_adopted(struct restore *r, const Pm__Proc *w, struct err *e)
 	for (i = 0; q >= 0 && i < r->tree->n_procs; i++) {
 		const Pm__Proc *o = r->tree->procs[i];
 
-		if (o->sid != w->sid || o->ppid != w->ppid || o->pid == o->sid ||
-		    rproc_by_ns(r, (pid_t)o->pid) || (o->zombie && !r->final))
+		if (o->sid != w->sid || o->ppid != w->ppid || o->pid == o->sid || rproc_by_ns(r, (pid_t)o->pid))
 			continue;
 		q = birth(r, mid, (pid_t)o->pid, SIGCHLD, &p, e);
 	}
@@ -307,7 +306,7 @@ static int make_early_children(struct restore *r, struct rproc *p, struct err *e
 		const Pm__Proc *o = r->tree->procs[i];
 
 		if (o->ppid == (uint32_t)p->nspid && o->sid == (uint32_t)p->sid && o->pid != o->sid &&
-		    !rproc_by_ns(r, (pid_t)o->pid) && (!o->zombie || r->final))
+		    !rproc_by_ns(r, (pid_t)o->pid))
 			q = birth(r, p, (pid_t)o->pid, SIGCHLD, &c, e);
 	}
 	return q;
@@ -547,7 +546,7 @@ int rtree_begin(struct restore *r, struct err *e)
 
 static bool still_wanted(const Pm__Proc *w, const struct rproc *p)
 {
-	return w && !w->zombie && (!p->starttime || p->starttime == w->starttime);
+	return w && (!p->starttime || p->starttime == w->starttime);
 }
 
 int rtree_apply(struct restore *r, struct err *e)
@@ -565,20 +564,18 @@ int rtree_apply(struct restore *r, struct err *e)
 	if (q >= 0 && r->tree->procs[0]->sid == 1)
 		q = call_setsid(r, r->procs[0], e);
 	for (i = 0; q >= 0 && i < r->tree->n_procs; i++)
-		if (!r->tree->procs[i]->zombie || r->final)
-			q = make(r, r->tree->procs[i], 0, e);
+		q = make(r, r->tree->procs[i], 0, e);
 	for (i = 0; q >= 0 && i < r->tree->n_procs; i++) {
 		const Pm__Proc *w = r->tree->procs[i];
 		struct rproc *p = rproc_by_ns(r, (pid_t)w->pid);
 
-		if (!p || w->zombie)
+		if (!p)
 			continue;
 		p->starttime = w->starttime;
 		p->want = w;
-		q = 0;
 		if (w->sid == w->pid)
 			q = call_setsid(r, p, e);
-		if (q >= 0)
+		if (q >= 0 && !w->zombie)
 			q = apply_threads(r, p, w, e);
 	}
 	return q < 0 ? q : apply_groups(r, e);
@@ -596,11 +593,12 @@ int rtree_zombies(struct restore *r, struct err *e)
 
 		if (!p)
 			continue;
-		if (sig == 0 || sig == SIGKILL) {
+		if (sig == SIGKILL) {
+			kill(p->pid, SIGKILL);
+			q = task_wait(p->tasks[0], &(int){ 0 }, deadline_ms(CALL_MS), e);
+		} else if (sig == 0) {
 			batch_begin(r->b, r->scratch);
 			batch_add1(r->b, SYS_exit_group, code);
-			if (sig)
-				kill(p->pid, SIGKILL);
 			q = batch_run(p->tasks[0], r->b, deadline_ms(CALL_MS), e);
 		} else { /* dies of the signal as its namesake did; no core of a skeleton */
 			struct rlimit none = { 0, 0 };

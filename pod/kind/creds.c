@@ -91,6 +91,10 @@ static int give(struct restore *r, const Pm__Proc *m, const Pm__Thread *th, stru
 	batch_add2(b, SYS_setgroups, m->n_groups, batch_data(b, m->groups, m->n_groups * sizeof(uint32_t)));
 	batch_add3(b, SYS_setresgid, m->gid, m->egid, m->sgid);
 	batch_add3(b, SYS_setresuid, m->uid, m->euid, m->suid);
+	if (m->fsgid != m->egid)
+		batch_add1(b, SYS_setfsgid, m->fsgid);
+	if (m->fsuid != m->euid)
+		batch_add1(b, SYS_setfsuid, m->fsuid);
 	give_caps(m, b);
 	if (m->no_new_privs)
 		batch_add(b, SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0);

@@ -83,37 +83,12 @@ static int give_robust(struct restore *r, const Pm__Proc *proc, const Pm__Thread
 const struct kind kind_robust = { .name = "robust-list", .type = 106, .version = 1, .min_version = 1,
 				  .scope = KIND_THREAD, .take = take_robust, .give = give_robust };
 
-/* ---- rseq */
+/* ---- rseq: a thread inside a critical section has been sent to its abort handler by task_save() */
 
 struct rseq_config {
 	uint64_t ptr;
 	uint32_t size, sig, flags, pad;
 };
-
-struct rseq_section {
-	uint32_t version, flags;
-	uint64_t start, length, abort;
-};
-
-/* A new registration forgets the critical section a thread was in: it is aborted here, as a
- * preemption would have done. */
-static void abort_section(struct task *t, uint64_t rseq)
-{
-	struct rseq_section cs;
-	uint64_t ptr = 0;
-	struct iovec l = { &ptr, sizeof(ptr) }, r = { (void *)(rseq + 8), sizeof(ptr) };
-
-	if (process_vm_readv(t->tid, &l, 1, &r, 1, 0) != sizeof(ptr) || !ptr)
-		return;
-	l = (struct iovec){ &cs, sizeof(cs) };
-	r = (struct iovec){ (void *)ptr, sizeof(cs) };
-	if (process_vm_readv(t->tid, &l, 1, &r, 1, 0) != sizeof(cs))
-		return;
-	if (t->regs.rip - cs.start < cs.length) {
-		t->regs.rip = cs.abort;
-		t->borrowed = true;
-	}
-}
 
 static int take_rseq(struct dump *d, struct task *t, struct batch *b, uint64_t cookie, Pm__Proc *proc,
 		     Pm__Thread *th, struct err *e)
@@ -130,8 +105,6 @@ static int take_rseq(struct dump *d, struct task *t, struct batch *b, uint64_t c
 	th->rseq_len = c.size;
 	th->rseq_sig = c.sig;
 	th->rseq_flags = c.flags;
-	if (c.ptr)
-		abort_section(t, c.ptr);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 
 #include "pod/base/io.h"
+#include "pod/base/log.h"
 #include "pod/base/util.h"
 
 #define ERESTARTNOHAND_RET ((uint64_t)-514)
@@ -39,6 +40,7 @@ void restart_sample(struct task *t, pid_t tgid)
 	char path[64];
 
 	t->waits = 0;
+	t->ran_ns = 0;
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/wchan", tgid, t->tid);
 	if (io_read_file(path, 4096, &text, NULL, NULL) < 0)
 		return;
@@ -48,7 +50,7 @@ void restart_sample(struct task *t, pid_t tgid)
 		t->waits = SYS_futex;
 	else if (strstr(text, "poll"))
 		t->waits = SYS_poll;
-	if (t->waits)
+	if (t->waits || strstr(text, "restart") || strstr(text, "syscall"))
 		t->ran_ns = exec_start(tgid, t->tid);
 }
 
@@ -91,8 +93,9 @@ static uint64_t real_call(const struct task *t)
 {
 	if (t->regs.orig_rax != RESTART_SYSCALL)
 		return t->regs.orig_rax;
-	/* a clock's id is a small number, positive or negative; a pointer is not */
-	if (t->waits == SYS_nanosleep)
+	/* a sleep that goes on has no function of its own to wait in; a clock's id is a small number, positive
+	 * or negative, a pointer is not */
+	if (t->waits != SYS_futex && t->waits != SYS_poll)
 		return t->regs.rdi + 4096 < 8192 || t->regs.rdi > UINT64_MAX / 2 ? SYS_clock_nanosleep : SYS_nanosleep;
 	return (uint64_t)t->waits;
 }
@@ -139,6 +142,8 @@ void restart_take(struct task *t, pid_t tgid, uint32_t *nr, uint64_t *left_ns)
 	if ((int64_t)r->rax != RESTARTBLOCK)
 		return;
 	call = real_call(t);
+	log_debug("thread %d: call %lu (%s at the stop, waits %d)", t->nstid, (unsigned long)call,
+		  r->orig_rax == RESTART_SYSCALL ? "restarted" : "fresh", t->waits);
 	switch (call) {
 	case SYS_nanosleep:
 		left = sleep_left(t, tgid, r->rdi, r->rsi);

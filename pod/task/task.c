@@ -102,6 +102,44 @@ int task_wait_stopped(struct task *t, uint64_t deadline, struct err *e)
 	}
 }
 
+struct rseq_config {
+	uint64_t ptr;
+	uint32_t size, sig, flags, pad;
+};
+
+struct rseq_section {
+	uint32_t version, flags;
+	uint64_t start, length, abort;
+};
+
+/*
+ * A thread inside an rseq critical section is sent to its abort handler, as a preemption would do. The
+ * kernel would forget the section: at the first return to user mode at another place (a batch), or
+ * with a new registration (on the target).
+ */
+static void rseq_abort(struct task *t)
+{
+	struct rseq_config c = { 0 };
+	struct rseq_section cs;
+	uint64_t ptr = 0;
+	struct iovec l = { &ptr, sizeof(ptr) }, r;
+
+	if (ptrace((enum __ptrace_request)0x420f /* PTRACE_GET_RSEQ_CONFIGURATION */, t->tid, sizeof(c), &c) < 0 ||
+	    !c.ptr)
+		return;
+	r = (struct iovec){ (void *)(c.ptr + 8), sizeof(ptr) };
+	if (process_vm_readv(t->tid, &l, 1, &r, 1, 0) != sizeof(ptr) || !ptr)
+		return;
+	l = (struct iovec){ &cs, sizeof(cs) };
+	r = (struct iovec){ (void *)ptr, sizeof(cs) };
+	if (process_vm_readv(t->tid, &l, 1, &r, 1, 0) != sizeof(cs))
+		return;
+	if (t->regs.rip - cs.start < cs.length) {
+		t->regs.rip = cs.abort;
+		t->borrowed = true;
+	}
+}
+
 int task_save(struct task *t, struct err *e)
 {
 	struct iovec gp = { &t->regs, sizeof(t->regs) };
@@ -119,6 +157,7 @@ int task_save(struct task *t, struct err *e)
 		return err_sys(e, "pid %d: read registers", t->nstid);
 	t->xlen = xs.iov_len;
 	t->borrowed = false;
+	rseq_abort(t);
 	return 0;
 }
 
