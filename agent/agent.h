@@ -17,6 +17,7 @@
 #include "pod/base/err.h"
 #include "pod/ns.h"
 
+struct create;
 struct keeper;
 struct op;
 struct session;
@@ -36,6 +37,7 @@ struct pod {
 	struct event *watch;
 	int exit_code;
 	bool exit_known;
+	struct create *creating; /* create.c */
 	char op[48]; /* the operation that holds it, "" = none */
 	bool going;  /* its room is being taken down */
 	bool forget; /* ... and then nothing of it is to be known */
@@ -107,6 +109,16 @@ int worker_send(struct worker *w, const Pm__Envelope *env);
 void worker_drop(struct worker *w);
 pid_t worker_pid(const struct worker *w);
 void worker_kill(struct worker *w);
+
+/* ---- probe.c */
+/**
+ * Asks the segment, in a thread, whether somebody else has the pod's address; then @done(@agent, @key,
+ * 1 = yes, 0 = no or cannot be known). At once when there is nothing to ask.
+ */
+void probe_address(struct agent *a, const Pm__PodSpec *spec, const char *key, int ms,
+		   void (*done)(struct agent *a, const char *key, int busy));
+/** Parses a spec's MAC. False when it is none. */
+bool parse_mac(const char *text, uint8_t mac[6]);
 
 /* ---- create.c: a new pod */
 void agent_run(struct agent *a, uint32_t id, const Pm__AgentRun *m);

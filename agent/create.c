@@ -11,6 +11,8 @@
 #include "pod/base/log.h"
 #include "pod/base/util.h"
 
+#define PROBE_MS 40
+
 struct create {
 	struct agent *agent;
 	uint32_t id;
@@ -138,6 +140,49 @@ static int check_run(struct agent *a, const Pm__AgentRun *m, struct err *e)
 	return 0;
 }
 
+static void send_create(struct create *c, struct pod *p)
+{
+	LINK_ENVELOPE(env, engine_create, ENGINE_CREATE, Pm__EngineCreate, pm__engine_create__init);
+	env_body.spec = p->spec;
+	env_body.dir = p->dir;
+	env_body.cgroup = p->cgroup;
+	env_body.host_link = p->host_link;
+	env_body.bridge = c->agent->conf.agent_bridge;
+	worker_send(c->worker, &env);
+}
+
+/* The address is free: on with it. @name finds the pod, ->creating what is known of the request. */
+static void probed(struct agent *a, const char *name, int busy)
+{
+	struct pod *p = pod_find(a, name);
+	struct create *c = p ? p->creating : NULL;
+	struct err e = { 0 };
+
+	if (!c)
+		return;
+	p->creating = NULL;
+	if (busy) {
+		err_set(&e, EADDRINUSE, "address %s is in use on this network", p->spec->ip);
+		create_failed(c, 13, &e);
+		free(c);
+		return;
+	}
+	c->worker = worker_start(a, &worker_ops, c, &e);
+	if (!c->worker) {
+		create_failed(c, 1, &e);
+		free(c);
+		return;
+	}
+	p->engine = worker_pid(c->worker);
+	p->engine_start = process_start_time(p->engine);
+	if (pod_save(p, &e) < 0) {
+		create_failed(c, 1, &e);
+		worker_kill(c->worker); /* on_gone() frees @c */
+		return;
+	}
+	send_create(c, p);
+}
+
 void agent_run(struct agent *a, uint32_t id, const Pm__AgentRun *m)
 {
 	struct create *c;
@@ -161,24 +206,6 @@ void agent_run(struct agent *a, uint32_t id, const Pm__AgentRun *m)
 	c->agent = a;
 	c->id = id;
 	snprintf(c->name, sizeof(c->name), "%s", m->spec->name);
-	c->worker = worker_start(a, &worker_ops, c, &e);
-	if (!c->worker) {
-		create_failed(c, 1, &e);
-		free(c);
-		return;
-	}
-	p->engine = worker_pid(c->worker);
-	p->engine_start = process_start_time(p->engine);
-	if (pod_save(p, &e) < 0) {
-		create_failed(c, 1, &e);
-		worker_kill(c->worker); /* on_gone() frees @c */
-		return;
-	}
-	LINK_ENVELOPE(env, engine_create, ENGINE_CREATE, Pm__EngineCreate, pm__engine_create__init);
-	env_body.spec = p->spec;
-	env_body.dir = p->dir;
-	env_body.cgroup = p->cgroup;
-	env_body.host_link = p->host_link;
-	env_body.bridge = a->conf.agent_bridge;
-	worker_send(c->worker, &env);
+	p->creating = c;
+	probe_address(a, p->spec, c->name, PROBE_MS, probed);
 }

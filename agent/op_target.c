@@ -16,6 +16,7 @@
 #define UNDO_MS 10000
 #define RUN_MS 10000
 #define REMOVE_MS 30000
+#define PROBE_MS 30
 
 static void refuse_incoming(struct agent *a, const char *id, int exit_code, const struct err *e)
 {
@@ -64,6 +65,21 @@ static void send_restore(struct op *op, struct pod *p, const Pm__AgentIncoming *
 	worker_send(op->worker, &env);
 }
 
+/* Beside the engine's work; it takes longer than this. */
+static void probed(struct agent *a, const char *id, int busy)
+{
+	struct op *op = op_find(a, id);
+	struct pod *p = op ? op_pod(op) : NULL;
+	struct err e;
+
+	if (!busy || !p || (op->state != TGT_OPEN && op->state != TGT_RECV))
+		return;
+	err_set(&e, EADDRINUSE, "address %s is in use by somebody else on node '%s's network",
+		p->spec->ip, a->conf.agent_name);
+	op_send_failed(op, &e, 13, "");
+	tgt_abort(op, NULL);
+}
+
 void op_incoming(struct agent *a, uint32_t id, const Pm__AgentIncoming *m)
 {
 	struct err e = { 0 };
@@ -98,6 +114,7 @@ void op_incoming(struct agent *a, uint32_t id, const Pm__AgentIncoming *m)
 		return;
 	}
 	send_restore(op, p, m);
+	probe_address(a, p->spec, op->id, PROBE_MS, probed);
 }
 
 void tgt_listening(struct op *op, const Pm__Envelope *env)
@@ -276,8 +293,7 @@ static void announce(struct pod *p)
 	x->netns = fcntl(p->netns, F_DUPFD_CLOEXEC, 0);
 	snprintf(x->name, sizeof(x->name), "%s", p->spec->name);
 	if (x->netns < 0 || inet_pton(AF_INET, p->spec->ip, &x->ip) != 1 ||
-	    sscanf(p->spec->mac, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx", &x->mac[0], &x->mac[1],
-		   &x->mac[2], &x->mac[3], &x->mac[4], &x->mac[5]) != 6 ||
+	    !parse_mac(p->spec->mac, x->mac) ||
 	    task_run(p->agent, announce_thread, announced, x) < 0) {
 		close_fdp(&x->netns);
 		free(x);

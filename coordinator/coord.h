@@ -48,6 +48,8 @@ struct pod {
 	Pm__PodInfo *info; /* owned */
 	bool pending;      /* podrun is under way: the agent does not report it yet */
 	bool stale;        /* scratch of a report */
+	bool noted;        /* the journal knows of it, as it was in: */
+	uint64_t noted_epoch;
 };
 
 struct client {
@@ -89,6 +91,8 @@ struct pod *pod_find_at(struct coord *c, const char *name, const struct node *n)
 /** Takes a copy of @info. */
 struct pod *pod_add(struct coord *c, struct node *n, const Pm__PodInfo *info);
 void pod_remove(struct coord *c, struct pod *p);
+/** Pods of nodes that have not answered yet, as the journal remembers them. */
+int pods_load(struct coord *c, struct err *e);
 void pods_reported(struct node *n, const Pm__AgentPods *m);
 void pods_list(struct coord *c, struct client *cl, uint32_t id, const Pm__PodsReq *m);
 /** May @cl do things to @p: its owner or root. */

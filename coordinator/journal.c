@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 
 #include "agent/link/unix.h"
 #include "pod/base/log.h"
@@ -20,6 +21,8 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS ops(n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE,"
 	" pod TEXT NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, epoch INTEGER NOT NULL,"
 	" uid INTEGER NOT NULL, state INTEGER NOT NULL, begun INTEGER NOT NULL);"
+	"CREATE TABLE IF NOT EXISTS pods(name TEXT NOT NULL, node TEXT NOT NULL, info BLOB NOT NULL,"
+	" PRIMARY KEY(name, node)) WITHOUT ROWID;"
 	"DELETE FROM ops WHERE state > 3 AND begun < unixepoch() - 30 * 86400;"
 	/* no index on the state: it would be a second page in each commit */
 	"DROP INDEX IF EXISTS ops_open; PRAGMA wal_autocheckpoint=0;"
@@ -28,7 +31,7 @@ static const char schema[] =
 	"BEGIN; CREATE TABLE warm(x); INSERT INTO warm VALUES(zeroblob(1048576)); DROP TABLE warm; COMMIT;"
 	"PRAGMA wal_checkpoint(RESTART);";
 
-enum stmt { BEGIN, DECIDE, FIND, OPEN, NUM_STMTS };
+enum stmt { BEGIN, DECIDE, FIND, OPEN, PUT, DEL, PODS, NUM_STMTS };
 
 static const char *const sql[NUM_STMTS] = {
 	[BEGIN] = "INSERT INTO ops(id, pod, source, target, epoch, uid, state, begun)"
@@ -37,6 +40,9 @@ static const char *const sql[NUM_STMTS] = {
 	[FIND] = "SELECT id, pod, source, target, epoch, uid, state FROM ops WHERE id = ?1",
 	[OPEN] = "SELECT id, pod, source, target, epoch, uid, state FROM ops"
 		 " WHERE state IN (1, 2, 3) ORDER BY n",
+	[PUT] = "INSERT OR REPLACE INTO pods(name, node, info) VALUES(?1, ?2, ?3)",
+	[DEL] = "DELETE FROM pods WHERE name = ?1 AND node = ?2",
+	[PODS] = "SELECT node, info FROM pods",
 };
 
 struct journal {
@@ -55,6 +61,7 @@ int journal_open(const char *state_dir, struct journal **out, struct err *e)
 	struct journal *j;
 	char path[PATH_MAX], *words = NULL;
 	int r = make_dirs(state_dir, 0711, e);
+	mode_t old;
 
 	if (r < 0)
 		return r;
@@ -62,8 +69,12 @@ int journal_open(const char *state_dir, struct journal **out, struct err *e)
 	j = calloc(1, sizeof(*j));
 	if (!j)
 		return err_num(e, ENOMEM, "journal");
-	if (sqlite3_open(path, &j->db) != SQLITE_OK ||
-	    sqlite3_exec(j->db, schema, NULL, NULL, &words) != SQLITE_OK) {
+	old = umask(0077); /* users' environments are in there */
+	r = sqlite3_open(path, &j->db);
+	if (r == SQLITE_OK)
+		r = sqlite3_exec(j->db, schema, NULL, NULL, &words);
+	umask(old);
+	if (r != SQLITE_OK) {
 		r = err_set(e, EIO, "journal '%s': %s", path, sqlite3_errmsg(j->db));
 		sqlite3_free(words);
 		journal_close(j);
@@ -193,4 +204,38 @@ int journal_open_ops(struct journal *j, void (*fn)(const struct journal_op *op, 
 		fn(&list[i], arg);
 	free(list);
 	return rc == SQLITE_DONE ? 0 : fail(j, e, "read");
+}
+
+int journal_pod_put(struct journal *j, const char *name, const char *node, const void *info,
+		    size_t len, struct err *e)
+{
+	sqlite3_stmt *s = j->stmt[PUT];
+
+	sqlite3_bind_text(s, 1, name, -1, SQLITE_STATIC);
+	sqlite3_bind_text(s, 2, node, -1, SQLITE_STATIC);
+	sqlite3_bind_blob(s, 3, info, (int)len, SQLITE_STATIC);
+	return run(j, s, e, "pod");
+}
+
+int journal_pod_del(struct journal *j, const char *name, const char *node, struct err *e)
+{
+	sqlite3_stmt *s = j->stmt[DEL];
+
+	sqlite3_bind_text(s, 1, name, -1, SQLITE_STATIC);
+	sqlite3_bind_text(s, 2, node, -1, SQLITE_STATIC);
+	return run(j, s, e, "pod");
+}
+
+int journal_pods(struct journal *j,
+		 void (*fn)(const char *node, const void *info, size_t len, void *arg), void *arg,
+		 struct err *e)
+{
+	sqlite3_stmt *s = j->stmt[PODS];
+	int rc;
+
+	while ((rc = sqlite3_step(s)) == SQLITE_ROW)
+		fn((const char *)sqlite3_column_text(s, 0), sqlite3_column_blob(s, 1),
+		   (size_t)sqlite3_column_bytes(s, 1), arg);
+	sqlite3_reset(s);
+	return rc == SQLITE_DONE ? 0 : fail(j, e, "read pods");
 }

@@ -13,6 +13,7 @@
 #ifndef COORD_JOURNAL_H
 #define COORD_JOURNAL_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "pod/base/err.h"
@@ -37,6 +38,13 @@ int journal_begin(struct journal *j, struct journal_op *op, struct err *e);
 int journal_decide(struct journal *j, const char *id, enum journal_state state, struct err *e);
 /** An operation has ended: a good moment for the journal's housekeeping if nothing is frozen. */
 void journal_rest(struct journal *j);
+/** Remembers pod @name on @node (@info: packed PodInfo), for the time that its node is away. */
+int journal_pod_put(struct journal *j, const char *name, const char *node, const void *info,
+		    size_t len, struct err *e);
+int journal_pod_del(struct journal *j, const char *name, const char *node, struct err *e);
+int journal_pods(struct journal *j,
+		 void (*fn)(const char *node, const void *info, size_t len, void *arg), void *arg,
+		 struct err *e);
 /** 1 and *@out; 0 when there is none; negative errno. */
 int journal_find(struct journal *j, const char *id, struct journal_op *out, struct err *e);
 /** Calls @fn for each operation that is not DONE or UNDONE. */

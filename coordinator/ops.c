@@ -29,6 +29,7 @@
 #define FREEZE_MS 15000 /* one side is READY: the other has this long */
 #define SILENT_MS 60000 /* no progress at all for so long: given up */
 #define CONNECT_MS 30000
+#define LOST_MS 5000 /* the user waits so long for a lost node */
 
 static void enter_reserve(struct op *op);
 static void enter_precopy(struct op *op);
@@ -239,6 +240,8 @@ static void reply_result(struct op *op)
 	env_body.pod = op->j.pod;
 	env_body.from = op->j.source;
 	env_body.to = op->j.target;
+	if (!env_body.frozen_ns && op->started_ns && op->froze_ns)
+		env_body.frozen_ns = op->started_ns - op->froze_ns; /* the source's engine died */
 	env_body.total_ns = (op->started_ns ? op->started_ns : now_ns()) - op->begun_ns;
 	client_send(cl, op->reply, &env);
 }
@@ -345,6 +348,8 @@ static void on_ready(struct op *op, struct node *n, const Pm__Envelope *env)
 		op->src_ready = true;
 	else if (n == op->target)
 		op->tgt_ready = true;
+	if (!op->froze_ns)
+		op->froze_ns = now_ns();
 	if (op->src_ready && op->tgt_ready)
 		op_enter(op, ST_COMMIT);
 	else
@@ -643,6 +648,12 @@ void op_message(struct node *n, const Pm__Envelope *env)
 		  link_body_name(env->body_case));
 }
 
+static void lost_before_commit(struct op *op, struct node *n)
+{
+	op_undo(op, EX_UNREACHABLE, "node '%s' was lost: %s", n->conf->name, n->why);
+	set_timer(op, LOST_MS);
+}
+
 void ops_node_lost(struct node *n)
 {
 	struct op *next;
@@ -652,9 +663,11 @@ void ops_node_lost(struct node *n)
 		if (op->source != n && op->target != n)
 			continue;
 		if (op->stage < ST_COMMIT)
-			op_undo(op, EX_UNREACHABLE, "node '%s' was lost: %s", n->conf->name, n->why);
+			lost_before_commit(op, n);
 		else if (op->stage == ST_UNDO && n == op->target && op->src_undone)
 			late_undo(op);
+		else if (op->stage == ST_CLEAN && n == op->source)
+			late_clean(op); /* it has moved: nobody waits for the rest */
 	}
 }
 

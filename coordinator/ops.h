@@ -22,7 +22,7 @@ struct op {
 	uint8_t token[32];
 	bool src_ready, tgt_ready, src_undone, tgt_undone;
 	bool dry_run, dry_ok, unknown; /* unknown: the target cannot say what became of it */
-	uint64_t begun_ns, ready_ns, started_ns;
+	uint64_t begun_ns, froze_ns, ready_ns, started_ns; /* froze: the first READY */
 	struct event *timer;
 	Pm__Envelope *error;  /* the first failure: an Error, owned */
 	Pm__Envelope *result; /* OpClean, owned */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "coordinator/coord.h"
+#include "coordinator/journal.h"
 #include "pod/base/log.h"
 #include "pod/base/util.h"
 
@@ -76,6 +77,8 @@ struct pod *pod_add(struct coord *c, struct node *n, const Pm__PodInfo *info)
 
 void pod_remove(struct coord *c, struct pod *p)
 {
+	if (p->noted)
+		journal_pod_del(c->journal, p->info->spec->name, p->node->conf->name, NULL);
 	for (struct pod **at = &c->pods; *at; at = &(*at)->next)
 		if (*at == p) {
 			*at = p->next;
@@ -106,6 +109,52 @@ static void report_one(struct node *n, const Pm__PodInfo *info)
 	p->stale = false;
 }
 
+/* Names and addresses stay taken while a node is away and we were restarted: the journal knows them. */
+static void note(struct pod *p)
+{
+	struct journal *j = p->node->coord->journal;
+	const char *name = p->info->spec->name, *node = p->node->conf->name;
+	bool want = p->info->state != PM__POD_STATE__POD_EXITED &&
+		    p->info->state != PM__POD_STATE__POD_INCOMING && !p->stale;
+	struct err e = { 0 };
+
+	if (want && !(p->noted && p->noted_epoch == p->info->epoch)) {
+		size_t n = pm__pod_info__get_packed_size(p->info);
+		autofree uint8_t *buf = malloc(n ? n : 1);
+
+		if (!buf)
+			return;
+		pm__pod_info__pack(p->info, buf);
+		journal_pod_put(j, name, node, buf, n, &e);
+	} else if (!want && p->noted) {
+		journal_pod_del(j, name, node, &e);
+	}
+	if (e.code)
+		log_warn("%s", e.msg);
+	p->noted = want;
+	p->noted_epoch = p->info->epoch;
+}
+
+static void load_one(const char *node, const void *data, size_t len, void *arg)
+{
+	struct coord *c = arg;
+	struct node *n = node_find(c, node);
+	Pm__PodInfo *info = pm__pod_info__unpack(NULL, len, data);
+	struct pod *p = n && info && info->spec ? pod_add(c, n, info) : NULL;
+
+	if (p) {
+		p->noted = true;
+		p->noted_epoch = info->epoch;
+	}
+	if (info)
+		pm__pod_info__free_unpacked(info, NULL);
+}
+
+int pods_load(struct coord *c, struct err *e)
+{
+	return journal_pods(c->journal, load_one, c, e);
+}
+
 void pods_reported(struct node *n, const Pm__AgentPods *m)
 {
 	struct coord *c = n->coord;
@@ -117,6 +166,8 @@ void pods_reported(struct node *n, const Pm__AgentPods *m)
 		report_one(n, m->pods[i]);
 	for (struct pod *p = c->pods; p; p = next) {
 		next = p->next;
+		if (p->node == n && !p->pending)
+			note(p);
 		if (p->stale)
 			pod_remove(c, p);
 	}

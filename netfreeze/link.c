@@ -477,6 +477,16 @@ static int is_own_address(uint32_t ip, struct err *e)
  */
 int link_address_busy(const char *bridge, uint32_t ip, int ms, struct err *e)
 {
+	return link_address_taken(bridge, ip, NULL, ms, e);
+}
+
+/**
+ * link_address_taken - does somebody other than @mac answer for @ip?
+ *
+ * For a pod that is about to move: it answers itself, from its old place. @mac NULL: anybody.
+ */
+int link_address_taken(const char *bridge, uint32_t ip, const uint8_t *mac, int ms, struct err *e)
+{
 	uint64_t end = deadline_ms((uint64_t)ms), again = deadline_ms((uint64_t)ms / 2);
 	autoclose int fd = -1;
 	struct arp_frame f, in;
@@ -508,7 +518,8 @@ int link_address_busy(const char *bridge, uint32_t ip, int ms, struct err *e)
 			return r;
 		if (recv(fd, &in, sizeof(in), MSG_DONTWAIT) < (ssize_t)sizeof(in))
 			continue;
-		if (in.op == htons(ARPOP_REPLY) && !memcmp(in.spa, &ip, 4))
+		if (in.op == htons(ARPOP_REPLY) && !memcmp(in.spa, &ip, 4) &&
+		    (!mac || memcmp(in.sha, mac, 6)))
 			return 1;
 		if (now_ns() >= end)
 			return 0;

@@ -54,6 +54,8 @@ int link_announcer(int netns, struct err *e);
 int link_announce_by(int fd, const uint8_t mac[6], uint32_t ip, int count, struct err *e);
 /** Is @ip answered by somebody on the segment of @bridge (ARP probe, waits @ms)? 1/0 or negative errno. */
 int link_address_busy(const char *bridge, uint32_t ip, int ms, struct err *e);
+/** The same, but an answer from @mac (the pod's own, at its old place) does not count; NULL: each does. */
+int link_address_taken(const char *bridge, uint32_t ip, const uint8_t *mac, int ms, struct err *e);
 
 /* ---- filter: a nft table "podmigrate" in the namespace */
 /** Makes table and chains with an empty verdict: costs nothing while the pod runs. Idempotent. */
