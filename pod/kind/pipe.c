@@ -8,8 +8,8 @@
  * (O_DIRECT) keep their boundaries, as tee copies the marks.
  *
  * On restore the first object of an inode makes the pipe, keeps its end and parks the other one; any
- * further description is opened through /proc/self/fd. What stays parked to the end is closed, and that
- * is a reader or a writer that was gone. Owner and mode of the inode are set: they decide who may open
+ * further description is opened through /proc/self/fd. What is still parked in the second pass is closed, and
+ * that is a reader or a writer that was gone. Owner and mode of the inode are set: they decide who may open
  * /dev/stdout and the like.
  */
 #include <errno.h>
@@ -242,9 +242,10 @@ static int restore(struct restore *r, struct robject *o, struct err *e)
 static int finish(struct restore *r, struct robject *o, struct err *e)
 {
 	const Pm__BodyPipe *m = (const void *)o->body;
-	autoclose int wr = -1;
+	autoclose int wr = -1, gone = -1;
 
-	(void)r;
+	/* nobody has come for it: that end is closed */
+	gone = restore_unpark(r, TYPE_PIPE, m->inode * 2 + !m->writer);
 	if (!m->data.len)
 		return 0;
 	/* by a description of our own, with a reader of our own: neither end need be there any more */

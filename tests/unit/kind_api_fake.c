@@ -463,12 +463,23 @@ static void place_all(struct fake *f)
 	void *scratch = calloc(1, SCRATCH_LEN);
 	Pm__Proc proc;
 	struct err e = { 0 };
+	Pm__Fd *list;
 	size_t i;
 
 	T_REQUIRE(b && scratch);
 	pm__proc__init(&proc);
 	proc.pid = (uint32_t)getpid();
 	proc.sid = (uint32_t)getsid(0);
+	proc.n_fds = f->nrefs;
+	proc.fds = calloc(f->nrefs + 1, sizeof(*proc.fds));
+	list = calloc(f->nrefs + 1, sizeof(*list));
+	T_REQUIRE(proc.fds && list);
+	for (i = 0; i < f->nrefs; i++) {
+		pm__fd__init(&list[i]);
+		list[i].fd = (uint32_t)f->refs[i].fdno;
+		list[i].object = f->refs[i].obj + 1;
+		proc.fds[i] = &list[i];
+	}
 	batch_begin(b, (uintptr_t)scratch);
 	for (i = 0; i < f->nrefs; i++) {
 		struct robject *o = &f->robjs[f->refs[i].obj];
@@ -483,6 +494,8 @@ static void place_all(struct fake *f)
 			batch_begin(b, (uintptr_t)scratch);
 		}
 	}
+	free(proc.fds);
+	free(list);
 	free(b);
 	free(scratch);
 }
