@@ -14,8 +14,8 @@
  * A state change is one transaction (nf_tables applies a batch whole or not at all): table and
  * chains if missing, rules of both chains flushed, the new rules. The three batches are built when
  * the filter is opened and hold for ever, so that in the freeze a change is one sendmsg() and one
- * recvmsg() on a socket that was opened beforehand in the pod's namespace. The requests carry fixed sequence
- * numbers; the last one asks for the acknowledgement, any error names its request.
+ * recvmsg() on a socket that was opened beforehand in the pod's namespace. The requests carry fixed
+ * sequence numbers; the last one asks for the acknowledgement, any error names its request.
  *
  * A dropped output packet makes the sender's ip_output() fail, and TCP then counts the segment as
  * not sent. So a connection under FILTER_BLOCK gains no "sent but lost" data; see tcp.c.
@@ -40,12 +40,12 @@
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 
-#define TABLE "podmigrate"
-#define PRIORITY (-400)
-#define BATCH_MAX 4096
-#define LO_IFINDEX 1 /* the kernel gives lo this index in every namespace */
-#define SYN_MASK 0x12 /* SYN | ACK */
-#define SYN_ONLY 0x02
+#define TABLE      "podmigrate"
+#define PRIORITY   (-400)
+#define BATCH_MAX  4096
+#define LO_IFINDEX 1    /* the kernel gives lo this index in every namespace */
+#define SYN_MASK   0x12 /* SYN | ACK */
+#define SYN_ONLY   0x02
 
 struct filter {
 	int fd;
@@ -88,8 +88,8 @@ static void add_end(struct builder *w)
 static struct nlmsghdr *add_request(struct builder *w, uint16_t type, uint16_t flags)
 {
 	w->last = w->seq;
-	w->last_hdr = nftnl_nlmsg_build_hdr(mnl_nlmsg_batch_current(w->b), type, NFPROTO_INET, flags,
-					    w->seq++);
+	w->last_hdr = nftnl_nlmsg_build_hdr(mnl_nlmsg_batch_current(w->b), type, NFPROTO_INET,
+					    flags, w->seq++);
 	return w->last_hdr;
 }
 
@@ -236,7 +236,8 @@ static void add_drop(struct builder *w, const char *chain, uint32_t key, bool sy
 		nftnl_expr_set_u32(x, NFTNL_EXPR_IMM_VERDICT, NF_DROP);
 	}
 	rule_push(w, r, x);
-	nftnl_rule_nlmsg_build_payload(add_request(w, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND), r);
+	nftnl_rule_nlmsg_build_payload(add_request(w, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND),
+				       r);
 	nftnl_rule_free(r);
 	w->failed |= !mnl_nlmsg_batch_next(w->b);
 }
@@ -244,7 +245,7 @@ static void add_drop(struct builder *w, const char *chain, uint32_t key, bool sy
 /* The batch that leads from any state, even "no table", to @state; -1: to "no table". */
 static int build(int state, char *buf, size_t size, size_t *len, uint32_t *last, struct err *e)
 {
-	struct builder w = { .seq = 1 };
+	struct builder w = {.seq = 1};
 
 	w.b = mnl_nlmsg_batch_start(buf, size);
 	if (!w.b)
@@ -276,7 +277,7 @@ static int build(int state, char *buf, size_t size, size_t *len, uint32_t *last,
 
 static int talk(int fd, const void *batch, size_t len, uint32_t last, struct err *e)
 {
-	struct sockaddr_nl nl = { .nl_family = AF_NETLINK };
+	struct sockaddr_nl nl = {.nl_family = AF_NETLINK};
 	uint64_t end = deadline_ms(2000);
 	char buf[8192];
 	ssize_t n;
@@ -376,7 +377,8 @@ static int set_once(int netns, int state, struct err *e)
 	return r;
 }
 
-/** filter_prepare - table and chains without rules in @netns: costs next to nothing while it runs */
+/** filter_prepare - table and chains without rules in @netns: costs next to nothing while it runs
+ */
 int filter_prepare(int netns, struct err *e)
 {
 	return set_once(netns, FILTER_OPEN, e);

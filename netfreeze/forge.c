@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Segments that a pod's socket is to take for its peer's. Two uses, both between a socket that we have
- * just made and its own namespace; nothing forged ever leaves the node:
+ * Segments that a pod's socket is to take for its peer's. Two uses, both between a socket that we
+ * have just made and its own namespace; nothing forged ever leaves the node:
  *
  *   forge_deliver()  over lo, to lead a restored socket into a closing state: the kernel knows no
  *                    other way into CLOSE_WAIT than a FIN that arrives
- *   replay_nudge()   a stale segment after which the kernel says at once what it has received (tcp.c)
+ *   replay_nudge()   a stale segment after which the kernel says at once what it has received
+ * (tcp.c)
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -36,17 +37,29 @@ static uint16_t fold(uint32_t sum)
 	return htons((uint16_t)~sum);
 }
 
-/* IPv4 and TCP headers, no options, no data, both checksums right. From the peer to the local end. */
+/* IPv4 and TCP headers, no options, no data, both checksums right. From the peer to the local end.
+ */
 static void build(uint8_t buf[SEGMENT_LEN], const struct tcp_state *s, uint32_t seq, uint32_t ack,
 		  uint8_t flags)
 {
 	struct iphdr ip = {
-		.version = 4, .ihl = 5, .tot_len = htons(SEGMENT_LEN), .frag_off = htons(0x4000), .ttl = 64,
-		.protocol = IPPROTO_TCP, .saddr = s->peer.sin_addr.s_addr, .daddr = s->local.sin_addr.s_addr,
+		.version = 4,
+		.ihl = 5,
+		.tot_len = htons(SEGMENT_LEN),
+		.frag_off = htons(0x4000),
+		.ttl = 64,
+		.protocol = IPPROTO_TCP,
+		.saddr = s->peer.sin_addr.s_addr,
+		.daddr = s->local.sin_addr.s_addr,
 	};
 	struct tcphdr th = {
-		.th_sport = s->peer.sin_port, .th_dport = s->local.sin_port, .th_seq = htonl(seq),
-		.th_ack = htonl(ack), .th_off = 5, .th_flags = flags, .th_win = htons(0xffff),
+		.th_sport = s->peer.sin_port,
+		.th_dport = s->local.sin_port,
+		.th_seq = htonl(seq),
+		.th_ack = htonl(ack),
+		.th_off = 5,
+		.th_flags = flags,
+		.th_win = htons(0xffff),
 	};
 	uint32_t pseudo = IPPROTO_TCP + sizeof(th);
 
@@ -58,9 +71,10 @@ static void build(uint8_t buf[SEGMENT_LEN], const struct tcp_state *s, uint32_t 
 	memcpy(buf + sizeof(ip), &th, sizeof(th));
 }
 
-int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, uint8_t flags, struct err *e)
+int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, uint8_t flags,
+		  struct err *e)
 {
-	struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr = s->local.sin_addr };
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr = s->local.sin_addr};
 	autoclose int fd = netns_socket(netns, AF_INET, SOCK_RAW, IPPROTO_RAW, e);
 	uint8_t seg[SEGMENT_LEN];
 
@@ -76,14 +90,14 @@ int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t a
 /**
  * replay_nudge - make the pod's kernel acknowledge what connection @s has received
  *
- * A segment from before the window (a keepalive probe, in effect) is put before the pod by the replay
- * socket @fd; TCP answers it with an acknowledgement to the real peer. After tcp_release(), when the
- * host end is on the bridge. Does nothing in states that have no peer.
+ * A segment from before the window (a keepalive probe, in effect) is put before the pod by the
+ * replay socket @fd; TCP answers it with an acknowledgement to the real peer. After tcp_release(),
+ * when the host end is on the bridge. Does nothing in states that have no peer.
  */
 int replay_nudge(int fd, const uint8_t mac[6], const struct tcp_state *s, struct err *e)
 {
-	struct virtio_net_hdr vh = { 0 };
-	uint8_t frame[sizeof(vh) + 14 + SEGMENT_LEN] = { 0 };
+	struct virtio_net_hdr vh = {0};
+	uint8_t frame[sizeof(vh) + 14 + SEGMENT_LEN] = {0};
 
 	if (!s->peer.sin_port || s->state == TCP_SYN_SENT)
 		return 0;

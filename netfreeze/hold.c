@@ -9,15 +9,16 @@
  * partial checksums and are up to 64 KiB long (GSO); the virtio_net_hdr in front of each says
  * what is missing, and the same header given to the injecting socket makes the same skb again.
  *
- * Replay: a packet socket on the host end. What it transmits there arrives at eth0, and nowhere else:
- * the bridge sees only what comes out of the pod. It works while the host end is up, on a bridge or not.
+ * Replay: a packet socket on the host end. What it transmits there arrives at eth0, and nowhere
+ * else: the bridge sees only what comes out of the pod. It works while the host end is up, on a
+ * bridge or not.
  *
  * Duplicates are harmless (TCP answers them with an acknowledgement), losses are not. So, in order:
  * open, [only SYNs, while FILTER_SYN is up], hold_discard() (what came until now has reached the
  * pod), everything, FILTER_BLOCK, stop. A frame that came between the last two is delivered twice.
  *
- * The ring is the socket's receive queue; it counts the kernel's memory, not bytes of frames: a 64 KiB frame
- * costs ~66 KiB, a bare acknowledgement ~0.8 KiB. hold_lost() says what did not fit.
+ * The ring is the socket's receive queue; it counts the kernel's memory, not bytes of frames: a 64
+ * KiB frame costs ~66 KiB, a bare acknowledgement ~0.8 KiB. hold_lost() says what did not fit.
  *
  * close(2) of a packet socket waits for an RCU grace period, 10-15 ms: after the freeze.
  */
@@ -37,7 +38,7 @@
 #define PACKET_IGNORE_OUTGOING 23
 #endif
 
-#define VNET_LEN sizeof(struct virtio_net_hdr)
+#define VNET_LEN   sizeof(struct virtio_net_hdr)
 #define TH_SYN_BIT 0x02
 #define TH_ACK_BIT 0x10
 
@@ -46,7 +47,8 @@ struct hold {
 	uint64_t lost;
 };
 
-/* accept only: IPv4, TCP, not a later fragment, SYN without ACK. Offsets from the ethernet header. */
+/* accept only: IPv4, TCP, not a later fragment, SYN without ACK. Offsets from the ethernet header.
+ */
 static struct sock_filter syn_code[] = {
 	BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 12),
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETHERTYPE_IP, 0, 9),
@@ -62,11 +64,11 @@ static struct sock_filter syn_code[] = {
 	BPF_STMT(BPF_RET | BPF_K, 0),
 };
 
-static struct sock_filter none_code[] = { BPF_STMT(BPF_RET | BPF_K, 0) };
+static struct sock_filter none_code[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
 
 static int bind_to(int fd, const char *ifname, uint16_t proto, struct err *e)
 {
-	struct sockaddr_ll sll = { .sll_family = AF_PACKET, .sll_protocol = htons(proto) };
+	struct sockaddr_ll sll = {.sll_family = AF_PACKET, .sll_protocol = htons(proto)};
 
 	sll.sll_ifindex = (int)if_nametoindex(ifname);
 	if (!sll.sll_ifindex)
@@ -86,7 +88,8 @@ static int open_in_pod(void *arg, struct err *e)
 	struct opening *o = arg;
 	int one = 1, size = (int)MIN(o->bytes / 2, (size_t)INT32_MAX / 2), fd;
 
-	/* protocol 0: not capturing yet, so that the options come first and bind() starts it without a pause */
+	/* protocol 0: not capturing yet, so that the options come first and bind() starts it
+	 * without a pause */
 	o->h->fd = fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return err_sys(e, "packet socket");
@@ -108,7 +111,7 @@ static int open_in_pod(void *arg, struct err *e)
  */
 int hold_open(int netns, size_t bytes, struct hold **out, struct err *e)
 {
-	struct opening o = { calloc(1, sizeof(struct hold)), bytes };
+	struct opening o = {calloc(1, sizeof(struct hold)), bytes};
 	int r;
 
 	if (!o.h)
@@ -129,15 +132,17 @@ int hold_fd(const struct hold *h)
 	return h->fd;
 }
 
-/** hold_only_syn - keep from now on new SYNs alone (@on), or everything again; what is in the ring stays */
+/** hold_only_syn - keep from now on new SYNs alone (@on), or everything again; what is in the ring
+ * stays */
 int hold_only_syn(struct hold *h, bool on, struct err *e)
 {
-	struct sock_fprog prog = { ARRAY_SIZE(syn_code), syn_code };
+	struct sock_fprog prog = {ARRAY_SIZE(syn_code), syn_code};
 	int zero = 0;
 
 	if (on && setsockopt(h->fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) < 0)
 		return err_sys(e, "hold: SYN filter");
-	if (!on && setsockopt(h->fd, SOL_SOCKET, SO_DETACH_FILTER, &zero, sizeof(zero)) < 0 && errno != ENOENT)
+	if (!on && setsockopt(h->fd, SOL_SOCKET, SO_DETACH_FILTER, &zero, sizeof(zero)) < 0 &&
+	    errno != ENOENT)
 		return err_sys(e, "hold: SYN filter off");
 	return 0;
 }
@@ -145,16 +150,16 @@ int hold_only_syn(struct hold *h, bool on, struct err *e)
 /**
  * hold_stop - keep nothing more; what is in the ring can still be taken
  *
- * Before frames are replayed into the place where they were held (the source goes on): they would be
- * held again, for ever.
+ * Before frames are replayed into the place where they were held (the source goes on): they would
+ * be held again, for ever.
  */
 int hold_stop(struct hold *h, struct err *e)
 {
-	struct sock_fprog prog = { 1, none_code };
+	struct sock_fprog prog = {1, none_code};
 
-	return setsockopt(h->fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) < 0 ?
-		       err_sys(e, "hold: stop") :
-		       0;
+	return setsockopt(h->fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) < 0
+		       ? err_sys(e, "hold: stop")
+		       : 0;
 }
 
 /**
@@ -176,7 +181,8 @@ int hold_take(struct hold *h, void *buf, size_t len, struct err *e)
 	return (int)n;
 }
 
-/** hold_discard - throw away what is in the ring now: it has reached the pod. Returns the number. */
+/** hold_discard - throw away what is in the ring now: it has reached the pod. Returns the number.
+ */
 int hold_discard(struct hold *h)
 {
 	char head[VNET_LEN]; /* with less the kernel answers EINVAL, having dropped the frame */
@@ -190,7 +196,7 @@ int hold_discard(struct hold *h)
 /** hold_lost - number of frames that did not fit so far */
 uint64_t hold_lost(struct hold *h)
 {
-	struct tpacket_stats st = { 0 };
+	struct tpacket_stats st = {0};
 	socklen_t len = sizeof(st);
 
 	if (getsockopt(h->fd, SOL_PACKET, PACKET_STATISTICS, &st, &len) == 0)
@@ -276,9 +282,10 @@ bool frame_is_syn(const void *frame, size_t len)
 /**
  * frame_is_for_pod - may this held frame be given to the pod at its new place?
  *
- * IPv4 to the pod's @mac and nothing else: ARP and ND are answered anew there, multicast was not for
- * it alone. A SYN-ACK is left out: a socket in SYN_SENT sends its SYN again with a new timestamp base,
- * would take the old SYN-ACK for a forgery and reset the peer, who answers the new SYN anyway.
+ * IPv4 to the pod's @mac and nothing else: ARP and ND are answered anew there, multicast was not
+ * for it alone. A SYN-ACK is left out: a socket in SYN_SENT sends its SYN again with a new
+ * timestamp base, would take the old SYN-ACK for a forgery and reset the peer, who answers the new
+ * SYN anyway.
  */
 bool frame_is_for_pod(const void *frame, size_t len, const uint8_t mac[6])
 {

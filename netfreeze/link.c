@@ -84,8 +84,8 @@ static int nl_open(struct nl_sock **out, struct err *e)
 }
 
 /* One attribute change of the link @name: index by name, then RTM_SETLINK. */
-static int link_change(struct nl_sock *s, const char *name, struct rtnl_link *change, const char *what,
-		       struct err *e)
+static int link_change(struct nl_sock *s, const char *name, struct rtnl_link *change,
+		       const char *what, struct err *e)
 {
 	autolink struct rtnl_link *orig = rtnl_link_alloc();
 	unsigned idx = if_nametoindex(name);
@@ -110,7 +110,8 @@ static int set_up(struct nl_sock *s, const char *name, struct err *e)
 	return link_change(s, name, c, "set up", e);
 }
 
-/* /proc/sys/net shows the namespace of the task that looks, so a thread in the pod's needs no mount. */
+/* /proc/sys/net shows the namespace of the task that looks, so a thread in the pod's needs no
+ * mount. */
 static int ipv6_off(struct nl_sock *s, const char *name, struct err *e)
 {
 	char path[96];
@@ -130,7 +131,8 @@ static int ipv6_off(struct nl_sock *s, const char *name, struct err *e)
 	return link_change(s, name, c, "IPv6 addresses off", e);
 }
 
-static int add_address(struct nl_sock *s, const char *name, uint32_t ip, unsigned prefix, struct err *e)
+static int add_address(struct nl_sock *s, const char *name, uint32_t ip, unsigned prefix,
+		       struct err *e)
 {
 	struct rtnl_addr *a = rtnl_addr_alloc();
 	struct nl_addr *local = nl_addr_build(AF_INET, &ip, sizeof(ip));
@@ -202,8 +204,9 @@ struct inner {
 };
 
 /*
- * A pod that has just moved speaks on all its connections at once, before its first ARP answer: what waits for that
- * is bounded to 208 KiB by default, and what does not fit is dropped, for each a retransmission timer.
+ * A pod that has just moved speaks on all its connections at once, before its first ARP answer:
+ * what waits for that is bounded to 208 KiB by default, and what does not fit is dropped, for each
+ * a retransmission timer.
  */
 static void patient_neighbours(const char *name)
 {
@@ -241,14 +244,15 @@ static int setup_inner(void *arg, struct err *e)
 /**
  * link_make_veth - make a pod's link
  *
- * @host is left in the caller's namespace, up to no bridge and down; eth0 in @netns is up with @mac,
+ * @host is left in the caller's namespace, up to no bridge and down; eth0 in @netns is up with
+ * @mac,
  * @ip/@prefix and a default route by @gateway unless that is 0; lo is up. The addresses are in
  * network byte order. Everything or nothing; -EEXIST if @host exists.
  */
 int link_make_veth(int netns, const char *host, const uint8_t mac[6], uint32_t ip, unsigned prefix,
 		   uint32_t gateway, struct err *e)
 {
-	struct inner in = { ip, gateway, prefix };
+	struct inner in = {ip, gateway, prefix};
 	autonl struct nl_sock *s = NULL;
 	autolink struct rtnl_link *veth = NULL;
 	struct rtnl_link *peer;
@@ -373,7 +377,8 @@ struct arp_frame {
 	uint8_t sha[6], spa[4], tha[6], tpa[4];
 } __attribute__((packed));
 
-static void arp_fill(struct arp_frame *f, uint16_t op, const uint8_t mac[6], uint32_t spa, uint32_t tpa)
+static void arp_fill(struct arp_frame *f, uint16_t op, const uint8_t mac[6], uint32_t spa,
+		     uint32_t tpa)
 {
 	memset(f, 0, sizeof(*f));
 	memset(f->eth.ether_dhost, 0xff, 6);
@@ -393,7 +398,7 @@ static void arp_fill(struct arp_frame *f, uint16_t op, const uint8_t mac[6], uin
 
 static int packet_socket(const char *ifname, uint16_t proto, struct err *e)
 {
-	struct sockaddr_ll sll = { .sll_family = AF_PACKET, .sll_protocol = htons(proto) };
+	struct sockaddr_ll sll = {.sll_family = AF_PACKET, .sll_protocol = htons(proto)};
 	autoclose int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
@@ -441,7 +446,8 @@ int link_announce_by(int fd, const uint8_t mac[6], uint32_t ip, int count, struc
  * link_announce - gratuitous ARP request and reply, @count times, as the pod itself
  *
  * From eth0 of @netns, so it passes the host end and the bridge learns the port from its source
- * address. @ip in network byte order. Takes 10-15 ms (see link_announcer()), the frames leave at once.
+ * address. @ip in network byte order. Takes 10-15 ms (see link_announcer()), the frames leave at
+ * once.
  */
 int link_announce(int netns, const uint8_t mac[6], uint32_t ip, int count, struct err *e)
 {
@@ -490,7 +496,7 @@ int link_address_taken(const char *bridge, uint32_t ip, const uint8_t *mac, int 
 	uint64_t end = deadline_ms((uint64_t)ms), again = deadline_ms((uint64_t)ms / 2);
 	autoclose int fd = -1;
 	struct arp_frame f, in;
-	struct ifreq ifr = { 0 };
+	struct ifreq ifr = {0};
 	int r, sent = 0;
 
 	r = is_own_address(ip, e);

@@ -2,14 +2,14 @@
 /*
  * netfreeze: a pod's network while the pod stands still and while it changes its place.
  *
- *   link.h-part     veth pair, addresses, MAC, bridge port, gratuitous ARP (libnl-route-3, never spawning ip)
- *   filter-part     drop chains of a network namespace, both ways (libmnl + libnftnl)
- *   hold-part       AF_PACKET capture with PACKET_VNET_HDR of what arrives while the filter is up; replay
- *   tcp-part        save and restore of TCP sockets by TCP_REPAIR on fds the caller holds
+ *   link.h-part     veth pair, addresses, MAC, bridge port, gratuitous ARP (libnl-route-3, never
+ * spawning ip) filter-part     drop chains of a network namespace, both ways (libmnl + libnftnl)
+ *   hold-part       AF_PACKET capture with PACKET_VNET_HDR of what arrives while the filter is up;
+ * replay tcp-part        save and restore of TCP sockets by TCP_REPAIR on fds the caller holds
  *
  * All functions: 0 or negative errno with words in *e; EINTR-safe; no globals; nothing spawned.
- * "netns" is an fd of a network namespace; -1 = the caller's own. A function that must be in another
- * namespace switches a private thread, never the caller.
+ * "netns" is an fd of a network namespace; -1 = the caller's own. A function that must be in
+ * another namespace switches a private thread, never the caller.
  */
 #ifndef NETFREEZE_H
 #define NETFREEZE_H
@@ -27,14 +27,16 @@
 int netns_run(int netns, int (*fn)(void *arg, struct err *e), void *arg, struct err *e);
 /** socket(2) made in @netns. Returns an O_CLOEXEC fd. */
 int netns_socket(int netns, int domain, int type, int protocol, struct err *e);
-/** @n of them into @fds[] by one thread: for sockets that are made before the freeze. All or none. */
+/** @n of them into @fds[] by one thread: for sockets that are made before the freeze. All or none.
+ */
 int netns_sockets(int netns, int domain, int type, int protocol, int *fds, size_t n, struct err *e);
 
 /* ---- links */
-/** Makes a veth pair: @host in the caller's namespace (down, no bridge), "eth0" in @netns with @mac, @ip/@prefix, up, default
- * route by @gateway if not 0; lo up. IPv6 autoconfiguration and DAD off on eth0. @ip, @gateway in network byte order. */
-int link_make_veth(int netns, const char *host, const uint8_t mac[6], uint32_t ip, unsigned prefix, uint32_t gateway,
-		   struct err *e);
+/** Makes a veth pair: @host in the caller's namespace (down, no bridge), "eth0" in @netns with
+ * @mac, @ip/@prefix, up, default route by @gateway if not 0; lo up. IPv6 autoconfiguration and DAD
+ * off on eth0. @ip, @gateway in network byte order. */
+int link_make_veth(int netns, const char *host, const uint8_t mac[6], uint32_t ip, unsigned prefix,
+		   uint32_t gateway, struct err *e);
 int link_lo_up(int netns, struct err *e);
 /** Puts @host on @bridge and up. */
 int link_attach(const char *host, const char *bridge, struct err *e);
@@ -46,23 +48,29 @@ int link_detach(const char *host, struct err *e);
 int link_delete(const char *host, struct err *e);
 /** Does @name exist; 1/0 or negative errno. */
 int link_exists(const char *name, struct err *e);
-/** Sends a gratuitous ARP request and reply for @ip from @mac out of @host's *peer side* as if the pod spoke, i.e. into the bridge:
- * opens AF_PACKET in @netns on eth0. Sent @count times (now; the caller repeats later if it wishes). */
+/** Sends a gratuitous ARP request and reply for @ip from @mac out of @host's *peer side* as if the
+ * pod spoke, i.e. into the bridge: opens AF_PACKET in @netns on eth0. Sent @count times (now; the
+ * caller repeats later if it wishes). */
 int link_announce(int netns, const uint8_t mac[6], uint32_t ip, int count, struct err *e);
-/** The same in two steps, for the freeze: closing the socket takes 10-15 ms and is done after it. Returns an fd. */
+/** The same in two steps, for the freeze: closing the socket takes 10-15 ms and is done after it.
+ * Returns an fd. */
 int link_announcer(int netns, struct err *e);
 int link_announce_by(int fd, const uint8_t mac[6], uint32_t ip, int count, struct err *e);
-/** Is @ip answered by somebody on the segment of @bridge (ARP probe, waits @ms)? 1/0 or negative errno. */
+/** Is @ip answered by somebody on the segment of @bridge (ARP probe, waits @ms)? 1/0 or negative
+ * errno. */
 int link_address_busy(const char *bridge, uint32_t ip, int ms, struct err *e);
-/** The same, but an answer from @mac (the pod's own, at its old place) does not count; NULL: each does. */
+/** The same, but an answer from @mac (the pod's own, at its old place) does not count; NULL: each
+ * does. */
 int link_address_taken(const char *bridge, uint32_t ip, const uint8_t *mac, int ms, struct err *e);
 
 /* ---- filter: a nft table "podmigrate" in the namespace */
 /** Makes table and chains with an empty verdict: costs nothing while the pod runs. Idempotent. */
 int filter_prepare(int netns, struct err *e);
-/** New SYNs (no ACK) that arrive are dropped; the rest passes. For the time before the stop; they are held (hold_*) and replayed. */
+/** New SYNs (no ACK) that arrive are dropped; the rest passes. For the time before the stop; they
+ * are held (hold_*) and replayed. */
 int filter_syn(int netns, struct err *e);
-/** Everything dropped both ways except on lo. One netlink transaction on a socket opened beforehand: < 150 us. */
+/** Everything dropped both ways except on lo. One netlink transaction on a socket opened
+ * beforehand: < 150 us. */
 int filter_block(int netns, struct err *e);
 /** Table gone. Idempotent: success if there is none. */
 int filter_clear(int netns, struct err *e);
@@ -73,7 +81,8 @@ enum filter_state {
 	FILTER_OPEN,
 	FILTER_SYN,   /* as filter_syn() */
 	FILTER_BLOCK, /* as filter_block() */
-	FILTER_MUTE,  /* what arrives passes, nothing gets out: while held frames are replayed into restored sockets */
+	FILTER_MUTE,  /* what arrives passes, nothing gets out: while held frames are replayed into
+			 restored sockets */
 };
 int filter_set(struct filter *, enum filter_state state, struct err *e);
 /** Table gone, by the prepared socket. Idempotent. */
@@ -82,31 +91,39 @@ void filter_free(struct filter *); /* leaves the namespace's state as it is */
 
 /* ---- hold and replay */
 struct hold;
-/** Starts capturing every frame that arrives on eth0 of @netns (PACKET_VNET_HDR; own outgoing frames not). Bounded ring of @bytes
- * of kernel memory (SO_RCVBUFFORCE or the hard limit). */
+/** Starts capturing every frame that arrives on eth0 of @netns (PACKET_VNET_HDR; own outgoing
+ * frames not). Bounded ring of @bytes of kernel memory (SO_RCVBUFFORCE or the hard limit). */
 int hold_open(int netns, size_t bytes, struct hold **out, struct err *e);
 /** fd to poll. */
 int hold_fd(const struct hold *);
-/** Takes one frame (virtio_net_hdr + ethernet) if there is one: its size, 0 if none, negative errno. @buf >= HOLD_FRAME_MAX. */
+/** Takes one frame (virtio_net_hdr + ethernet) if there is one: its size, 0 if none, negative
+ * errno. @buf >= HOLD_FRAME_MAX. */
 #define HOLD_FRAME_MAX (10 + 14 + 65536 + 64)
 int hold_take(struct hold *, void *buf, size_t len, struct err *e);
-/** Keeps from now on only new SYNs (while filter_syn is up; a busy pod's stream is not copied then), or everything again. */
+/** Keeps from now on only new SYNs (while filter_syn is up; a busy pod's stream is not copied
+ * then), or everything again. */
 int hold_only_syn(struct hold *, bool on, struct err *e);
-/** Keeps nothing more; what is there can be taken. Needed before a replay into the same namespace (abort), or the replayed is held again. */
+/** Keeps nothing more; what is there can be taken. Needed before a replay into the same namespace
+ * (abort), or the replayed is held again. */
 int hold_stop(struct hold *, struct err *e);
-/** Throws away what was captured so far (it reached the pod: the filter was not up yet). Returns the number of frames. */
+/** Throws away what was captured so far (it reached the pod: the filter was not up yet). Returns
+ * the number of frames. */
 int hold_discard(struct hold *);
 /** Frames that did not fit into the ring so far. */
 uint64_t hold_lost(struct hold *);
-/** Closing packet sockets (this, replay_open's, link_announcer's) takes 10-15 ms each: after the freeze. */
+/** Closing packet sockets (this, replay_open's, link_announcer's) takes 10-15 ms each: after the
+ * freeze. */
 void hold_free(struct hold *);
-/** Opens the injection socket: frames sent to it arrive at eth0 of the pod: AF_PACKET on the host end @host, PACKET_VNET_HDR, PACKET_QDISC_BYPASS. */
+/** Opens the injection socket: frames sent to it arrive at eth0 of the pod: AF_PACKET on the host
+ * end @host, PACKET_VNET_HDR, PACKET_QDISC_BYPASS. */
 int replay_open(const char *host, int *fd, struct err *e);
 int replay_send(int fd, const void *frame, size_t len, struct err *e);
-/** Makes the pod's kernel tell the peer of @s at once what it has received (tcp.c, "Who speaks first"). After tcp_release(). */
+/** Makes the pod's kernel tell the peer of @s at once what it has received (tcp.c, "Who speaks
+ * first"). After tcp_release(). */
 struct tcp_state;
 int replay_nudge(int fd, const uint8_t mac[6], const struct tcp_state *s, struct err *e);
-/** Is this captured frame a new SYN (SYN without ACK, IPv4 TCP)? For the frames held while filter_syn was up. */
+/** Is this captured frame a new SYN (SYN without ACK, IPv4 TCP)? For the frames held while
+ * filter_syn was up. */
 bool frame_is_syn(const void *frame, size_t len);
 /** Is it one that must not be replayed elsewhere (ARP for others, IPv6 ND, multicast)? */
 bool frame_is_for_pod(const void *frame, size_t len, const uint8_t mac[6]);
@@ -114,42 +131,56 @@ bool frame_is_for_pod(const void *frame, size_t len, const uint8_t mac[6]);
 /* ---- TCP */
 /** A TCP socket's whole state. Queues are owned by the struct (malloc), tcp_state_done() frees. */
 struct tcp_state {
-	int state;                       /* TCP_ESTABLISHED, TCP_LISTEN, TCP_CLOSE (also not yet connected), TCP_CLOSE_WAIT, TCP_FIN_WAIT1/2, ... */
-	struct sockaddr_in local, peer;  /* peer all zero if none; local port 0 if unbound */
+	int state; /* TCP_ESTABLISHED, TCP_LISTEN, TCP_CLOSE (also not yet connected),
+		      TCP_CLOSE_WAIT, TCP_FIN_WAIT1/2, ... */
+	struct sockaddr_in local, peer; /* peer all zero if none; local port 0 if unbound */
 	bool bound;
 	int backlog;
-	uint32_t snd_seq, rcv_seq;       /* of the *start* of the queues (queue lengths and FIN subtracted) */
+	uint32_t snd_seq,
+		rcv_seq; /* of the *start* of the queues (queue lengths and FIN subtracted) */
 	void *snd_queue, *rcv_queue;
-	uint32_t snd_len, rcv_len;       /* bytes */
-	uint32_t snd_unsent;             /* the tail never sent; an unsent FIN counts one: <= snd_len + snd_fin */
+	uint32_t snd_len, rcv_len; /* bytes */
+	uint32_t snd_unsent; /* the tail never sent; an unsent FIN counts one: <= snd_len + snd_fin
+			      */
 	bool snd_fin, rcv_fin;
 	uint32_t mss, ts_val;
 	uint8_t snd_wscale, rcv_wscale;
 	bool sack, ts, wscale_ok;
 	struct tcp_repair_window window;
 	bool shut_rd, shut_wr;
-	struct { int level, name; uint32_t len; uint8_t val[64]; } opt[40];
-	unsigned nopt;                   /* the table of carried socket options, see tcp.c */
-	uint32_t sndbuf, rcvbuf;         /* with their locks (SOCK_SNDBUF_LOCK) */
+	struct {
+		int level, name;
+		uint32_t len;
+		uint8_t val[64];
+	} opt[40];
+	unsigned nopt;           /* the table of carried socket options, see tcp.c */
+	uint32_t sndbuf, rcvbuf; /* with their locks (SOCK_SNDBUF_LOCK) */
 	bool nonblock;
 };
-/** Reads everything of @fd (a duplicate by pidfd_getfd of a socket in a stopped pod with the filter up). Leaves the socket in
- * repair mode if it is connected: tcp_undo() or destroying the namespace ends it. Refuses by name (-EOPNOTSUPP) what cannot be carried. */
+/** Reads everything of @fd (a duplicate by pidfd_getfd of a socket in a stopped pod with the filter
+ * up). Leaves the socket in repair mode if it is connected: tcp_undo() or destroying the namespace
+ * ends it. Refuses by name (-EOPNOTSUPP) what cannot be carried. */
 int tcp_save(int fd, struct tcp_state *out, struct err *e);
-/** The source goes on: leaves repair mode. After filter_clear(). Cannot fail; nothing to do on a socket not in repair mode. */
+/** The source goes on: leaves repair mode. After filter_clear(). Cannot fail; nothing to do on a
+ * socket not in repair mode. */
 void tcp_undo(int fd);
-/** Makes a new socket in @netns with that state. eth0 there is up with its address and FILTER_BLOCK is set (a detached link is not
- * enough: what the kernel wants to say would begin an ARP resolution that is not repeated for 1 s). Listening sockets listen,
- * connected ones are left in repair mode until tcp_release(). Any order of sockets will do. Returns an O_CLOEXEC fd. */
+/** Makes a new socket in @netns with that state. eth0 there is up with its address and FILTER_BLOCK
+ * is set (a detached link is not enough: what the kernel wants to say would begin an ARP resolution
+ * that is not repeated for 1 s). Listening sockets listen, connected ones are left in repair mode
+ * until tcp_release(). Any order of sockets will do. Returns an O_CLOEXEC fd. */
 int tcp_restore(int netns, const struct tcp_state *, struct err *e);
-/** The same on the fresh TCP socket @fd (netns_sockets() before the freeze: a visit to @netns costs 50 us). */
+/** The same on the fresh TCP socket @fd (netns_sockets() before the freeze: a visit to @netns costs
+ * 50 us). */
 int tcp_restore_on(int fd, int netns, const struct tcp_state *, struct err *e);
-/** Ends repair mode, sends the unsent tail, sets the options that had to wait. On every socket, when all exist. Either with the link
- * attached and the filter open, or before (so that the pod can be woken without us): then tcp_push() when it is. */
+/** Ends repair mode, sends the unsent tail, sets the options that had to wait. On every socket,
+ * when all exist. Either with the link attached and the filter open, or before (so that the pod can
+ * be woken without us): then tcp_push() when it is. */
 int tcp_release(int fd, const struct tcp_state *, struct err *e);
-/** After a tcp_release() that came before the filter was open: sends what is queued, and a window probe. */
+/** After a tcp_release() that came before the filter was open: sends what is queued, and a window
+ * probe. */
 void tcp_push(int fd, const struct tcp_state *);
-/** Some ms after tcp_release(), when no late frames are forwarded any more: takes back the spare receive room for them. */
+/** Some ms after tcp_release(), when no late frames are forwarded any more: takes back the spare
+ * receive room for them. */
 void tcp_settle(int fd, const struct tcp_state *);
 void tcp_state_done(struct tcp_state *);
 /** Can @fd be carried? Cheap; while the program runs. 0 or -EOPNOTSUPP with the reason. */
@@ -158,7 +189,8 @@ int tcp_check(int fd, struct err *e);
 int tcp_pending(const int *fds, size_t n, struct err *e);
 /** Nothing in flight either way on @fd (SIOCOUTQ == SIOCOUTQNSD). 1/0 or negative errno. */
 int tcp_wire_empty(int fd, struct err *e);
-/** Waits until that is so on all of @fds[n], at most until @deadline_ns (pod/base/io.h). Returns how many are still busy. */
+/** Waits until that is so on all of @fds[n], at most until @deadline_ns (pod/base/io.h). Returns
+ * how many are still busy. */
 int drain_wire(const int *fds, size_t n, uint64_t deadline_ns, struct err *e);
 
 #endif

@@ -40,12 +40,12 @@ static void *visit_thread(void *p)
 /**
  * netns_run - run @fn(@arg) in a thread that has entered @netns
  *
- * Returns what @fn returns, or a negative errno. When it returns, the thread is gone from the thread
- * group: the caller may at once make calls that want a single-threaded process.
+ * Returns what @fn returns, or a negative errno. When it returns, the thread is gone from the
+ * thread group: the caller may at once make calls that want a single-threaded process.
  */
 int netns_run(int netns, int (*fn)(void *arg, struct err *e), void *arg, struct err *e)
 {
-	struct visit v = { .netns = netns, .fn = fn, .arg = arg };
+	struct visit v = {.netns = netns, .fn = fn, .arg = arg};
 	sigset_t all, old;
 	pthread_t t;
 	int r;
@@ -59,7 +59,8 @@ int netns_run(int netns, int (*fn)(void *arg, struct err *e), void *arg, struct 
 	if (r)
 		return err_num(e, r, "start a thread");
 	pthread_join(t, NULL);
-	/* join returns when the thread's memory is free, which is a little before it has left the group */
+	/* join returns when the thread's memory is free, which is a little before it has left the
+	 * group */
 	while (syscall(SYS_tgkill, getpid(), v.tid, 0) == 0)
 		sched_yield();
 	if (v.ret < 0 && e)
@@ -97,7 +98,7 @@ static int make_sockets(void *arg, struct err *e)
 /** netns_sockets - make @n sockets in @netns into @fds[]: all (0) or none (negative errno). */
 int netns_sockets(int netns, int domain, int type, int protocol, int *fds, size_t n, struct err *e)
 {
-	struct socket_req q = { domain, type, protocol, n, fds };
+	struct socket_req q = {domain, type, protocol, n, fds};
 
 	return netns_run(netns, make_sockets, &q, e);
 }

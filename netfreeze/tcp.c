@@ -1,8 +1,84 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * TCP sockets, saved and restored from outside by TCP_REPAIR.
+ * TCP sockets, saved and restored from outside by TCP_REPAIR on duplicates of the program's fds.
+ * This file saves; tcp_restore.c restores; tcp_opts.c has the table of socket options; forge.c
+ * makes segments that only our own sockets see. hold.c keeps what arrives meanwhile.
  *
- * TODO theory
+ * Sequence numbers. The kernel gives those of the ends of the queues (write_seq, rcv_nxt), a FIN
+ * counting one. What travels are those of the starts: the length is subtracted, and one for a FIN
+ * that was sent or queued (FIN_WAIT1/2, CLOSING, LAST_ACK) or received (CLOSE_WAIT, CLOSING,
+ * LAST_ACK). SIOCINQ leaves a received FIN out; SIOCOUTQ and SIOCOUTQNSD count an unacknowledged
+ * one.
+ *
+ * What was sent and what was not. [start, end - unsent) was sent and may have reached the peer: it
+ * is queued in repair mode, which counts as sent without sending. The unsent tail goes through an
+ * ordinary send() in tcp_release(). To call all of it unsent, and so to repeat at
+ * once what might have been lost, is wrong: an acknowledgement beyond snd_nxt is not believed, the
+ * segment that carries it is dropped whole, and the peer, who has everything, can never say
+ * anything else. Tried: the streams of the test stop for good as soon as more is under way than the
+ * first congestion window (10 segments). A segment that the filter drops on its way out is not
+ * "sent but lost": TCP sees the error and leaves it in the unsent tail.
+ *
+ * The order at the new place, each step with its reason:
+ *
+ *   FILTER_BLOCK            or kernel answers (RST, ACK) leave, and an ARP resolution without an
+ *                           answer begins, which is not repeated for 1 s
+ *   tcp_restore             every socket, in any order
+ *   FILTER_MUTE             what arrives passes, nothing gets out
+ *   replay what was held    but not SYNs. Before the link is attached: newer segments overtook the
+ *                           held ones when it was not so, and peers retransmitted by the thousand
+ *   link_attach, announce, FILTER_OPEN
+ *   tcp_release             the tail, and a window probe
+ *   replay the SYNs         their answers must get out now: 1 s for the client else
+ *   replay_nudge            an acknowledgement to the peer
+ *   thaw; replay late frames, in the order of their arrival
+ *   tcp_settle
+ *
+ * tcp_release() may also come before FILTER_MUTE, so that the pod can be woken by somebody else
+ * if we die; tcp_push() takes its place in the order then.
+ *
+ * Who speaks first, so that nobody waits for a retransmission timer (200 ms and more):
+ * - What the peer has sent meanwhile is replayed. What it does not know is what the pod had
+ * received before the cut: that acknowledgement was delayed, or dropped by the filter, and a peer
+ * with a full window waits for it. No call makes a socket acknowledge; an out-of-window segment
+ * does. replay_nudge() gives it one (from before rcv_wup, no data), and a correct acknowledgement
+ * leaves.
+ * - What the pod does not know is what the peer has received: its acknowledgements are held and
+ *   replayed, and the window probe of TCP_REPAIR_OFF makes it repeat the last one, with its window.
+ *   (Linux answers probes once per 500 ms and connection.)
+ *
+ * Round trip time. A new socket has none, its retransmission timer is 3 s and its zero window probe
+ * too. So the byte before the send queue, acknowledged long ago, is queued as if it were under way
+ * (its value does not matter: the peer has it): the first acknowledgement that comes, at the latest
+ * the answer to the probe, is a sample, and the timer is back at 200 ms.
+ *
+ * Timestamps. TCP_TIMESTAMP carries the clock, but the segments of a paced connection (bbr, fq) are
+ * stamped with the time when they are due. Without TS_AHEAD the peer dropped the first ones as
+ * old (PAWS), and with no round trip time known that was a stall of 3 s.
+ *
+ * Receive memory. The peer may fill the window that was advertised before the cut. The same bytes
+ * take a little more memory here, and what does not fit is dropped: a stall of 200 ms. So a
+ * connection has spare room until tcp_settle(). Not for good: the kernel derives windows from the
+ * buffer, and they would grow from move to move. (A buffer size that the program has set is kept to
+ * the byte, its window is below the half of it.)
+ *
+ * Ports. In repair mode a bind is forced, so connections can share a listener's port though nobody
+ * asked for SO_REUSEADDR; leaving it clears SO_REUSEADDR, which is set again. On the source
+ * tcp_save() puts the program's value back at once, for tcp_undo() to find.
+ *
+ * Measured on the development machine, 2 cores, a load of 5-10: full-speed streams both ways, 50
+ * moves: the longest stall exceeds the longest standstill by 2-20 ms (cubic), 5-45 (bbr);
+ * request/reply by 3-15 ms. 1000 connections: save 31 ms, restore 21, release 11-17 (most of it
+ * the ~55 option calls each). A queue costs ~0.1 ms per MiB to save and as much to restore when its
+ * memory is warm, ten times that when it is not.
+ *
+ * Not carried, and refused by name: IPv6, MPTCP, upper layer protocols (kTLS), socket filters,
+ * SO_ZEROCOPY, IP options, urgent data that waits; a listener with connections in its accept queue
+ * (-EBUSY: FILTER_SYN first, until tcp_pending() is 0). Not seen from a socket, hence not refused:
+ * MD5 and AO keys, SO_ATTACH_REUSEPORT programs. Not seen at all: sockets that the program has
+ * closed and whose queue the kernel is still sending (orphans): draining makes them rare, it does
+ * not exclude them. Out-of-order segments in the receive queue are not carried: the peer sends them
+ * again.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -20,7 +96,6 @@
 #include "pod/base/util.h"
 
 #define QUEUE_MAX (1u << 30) /* a queue longer than that is not one of TCP's */
-#define FORGE_WAIT_MS 500
 
 const char *tcp_addr(const struct sockaddr_in *a, char *buf)
 {
@@ -74,10 +149,8 @@ static bool is_connected(int state)
 	case TCP_FIN_WAIT1:
 	case TCP_FIN_WAIT2:
 	case TCP_CLOSING:
-	case TCP_LAST_ACK:
-		return true;
-	default:
-		return false;
+	case TCP_LAST_ACK: return true;
+	default: return false;
 	}
 }
 
@@ -88,7 +161,8 @@ static bool fin_received(int state)
 
 static bool fin_queued(int state)
 {
-	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING || state == TCP_LAST_ACK;
+	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING ||
+	       state == TCP_LAST_ACK;
 }
 
 /* ---- what cannot be carried */
@@ -102,21 +176,19 @@ static int refuse(struct err *e, const char *what)
  * tcp_check - can the socket @fd be carried? While the program runs.
  *
  * 0, -EOPNOTSUPP with the reason, or another negative errno. What changes by itself (urgent data, a
- * half-open connection) is looked at again by tcp_save(). TCP-MD5 keys cannot be seen from a socket.
+ * half-open connection) is looked at again by tcp_save(). TCP-MD5 keys cannot be seen from a
+ * socket.
  */
 int tcp_check(int fd, struct err *e)
 {
 	char ulp[16] = "", opts[40];
 	socklen_t len;
-	struct pollfd p = { .fd = fd, .events = POLLPRI };
+	struct pollfd p = {.fd = fd, .events = POLLPRI};
 
 	switch (get_int(fd, SOL_SOCKET, SO_DOMAIN, -1)) {
-	case AF_INET:
-		break;
-	case AF_INET6:
-		return refuse(e, "a TCP socket of IPv6 (also one that speaks IPv4-mapped)");
-	default:
-		return err_set(e, EOPNOTSUPP, "not a TCP socket");
+	case AF_INET: break;
+	case AF_INET6: return refuse(e, "a TCP socket of IPv6 (also one that speaks IPv4-mapped)");
+	default: return err_set(e, EOPNOTSUPP, "not a TCP socket");
 	}
 	if (get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_MPTCP)
 		return refuse(e, "a multipath TCP socket");
@@ -125,8 +197,10 @@ int tcp_check(int fd, struct err *e)
 		return err_set(e, EOPNOTSUPP, "not a TCP socket");
 	len = sizeof(ulp);
 	if (getsockopt(fd, IPPROTO_TCP, TCP_ULP, ulp, &len) == 0 && len > 0 && ulp[0])
-		return err_set(e, EOPNOTSUPP, "a TCP socket with the upper layer protocol '%.15s' cannot be carried",
-			       ulp);
+		return err_set(
+			e, EOPNOTSUPP,
+			"a TCP socket with the upper layer protocol '%.15s' cannot be carried",
+			ulp);
 	len = 0;
 	if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &len) < 0 ? errno == EACCES : len > 0)
 		return refuse(e, "a TCP socket with a filter (SO_ATTACH_FILTER or SO_ATTACH_BPF)");
@@ -143,9 +217,9 @@ int tcp_check(int fd, struct err *e)
 /* ---- save */
 
 /*
- * A queue's last @want bytes into a fresh buffer. The kernel copies the send queue by whole segments: of one that
- * is acknowledged in part it gives the acknowledged beginning too, and it says the full
- * length even when the buffer was too short.
+ * A queue's last @want bytes into a fresh buffer. The kernel copies the send queue by whole
+ * segments: of one that is acknowledged in part it gives the acknowledged beginning too, and it
+ * says the full length even when the buffer was too short.
  */
 static int peek_queue(int fd, int queue, uint32_t want, void **out, struct err *e)
 {
@@ -174,7 +248,8 @@ static int peek_queue(int fd, int queue, uint32_t want, void **out, struct err *
 		size = (size_t)n;
 	}
 	if ((size_t)n < want || (size_t)n > size)
-		return err_set(e, EAGAIN, "%s queue of %u bytes gave %zd: it is not still", name, want, n);
+		return err_set(e, EAGAIN, "%s queue of %u bytes gave %zd: it is not still", name,
+			       want, n);
 	if ((size_t)n > want)
 		memmove(buf, buf + (size_t)n - want, want);
 	*out = take_ptr(&buf);
@@ -188,7 +263,9 @@ static int queue_seq(int fd, int queue, uint32_t *seq, struct err *e)
 
 	if (r < 0)
 		return r;
-	return getsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, seq, &len) < 0 ? err_sys(e, "TCP_QUEUE_SEQ") : 0;
+	return getsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, seq, &len) < 0
+		       ? err_sys(e, "TCP_QUEUE_SEQ")
+		       : 0;
 }
 
 static void save_negotiated(const struct tcp_info *ti, struct tcp_state *s)
@@ -200,7 +277,8 @@ static void save_negotiated(const struct tcp_info *ti, struct tcp_state *s)
 	s->rcv_wscale = ti->tcpi_rcv_wscale;
 }
 
-/* Lengths and sequence numbers. The kernel gives those of the ends, a FIN included; ours are of the starts. */
+/* Lengths and sequence numbers. The kernel gives those of the ends, a FIN included; ours are of the
+ * starts. */
 static int save_queues(int fd, struct tcp_state *s, struct err *e)
 {
 	uint32_t outq, unsent, snd_end, rcv_end;
@@ -239,7 +317,7 @@ static int save_queues(int fd, struct tcp_state *s, struct err *e)
 static int save_connected(int fd, const struct tcp_info *ti, struct tcp_state *s, struct err *e)
 {
 	int peek_off = tcp_opts_get(s, SOL_SOCKET, SO_PEEK_OFF, -1), r, v;
-	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
 	socklen_t len = sizeof(s->window);
 
 	save_negotiated(ti, s);
@@ -261,7 +339,8 @@ static int save_connected(int fd, const struct tcp_info *ti, struct tcp_state *s
 		set_int(fd, SOL_SOCKET, SO_PEEK_OFF, peek_off, "SO_PEEK_OFF", NULL);
 	if (r < 0)
 		return r;
-	s->mss = (uint32_t)get_int(fd, IPPROTO_TCP, TCP_MAXSEG, 536); /* in repair mode: the peer's */
+	s->mss = (uint32_t)get_int(fd, IPPROTO_TCP, TCP_MAXSEG,
+				   536); /* in repair mode: the peer's */
 	s->ts_val = (uint32_t)get_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, 0);
 	if (getsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &s->window, &len) < 0)
 		return err_sys(e, "TCP_REPAIR_WINDOW");
@@ -275,8 +354,8 @@ static int save_syn_sent(int fd, struct tcp_state *s, struct err *e)
 
 	if (r < 0)
 		return r;
-	set_int(fd, SOL_SOCKET, SO_REUSEADDR, tcp_opts_get(s, SOL_SOCKET, SO_REUSEADDR, 0), "SO_REUSEADDR",
-		NULL);
+	set_int(fd, SOL_SOCKET, SO_REUSEADDR, tcp_opts_get(s, SOL_SOCKET, SO_REUSEADDR, 0),
+		"SO_REUSEADDR", NULL);
 	r = queue_seq(fd, TCP_SEND_QUEUE, &end, e);
 	if (r < 0)
 		return r;
@@ -298,8 +377,8 @@ static int save_names(int fd, struct tcp_state *s, struct err *e)
 	return 0;
 }
 
-/* A socket whose connection is over: at its end in both directions, perhaps with data to read, perhaps with an error
- * to report (which one could only be asked by taking it). */
+/* A socket whose connection is over: at its end in both directions, perhaps with data to read,
+ * perhaps with an error to report (which one could only be asked by taking it). */
 static int save_dead(int fd, short revents, struct tcp_state *s, struct err *e)
 {
 	autofree void *buf = NULL;
@@ -325,7 +404,7 @@ static int save_dead(int fd, short revents, struct tcp_state *s, struct err *e)
 
 static int save_by_state(int fd, const struct tcp_info *ti, struct tcp_state *s, struct err *e)
 {
-	struct pollfd p = { .fd = fd, .events = POLLIN | POLLRDHUP };
+	struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
 
 	if (is_connected(s->state))
 		return save_connected(fd, ti, s, e);
@@ -333,18 +412,20 @@ static int save_by_state(int fd, const struct tcp_info *ti, struct tcp_state *s,
 	case TCP_LISTEN:
 		s->backlog = (int)ti->tcpi_sacked;
 		if (ti->tcpi_unacked)
-			return err_set(e, EBUSY, "%u connections wait to be accepted", ti->tcpi_unacked);
+			return err_set(e, EBUSY, "%u connections wait to be accepted",
+				       ti->tcpi_unacked);
 		return 0;
 	case TCP_CLOSE:
-		/* a socket that had a connection is at its end in both directions, a fresh one is not */
+		/* a socket that had a connection is at its end in both directions, a fresh one is
+		 * not */
 		if (poll(&p, 1, 0) == 1 && (p.revents & POLLRDHUP))
 			return save_dead(fd, p.revents, s, e);
 		memset(&s->peer, 0, sizeof(s->peer));
 		return 0;
-	case TCP_SYN_SENT:
-		return save_syn_sent(fd, s, e);
+	case TCP_SYN_SENT: return save_syn_sent(fd, s, e);
 	default:
-		return err_set(e, EOPNOTSUPP, "a TCP socket in state %d cannot be carried", s->state);
+		return err_set(e, EOPNOTSUPP, "a TCP socket in state %d cannot be carried",
+			       s->state);
 	}
 }
 
@@ -353,11 +434,12 @@ static int save_by_state(int fd, const struct tcp_info *ti, struct tcp_state *s,
  *
  * The filter is up and no task of the pod runs. A connection is left in repair mode: a close then
  * sends nothing; tcp_undo() ends it. *@out is valid after success only and is the caller's to
- * free with tcp_state_done(). -EOPNOTSUPP: cannot be carried; -EBUSY: connections wait to be accepted.
+ * free with tcp_state_done(). -EOPNOTSUPP: cannot be carried; -EBUSY: connections wait to be
+ * accepted.
  */
 int tcp_save(int fd, struct tcp_state *out, struct err *e)
 {
-	struct tcp_state s = { 0 };
+	struct tcp_state s = {0};
 	struct tcp_info ti;
 	char a[24], b[24];
 	int r;
@@ -398,8 +480,8 @@ void tcp_state_done(struct tcp_state *s)
 /**
  * tcp_undo - the source goes on with @fd after tcp_save()
  *
- * After filter_clear(): it also pushes what TCP tried to send in vain while the filter was up, which
- * would otherwise wait for a timer of 200 ms.
+ * After filter_clear(): it also pushes what TCP tried to send in vain while the filter was up,
+ * which would otherwise wait for a timer of 200 ms.
  */
 void tcp_undo(int fd)
 {
@@ -415,7 +497,8 @@ void tcp_undo(int fd)
 		set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0, "TCP_NODELAY", NULL);
 }
 
-/** tcp_pending - connections that wait to be accepted, over the listeners @fds[@n]; or negative errno */
+/** tcp_pending - connections that wait to be accepted, over the listeners @fds[@n]; or negative
+ * errno */
 int tcp_pending(const int *fds, size_t n, struct err *e)
 {
 	struct tcp_info ti;

@@ -13,9 +13,11 @@ enum opt_when {
 	OPT_RELEASE, /* when repair mode is off: leaving it, or sending, would spoil them */
 };
 
-/** Options of @fd that are not at the kernel's constant default, into @s->opt[]. Before repair mode. */
+/** Options of @fd that are not at the kernel's constant default, into @s->opt[]. Before repair
+ * mode. */
 int tcp_opts_save(int fd, struct tcp_state *s, struct err *e);
-/** Sets those of @s that belong to @when. A name that is not in the table is refused: an image is hostile. */
+/** Sets those of @s that belong to @when. A name that is not in the table is refused: an image is
+ * hostile. */
 int tcp_opts_restore(int fd, const struct tcp_state *s, enum opt_when when, struct err *e);
 /** The value of a carried int option, or @dfl. */
 int tcp_opts_get(const struct tcp_state *s, int level, int name, int dfl);
@@ -27,8 +29,10 @@ void tcp_opts_set(int fd, const struct tcp_state *s, int level, int name);
 #define FORGE_ACK 0x10
 #define FORGE_FIN 0x11
 #define FORGE_RST 0x14
-/** Lets a segment {@seq, @ack, @flags} from @s's peer arrive at its local end, over lo of @netns. */
-int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, uint8_t flags, struct err *e);
+/** Lets a segment {@seq, @ack, @flags} from @s's peer arrive at its local end, over lo of @netns.
+ */
+int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, uint8_t flags,
+		  struct err *e);
 
 /** "10.0.0.1:80" of @a into @buf (>= 24 bytes), for messages. */
 const char *tcp_addr(const struct sockaddr_in *a, char *buf);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The socket options that travel with a TCP socket: one table. An option is stored if its value is not the kernel's
- * constant default; where the default is a sysctl it is always stored, so that the program
- * finds on the target what it had. Options that a connection shows but that are state of the
- * protocol (MSS, window scale, ...) are in tcp.c; options that cannot be carried are refused by tcp_check().
+ * The socket options that travel with a TCP socket: one table. An option is stored if its value is
+ * not the kernel's constant default; where the default is a sysctl it is always stored, so that the
+ * program finds on the target what it had. Options that a connection shows but that are state of
+ * the protocol (MSS, window scale, ...) are in tcp.c; options that cannot be carried are refused by
+ * tcp_check().
  */
 #include <errno.h>
 #include <string.h>
@@ -27,10 +28,10 @@
 #endif
 
 /* in which states an option is read and set */
-#define IN_CLOSE 1
+#define IN_CLOSE  1
 #define IN_LISTEN 2
-#define IN_CONN 4
-#define IN_ALL 7
+#define IN_CONN   4
+#define IN_ALL    7
 
 #define ALWAYS INT32_MIN /* there is no constant default */
 
@@ -42,10 +43,14 @@ struct opt_row {
 	int32_t dfl;
 };
 
-#define INT_OPT(lv, nm, when, states, dfl) \
-	{ #nm, lv, nm, sizeof(int), when, states, dfl }
-#define RAW_OPT(lv, nm, len, when, states) \
-	{ #nm, lv, nm, len, when, states, 0 }
+#define INT_OPT(lv, nm, when, states, dfl)                                                         \
+	{                                                                                          \
+#nm, lv, nm, sizeof(int), when, states, dfl                                        \
+	}
+#define RAW_OPT(lv, nm, len, when, states)                                                         \
+	{                                                                                          \
+#nm, lv, nm, len, when, states, 0                                                  \
+	}
 
 static const struct opt_row rows[] = {
 	INT_OPT(SOL_SOCKET, SO_REUSEPORT, OPT_EARLY, IN_ALL, 0),
@@ -110,12 +115,14 @@ static const struct opt_row rows[] = {
 	INT_OPT(IPPROTO_TCP, TCP_CORK, OPT_LATE, IN_ALL, 0),
 	INT_OPT(IPPROTO_TCP, TCP_QUICKACK, OPT_RELEASE, IN_CONN, 1),
 	INT_OPT(SOL_SOCKET, SO_ERROR, OPT_NOTE, IN_CLOSE, 0),
-	{ "TCP_CONGESTION", IPPROTO_TCP, TCP_CONGESTION, 16, OPT_EARLY, IN_ALL, ALWAYS },
+	{"TCP_CONGESTION", IPPROTO_TCP, TCP_CONGESTION, 16, OPT_EARLY, IN_ALL, ALWAYS},
 };
 
 static int state_bit(int state)
 {
-	return state == TCP_LISTEN ? IN_LISTEN : state == TCP_CLOSE || state == TCP_SYN_SENT ? IN_CLOSE : IN_CONN;
+	return state == TCP_LISTEN                           ? IN_LISTEN
+	       : state == TCP_CLOSE || state == TCP_SYN_SENT ? IN_CLOSE
+							     : IN_CONN;
 }
 
 static bool is_default(const struct opt_row *o, const void *val, size_t len)
@@ -139,7 +146,7 @@ int tcp_opts_save(int fd, struct tcp_state *s, struct err *e)
 	s->nopt = 0;
 	for (i = 0; i < ARRAY_SIZE(rows); i++) {
 		const struct opt_row *o = &rows[i];
-		uint8_t val[64] = { 0 };
+		uint8_t val[64] = {0};
 		socklen_t len = o->len;
 
 		if (!(o->states & bit) || o->when == OPT_NOTE)
@@ -152,7 +159,8 @@ int tcp_opts_save(int fd, struct tcp_state *s, struct err *e)
 		if (is_default(o, val, len))
 			continue;
 		if (s->nopt == ARRAY_SIZE(s->opt))
-			return err_set(e, EOVERFLOW, "more than %zu socket options", ARRAY_SIZE(s->opt));
+			return err_set(e, EOVERFLOW, "more than %zu socket options",
+				       ARRAY_SIZE(s->opt));
 		s->opt[s->nopt].level = o->level;
 		s->opt[s->nopt].name = o->name;
 		s->opt[s->nopt].len = len;
@@ -181,7 +189,8 @@ int tcp_opts_restore(int fd, const struct tcp_state *s, enum opt_when when, stru
 		const struct opt_row *o = find_row(s->opt[i].level, s->opt[i].name, bit);
 
 		if (!o || s->opt[i].len > o->len)
-			return err_set(e, EPROTO, "socket option %d/%d of %u bytes is not one that is carried",
+			return err_set(e, EPROTO,
+				       "socket option %d/%d of %u bytes is not one that is carried",
 				       s->opt[i].level, s->opt[i].name, s->opt[i].len);
 		if (o->when != when)
 			continue;
@@ -197,7 +206,8 @@ int tcp_opts_get(const struct tcp_state *s, int level, int name, int dfl)
 	int v;
 
 	for (i = 0; i < s->nopt; i++)
-		if (s->opt[i].level == level && s->opt[i].name == name && s->opt[i].len == sizeof(v)) {
+		if (s->opt[i].level == level && s->opt[i].name == name &&
+		    s->opt[i].len == sizeof(v)) {
 			memcpy(&v, s->opt[i].val, sizeof(v));
 			return v;
 		}
@@ -220,6 +230,7 @@ void tcp_opts_set(int fd, const struct tcp_state *s, int level, int name)
 	unsigned i;
 
 	for (i = 0; i < s->nopt; i++)
-		if (s->opt[i].level == level && s->opt[i].name == name && s->opt[i].len <= sizeof(s->opt[i].val))
+		if (s->opt[i].level == level && s->opt[i].name == name &&
+		    s->opt[i].len <= sizeof(s->opt[i].val))
 			setsockopt(fd, level, name, s->opt[i].val, s->opt[i].len);
 }

@@ -2,12 +2,12 @@
 /*
  * The other half of tcp.c (whose theory of operation covers both): a saved state becomes a socket.
  *
- *   any state    options that must come first; bind. The address is shared by force: repair mode allows a
- *                bind whatever other sockets hold, and SO_REUSEADDR is 1 for those that are not in
- *                it; the program's value is set by tcp_release(), and on listeners when they listen
- *   connected    sequence numbers, connect() (no packet: repair mode), what was negotiated, receive
- *                queue, the sent part of the send queue, closing states, windows
- *   tcp_release  repair off, unsent tail, FIN if it was not sent, late options
+ *   any state    options that must come first; bind. The address is shared by force: repair mode
+ * allows a bind whatever other sockets hold, and SO_REUSEADDR is 1 for those that are not in it;
+ * the program's value is set by tcp_release(), and on listeners when they listen connected sequence
+ * numbers, connect() (no packet: repair mode), what was negotiated, receive queue, the sent part of
+ * the send queue, closing states, windows tcp_release  repair off, unsent tail, FIN if it was not
+ * sent, late options
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,11 +22,11 @@
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 
-#define CHUNK (128u << 10)
-#define SETTLE_MS 500
-#define BUF_MAX (1u << 30)
-#define ROOMY_MAX (64u << 20)
-#define ROOM_REPLAY 8
+#define CHUNK        (128u << 10)
+#define SETTLE_MS    500
+#define BUF_MAX      (1u << 30)
+#define ROOMY_MAX    (64u << 20)
+#define ROOM_REPLAY  8
 #define ROOM_RUNNING 4
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72
@@ -34,14 +34,15 @@
 #ifndef SOCK_RCVBUF_LOCK
 #define SOCK_RCVBUF_LOCK 2
 #endif
-/* Segments of a paced connection are stamped with the time when they are due, which may lie ahead of the clock
- * that TCP_TIMESTAMP shows. Without this the peer would drop ours as old (PAWS). Bit 0 tells the unit. */
-#define TS_AHEAD_MS 100u
-#define TS_AHEAD_US 100000u
-#define TCPOPT_CODE_MSS 2
+/* Segments of a paced connection are stamped with the time when they are due, which may lie ahead
+ * of the clock that TCP_TIMESTAMP shows. Without this the peer would drop ours as old (PAWS). Bit 0
+ * tells the unit. */
+#define TS_AHEAD_MS        100u
+#define TS_AHEAD_US        100000u
+#define TCPOPT_CODE_MSS    2
 #define TCPOPT_CODE_WSCALE 3
-#define TCPOPT_CODE_SACK 4
-#define TCPOPT_CODE_TS 8
+#define TCPOPT_CODE_SACK   4
+#define TCPOPT_CODE_TS     8
 
 static int set_int(int fd, int level, int name, int v, const char *text, struct err *e)
 {
@@ -50,18 +51,22 @@ static int set_int(int fd, int level, int name, int v, const char *text, struct 
 
 static int get_state(int fd, struct err *e)
 {
-	struct tcp_info ti = { 0 };
+	struct tcp_info ti = {0};
 	socklen_t len = sizeof(ti);
 
-	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &len) < 0 ? err_sys(e, "TCP_INFO") : ti.tcpi_state;
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &len) < 0 ? err_sys(e, "TCP_INFO")
+								    : ti.tcpi_state;
 }
 
 /* Buffer sizes as getsockopt(2) shows them: the kernel doubles what it is given. */
 static int set_buffers(int fd, uint32_t snd, uint32_t rcv, struct err *e)
 {
-	int r = set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(snd, BUF_MAX) / 2), "SO_SNDBUF", e);
+	int r = set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(snd, BUF_MAX) / 2), "SO_SNDBUF",
+			e);
 
-	return r < 0 ? r : set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(MIN(rcv, BUF_MAX) / 2), "SO_RCVBUF", e);
+	return r < 0 ? r
+		     : set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(MIN(rcv, BUF_MAX) / 2),
+			       "SO_RCVBUF", e);
 }
 
 /* An image is hostile input: what the kernel would not check is checked here. */
@@ -69,11 +74,12 @@ static int validate(const struct tcp_state *s, struct err *e)
 {
 	if (s->local.sin_family != AF_INET || s->nopt > ARRAY_SIZE(s->opt))
 		return err_set(e, EPROTO, "TCP state: address family or options");
-	if ((s->snd_len && !s->snd_queue) || (s->rcv_len && !s->rcv_queue) || s->snd_len > BUF_MAX ||
-	    s->rcv_len > BUF_MAX)
+	if ((s->snd_len && !s->snd_queue) || (s->rcv_len && !s->rcv_queue) ||
+	    s->snd_len > BUF_MAX || s->rcv_len > BUF_MAX)
 		return err_set(e, EPROTO, "TCP state: queues");
 	if (s->snd_unsent > s->snd_len + (s->snd_fin ? 1 : 0))
-		return err_set(e, EPROTO, "TCP state: %u bytes unsent of %u", s->snd_unsent, s->snd_len);
+		return err_set(e, EPROTO, "TCP state: %u bytes unsent of %u", s->snd_unsent,
+			       s->snd_len);
 	return 0;
 }
 
@@ -109,20 +115,21 @@ static int set_negotiated(int fd, const struct tcp_state *s, struct err *e)
 	uint32_t ts;
 	int n = 0;
 
-	o[n++] = (struct tcp_repair_opt){ TCPOPT_CODE_MSS, s->mss };
+	o[n++] = (struct tcp_repair_opt){TCPOPT_CODE_MSS, s->mss};
 	if (s->wscale_ok)
-		o[n++] = (struct tcp_repair_opt){ TCPOPT_CODE_WSCALE,
-						  s->snd_wscale | (uint32_t)s->rcv_wscale << 16 };
+		o[n++] = (struct tcp_repair_opt){TCPOPT_CODE_WSCALE,
+						 s->snd_wscale | (uint32_t)s->rcv_wscale << 16};
 	if (s->sack)
-		o[n++] = (struct tcp_repair_opt){ TCPOPT_CODE_SACK, 0 };
+		o[n++] = (struct tcp_repair_opt){TCPOPT_CODE_SACK, 0};
 	if (s->ts)
-		o[n++] = (struct tcp_repair_opt){ TCPOPT_CODE_TS, 0 };
+		o[n++] = (struct tcp_repair_opt){TCPOPT_CODE_TS, 0};
 	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, o, (socklen_t)n * sizeof(o[0])) < 0)
 		return err_sys(e, "TCP_REPAIR_OPTIONS");
 	ts = s->ts_val + (s->ts_val & 1 ? TS_AHEAD_US : TS_AHEAD_MS);
 	if (s->ts && set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)ts, "TCP_TIMESTAMP", e) < 0)
 		return e ? e->code : -EIO;
-	/* connect() worked out the segment size with the default of 536; empty IP options make it do it again */
+	/* connect() worked out the segment size with the default of 536; empty IP options make it
+	 * do it again */
 	return setsockopt(fd, IPPROTO_IP, IP_OPTIONS, NULL, 0) < 0 ? err_sys(e, "IP_OPTIONS") : 0;
 }
 
@@ -132,15 +139,15 @@ static int set_window(int fd, const struct tcp_state *s, bool before_fin, struct
 
 	if (before_fin && w.rcv_wup == s->rcv_seq + s->rcv_len + 1)
 		w.rcv_wup--; /* not acknowledged before it has come */
-	return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &w, sizeof(w)) < 0 ?
-		       err_sys(e, "TCP_REPAIR_WINDOW") :
-		       0;
+	return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &w, sizeof(w)) < 0
+		       ? err_sys(e, "TCP_REPAIR_WINDOW")
+		       : 0;
 }
 
 /* A segment over lo is taken by the time sendto() returns, unless ksoftirqd has it. */
 static int wait_state(int fd, int want, struct err *e)
 {
-	static const struct timespec nap = { 0, 20000 };
+	static const struct timespec nap = {0, 20000};
 	uint64_t end = deadline_ms(SETTLE_MS);
 	int st;
 
@@ -149,7 +156,8 @@ static int wait_state(int fd, int want, struct err *e)
 		if (st < 0 || st == want)
 			return st < 0 ? st : 0;
 		if (now_ns() >= end)
-			return err_set(e, ETIMEDOUT, "is in state %d and does not reach %d", st, want);
+			return err_set(e, ETIMEDOUT, "is in state %d and does not reach %d", st,
+				       want);
 		nanosleep(&nap, NULL);
 	}
 }
@@ -165,8 +173,9 @@ static int own_fin(int fd, struct err *e)
 	return set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
 }
 
-/* From ESTABLISHED into the closing state, in the order in which the FINs came: ours, when it was sent, by shutdown() in
- * repair mode; the peer's, and its acknowledgement of ours, as segments over lo. */
+/* From ESTABLISHED into the closing state, in the order in which the FINs came: ours, when it was
+ * sent, by shutdown() in repair mode; the peer's, and its acknowledgement of ours, as segments over
+ * lo. */
 static int close_states(int fd, int netns, const struct tcp_state *s, struct err *e)
 {
 	const bool sent_fin = s->snd_fin && s->snd_unsent == 0;
@@ -185,7 +194,10 @@ static int close_states(int fd, int netns, const struct tcp_state *s, struct err
 		if (r == 0)
 			r = forge_deliver(netns, s, rcv_end, s->snd_seq, FORGE_FIN, e);
 		if (r == 0)
-			r = wait_state(fd, sent_fin && s->state == TCP_CLOSING ? TCP_CLOSING : TCP_CLOSE_WAIT, e);
+			r = wait_state(fd,
+				       sent_fin && s->state == TCP_CLOSING ? TCP_CLOSING
+									   : TCP_CLOSE_WAIT,
+				       e);
 	}
 	if (r == 0 && sent_fin && s->state == TCP_LAST_ACK)
 		r = own_fin(fd, e);
@@ -201,7 +213,7 @@ static bool rcvbuf_locked(const struct tcp_state *s)
 
 static uint32_t queued_memory(int fd)
 {
-	uint32_t mem[SK_MEMINFO_VARS] = { 0 };
+	uint32_t mem[SK_MEMINFO_VARS] = {0};
 	socklen_t len = sizeof(mem);
 
 	getsockopt(fd, SOL_SOCKET, SO_MEMINFO, mem, &len);
@@ -209,10 +221,11 @@ static uint32_t queued_memory(int fd)
 }
 
 /*
- * The receive buffer that holds what is queued and what the peer may send into the advertised window. The same bytes
- * take a little more memory here than they took there: the queue was refilled, and replayed GSO frames come as single
- * segments, because a frame from user space is not trusted to be GSO as it is. What does not fit is
- * dropped, a stall of 200 ms. @part of 32 is what is added for that.
+ * The receive buffer that holds what is queued and what the peer may send into the advertised
+ * window. The same bytes take a little more memory here than they took there: the queue was
+ * refilled, and replayed GSO frames come as single segments, because a frame from user space is not
+ * trusted to be GSO as it is. What does not fit is dropped, a stall of 200 ms. @part of 32 is what
+ * is added for that.
  */
 static uint32_t roomy_rcvbuf(int fd, const struct tcp_state *s, unsigned part)
 {
@@ -261,8 +274,8 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	if (r < 0)
 		return r;
 	/* queued memory is more than its bytes; the real sizes come back later */
-	r = set_buffers(fd, MAX(s->sndbuf, 4 * s->snd_len + (1 << 20)), MAX(s->rcvbuf, 4 * s->rcv_len + (1 << 20)),
-			e);
+	r = set_buffers(fd, MAX(s->sndbuf, 4 * s->snd_len + (1 << 20)),
+			MAX(s->rcvbuf, 4 * s->rcv_len + (1 << 20)), e);
 	if (r < 0)
 		return r;
 	r = queue_chunks(fd, TCP_RECV_QUEUE, s->rcv_queue, s->rcv_len, e);
@@ -283,7 +296,8 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	r = set_window(fd, s, false, e);
 	if (r < 0)
 		return r;
-	r = set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(roomy_rcvbuf(fd, s, ROOM_REPLAY) / 2), "SO_RCVBUF", e);
+	r = set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(roomy_rcvbuf(fd, s, ROOM_REPLAY) / 2),
+		    "SO_RCVBUF", e);
 	return r < 0 ? r : tcp_opts_restore(fd, s, OPT_LATE, e);
 }
 
@@ -292,8 +306,9 @@ static bool has_peer(const struct tcp_state *s)
 	return s->state != TCP_CLOSE && s->state != TCP_LISTEN && s->state != TCP_SYN_SENT;
 }
 
-/* A connection that is over: one is made from nothing, given what is left to read, and reset by its peer, as we say.
- * The port stays free (this one's may have a new user), the name of the local end is lost. */
+/* A connection that is over: one is made from nothing, given what is left to read, and reset by its
+ * peer, as we say. The port stays free (this one's may have a new user), the name of the local end
+ * is lost. */
 static int restore_dead(int fd, int netns, const struct tcp_state *saved, struct err *e)
 {
 	struct tcp_state s = *saved;
@@ -304,7 +319,8 @@ static int restore_dead(int fd, int netns, const struct tcp_state *saved, struct
 	if (bind(fd, (const struct sockaddr *)&s.local, sizeof(s.local)) < 0)
 		return err_sys(e, "bind");
 	if (!s.peer.sin_port)
-		s.peer = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(9), .sin_addr = s.local.sin_addr };
+		s.peer = (struct sockaddr_in){
+			.sin_family = AF_INET, .sin_port = htons(9), .sin_addr = s.local.sin_addr};
 	s.rcv_seq = s.snd_seq = 1;
 	r = queue_seq_set(fd, TCP_SEND_QUEUE, s.snd_seq, e);
 	if (r == 0)
@@ -338,20 +354,18 @@ static int restore_by_state(int fd, int netns, const struct tcp_state *s, struct
 	case TCP_FIN_WAIT1:
 	case TCP_FIN_WAIT2:
 	case TCP_CLOSING:
-	case TCP_LAST_ACK:
-		return restore_connected(fd, netns, s, e);
-	case TCP_SYN_SENT:
-		return queue_seq_set(fd, TCP_SEND_QUEUE, s->snd_seq, e);
+	case TCP_LAST_ACK: return restore_connected(fd, netns, s, e);
+	case TCP_SYN_SENT: return queue_seq_set(fd, TCP_SEND_QUEUE, s->snd_seq, e);
 	case TCP_LISTEN:
-		if (set_buffers(fd, s->sndbuf, s->rcvbuf, e) < 0 || tcp_opts_restore(fd, s, OPT_LATE, e) < 0)
+		if (set_buffers(fd, s->sndbuf, s->rcvbuf, e) < 0 ||
+		    tcp_opts_restore(fd, s, OPT_LATE, e) < 0)
 			return e ? e->code : -EIO;
 		return listen(fd, s->backlog) < 0 ? err_sys(e, "listen") : 0;
 	case TCP_CLOSE:
 		if (s->shut_rd)
 			return restore_dead(fd, netns, s, e);
 		return tcp_opts_restore(fd, s, OPT_LATE, e);
-	default:
-		return err_set(e, EOPNOTSUPP, "state %d cannot be restored", s->state);
+	default: return err_set(e, EOPNOTSUPP, "state %d cannot be restored", s->state);
 	}
 }
 
@@ -362,7 +376,8 @@ static int restore_on(int fd, int netns, const struct tcp_state *s, struct err *
 	r = validate(s, e);
 	if (r < 0)
 		return r;
-	/* other sockets may share the port, those that come later too; the program's value: tcp_release() */
+	/* other sockets may share the port, those that come later too; the program's value:
+	 * tcp_release() */
 	r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR", e);
 	if (r == 0 && s->state != TCP_LISTEN)
 		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e);
@@ -387,7 +402,7 @@ static int restore_on(int fd, int netns, const struct tcp_state *s, struct err *
  */
 int tcp_restore_on(int fd, int netns, const struct tcp_state *s, struct err *e)
 {
-	struct err mine = { 0 };
+	struct err mine = {0};
 	char a[24], b[24];
 	int r = restore_on(fd, netns, s, &mine);
 
@@ -399,7 +414,8 @@ int tcp_restore_on(int fd, int netns, const struct tcp_state *s, struct err *e)
 	return r;
 }
 
-/** tcp_restore - make a TCP socket with the state @s in @netns: an O_CLOEXEC fd or a negative errno */
+/** tcp_restore - make a TCP socket with the state @s in @netns: an O_CLOEXEC fd or a negative errno
+ */
 int tcp_restore(int netns, const struct tcp_state *s, struct err *e)
 {
 	autoclose int fd = netns_socket(netns, AF_INET, SOCK_STREAM, IPPROTO_TCP, e);
@@ -411,8 +427,8 @@ int tcp_restore(int netns, const struct tcp_state *s, struct err *e)
 	return r < 0 ? r : take_fd(&fd);
 }
 
-/* The tail that was never sent goes through the ordinary send path now, and so out. It has fitted before:
- * the buffer is made large enough for a moment. */
+/* The tail that was never sent goes through the ordinary send path now, and so out. It has fitted
+ * before: the buffer is made large enough for a moment. */
 static int send_tail(int fd, const struct tcp_state *s, struct err *e)
 {
 	const uint32_t tail = unsent_bytes(s);
@@ -431,7 +447,8 @@ static int send_tail(int fd, const struct tcp_state *s, struct err *e)
 	return 0;
 }
 
-/* With the same sequence number, so the peer sees one SYN twice. Its answer comes as to any connect(2). */
+/* With the same sequence number, so the peer sees one SYN twice. Its answer comes as to any
+ * connect(2). */
 static int connect_again(int fd, const struct tcp_state *s, struct err *e)
 {
 	int fl = fcntl(fd, F_GETFL), r;
@@ -449,10 +466,10 @@ static int connect_again(int fd, const struct tcp_state *s, struct err *e)
 /**
  * tcp_release - the restored socket @fd leaves repair mode
  *
- * For sockets in every state, when all sockets of the pod exist. With FILTER_BLOCK or FILTER_MUTE still up it makes a
- * socket that lives by itself when the filter goes down, if late (a timer of 0.2 to 3 s); tcp_push() then makes it speak at once.
- * May be called again, with snd_unsent = 0, to set sizes and options anew. 0 or a negative errno; the socket
- * is out of repair mode in any case.
+ * For sockets in every state, when all sockets of the pod exist. With FILTER_BLOCK or FILTER_MUTE
+ * still up it makes a socket that lives by itself when the filter goes down, if late (a timer of
+ * 0.2 to 3 s); tcp_push() then makes it speak at once. May be called again, with snd_unsent = 0, to
+ * set sizes and options anew. 0 or a negative errno; the socket is out of repair mode in any case.
  */
 int tcp_release(int fd, const struct tcp_state *s, struct err *e)
 {
@@ -470,7 +487,8 @@ int tcp_release(int fd, const struct tcp_state *s, struct err *e)
 	if (r == 0 && s->state == TCP_SYN_SENT)
 		r = connect_again(fd, s, e);
 	if (r == 0)
-		r = set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(s->sndbuf, BUF_MAX) / 2), "SO_SNDBUF", e);
+		r = set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(s->sndbuf, BUF_MAX) / 2),
+			    "SO_SNDBUF", e);
 	if (r == 0)
 		r = set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(rcvbuf / 2), "SO_RCVBUF", e);
 	/* unless carried, see the table */
@@ -484,8 +502,9 @@ int tcp_release(int fd, const struct tcp_state *s, struct err *e)
 /**
  * tcp_push - the released connection @fd speaks at once
  *
- * When the link is attached and the filter open: sends what is queued and a window probe, which makes the peer say what it
- * has received and gives the connection its round trip time (tcp.c). The program may run already. Cannot fail.
+ * When the link is attached and the filter open: sends what is queued and a window probe, which
+ * makes the peer say what it has received and gives the connection its round trip time (tcp.c). The
+ * program may run already. Cannot fail.
  */
 void tcp_push(int fd, const struct tcp_state *s)
 {
@@ -496,7 +515,8 @@ void tcp_push(int fd, const struct tcp_state *s)
 		return;
 	if (getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, &len) == 0 &&
 	    set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF, "TCP_REPAIR", NULL) == 0)
-		set_int(fd, SOL_SOCKET, SO_REUSEADDR, reuse, "SO_REUSEADDR", NULL); /* which that cleared */
+		set_int(fd, SOL_SOCKET, SO_REUSEADDR, reuse, "SO_REUSEADDR",
+			NULL); /* which that cleared */
 	/* setting TCP_NODELAY pushes, whatever it was */
 	getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, &len);
 	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY", NULL);
@@ -507,9 +527,9 @@ void tcp_push(int fd, const struct tcp_state *s)
 /**
  * tcp_settle - take back the spare room that a restored connection has
  *
- * Some milliseconds after tcp_release(), when late frames are no longer forwarded; the program runs.
- * Not while much is queued. Without it windows would grow a little from move to move, because the
- * kernel ties them to the buffer. Cannot fail.
+ * Some milliseconds after tcp_release(), when late frames are no longer forwarded; the program
+ * runs. Not while much is queued. Without it windows would grow a little from move to move, because
+ * the kernel ties them to the buffer. Cannot fail.
  */
 void tcp_settle(int fd, const struct tcp_state *s)
 {
@@ -523,7 +543,8 @@ void tcp_settle(int fd, const struct tcp_state *s)
 		return;
 	if (queued_memory(fd) > s->rcvbuf / 8)
 		return;
-	set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(MIN(s->rcvbuf, BUF_MAX) / 2), "SO_RCVBUF", NULL);
+	set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(MIN(s->rcvbuf, BUF_MAX) / 2), "SO_RCVBUF",
+		NULL);
 	set_int(fd, SOL_SOCKET, SO_BUF_LOCK, lock, "SO_BUF_LOCK", NULL);
 	tcp_opts_set(fd, s, IPPROTO_TCP, TCP_WINDOW_CLAMP);
 }

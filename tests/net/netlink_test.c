@@ -77,7 +77,7 @@ static int do_inet6_lines(struct call *c, struct err *e)
 
 static int do_eth0(struct call *c, struct err *e)
 {
-	struct ifreq ifr = { .ifr_name = "eth0" };
+	struct ifreq ifr = {.ifr_name = "eth0"};
 	autoclose int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
 	(void)c;
@@ -86,7 +86,8 @@ static int do_eth0(struct call *c, struct err *e)
 	T_CHECK(!memcmp(ifr.ifr_hwaddr.sa_data, pod_mac, 6));
 	if (ioctl(fd, SIOCGIFADDR, &ifr) < 0)
 		return err_sys(e, "address of eth0");
-	T_CHECK_EQ(((struct sockaddr_in *)(void *)&ifr.ifr_addr)->sin_addr.s_addr, inet_addr(POD_IP));
+	T_CHECK_EQ(((struct sockaddr_in *)(void *)&ifr.ifr_addr)->sin_addr.s_addr,
+		   inet_addr(POD_IP));
 	if (ioctl(fd, SIOCGIFFLAGS, &ifr) < 0)
 		return err_sys(e, "flags of eth0");
 	T_CHECK(ifr.ifr_flags & IFF_UP);
@@ -95,28 +96,30 @@ static int do_eth0(struct call *c, struct err *e)
 
 static void test_veth(void)
 {
-	struct err e = { 0 };
+	struct err e = {0};
 	struct world w;
 
 	world_init(&w);
-	T_OK(in_ns(w.a.ns, (struct call){ .fn = do_eth0 }, &e), &e);
-	T_CHECK_EQ(in_ns(w.a.ns, (struct call){ .fn = do_inet6_lines }, &e), 0);
-	T_CHECK_EQ(in_ns(w.node, (struct call){ .fn = do_exists, .a = "pma" }, &e), 1);
+	T_OK(in_ns(w.a.ns, (struct call){.fn = do_eth0}, &e), &e);
+	T_CHECK_EQ(in_ns(w.a.ns, (struct call){.fn = do_inet6_lines}, &e), 0);
+	T_CHECK_EQ(in_ns(w.node, (struct call){.fn = do_exists, .a = "pma"}, &e), 1);
 	/* a second one of that name: refused, and nothing changed in the namespace it was for */
 	T_CHECK_EQ(link_make_veth(-1, "pma", pod_mac, 1, 16, 0, &e), -EINVAL);
-	T_CHECK_EQ(in_ns(w.node, (struct call){ .fn = do_attach, .a = "nosuch", .b = BRIDGE }, &e), -ENODEV);
-	T_CHECK_EQ(in_ns(w.node, (struct call){ .fn = do_attach, .a = "pma", .b = "nosuch" }, &e), -ENODEV);
-	T_OK(in_ns(w.node, (struct call){ .fn = do_delete, .a = "pma" }, &e), &e);
-	T_CHECK_EQ(in_ns(w.node, (struct call){ .fn = do_exists, .a = "pma" }, &e), 0);
-	T_OK(in_ns(w.node, (struct call){ .fn = do_delete, .a = "pma" }, &e), &e);
-	T_CHECK(in_ns(w.a.ns, (struct call){ .fn = do_eth0 }, &e) < 0);
+	T_CHECK_EQ(in_ns(w.node, (struct call){.fn = do_attach, .a = "nosuch", .b = BRIDGE}, &e),
+		   -ENODEV);
+	T_CHECK_EQ(in_ns(w.node, (struct call){.fn = do_attach, .a = "pma", .b = "nosuch"}, &e),
+		   -ENODEV);
+	T_OK(in_ns(w.node, (struct call){.fn = do_delete, .a = "pma"}, &e), &e);
+	T_CHECK_EQ(in_ns(w.node, (struct call){.fn = do_exists, .a = "pma"}, &e), 0);
+	T_OK(in_ns(w.node, (struct call){.fn = do_delete, .a = "pma"}, &e), &e);
+	T_CHECK(in_ns(w.a.ns, (struct call){.fn = do_eth0}, &e) < 0);
 	world_done(&w);
 }
 
 static void test_address_busy(void)
 {
-	struct call busy = { .fn = do_busy, .a = BRIDGE, .ip = inet_addr(POD_IP), .ms = 1000 };
-	struct err e = { 0 };
+	struct call busy = {.fn = do_busy, .a = BRIDGE, .ip = inet_addr(POD_IP), .ms = 1000};
+	struct err e = {0};
 	struct world w;
 
 	world_init(&w);
@@ -129,7 +132,7 @@ static void test_address_busy(void)
 	T_OK(filter_set(w.a.filter, FILTER_BLOCK, &e), &e);
 	busy.ms = 1000;
 	T_CHECK_EQ(in_ns(w.node, busy, &e), 1);
-	T_OK(in_ns(w.node, (struct call){ .fn = do_delete, .a = "pma" }, &e), &e);
+	T_OK(in_ns(w.node, (struct call){.fn = do_delete, .a = "pma"}, &e), &e);
 	busy.ms = 60;
 	T_CHECK_EQ(in_ns(w.node, busy, &e), 0);
 	busy.a = "nosuch";
@@ -142,7 +145,7 @@ static void test_address_busy(void)
 /* Does a datagram from the peer arrive at the pod within @ms? */
 static int udp_passes(int rx, int tx, int ms)
 {
-	struct pollfd p = { .fd = rx, .events = POLLIN };
+	struct pollfd p = {.fd = rx, .events = POLLIN};
 	char c;
 
 	while (recv(rx, &c, 1, MSG_DONTWAIT) >= 0)
@@ -154,8 +157,8 @@ static int udp_passes(int rx, int tx, int ms)
 
 static int udp(int ns, const char *ip, const char *to)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(5000) };
-	struct err e = { 0 };
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(5000)};
+	struct err e = {0};
 	int fd;
 
 	T_OK(fd = netns_socket(ns, AF_INET, SOCK_DGRAM, 0, &e), &e);
@@ -172,10 +175,10 @@ static void test_filter_states(void)
 		enum filter_state state;
 		int in, out;
 	} want[] = {
-		{ FILTER_OPEN, 1, 1 },  { FILTER_BLOCK, 0, 0 }, { FILTER_MUTE, 1, 0 }, { FILTER_SYN, 1, 1 },
-		{ FILTER_BLOCK, 0, 0 }, { FILTER_BLOCK, 0, 0 }, { FILTER_OPEN, 1, 1 },
+		{FILTER_OPEN, 1, 1},  {FILTER_BLOCK, 0, 0}, {FILTER_MUTE, 1, 0}, {FILTER_SYN, 1, 1},
+		{FILTER_BLOCK, 0, 0}, {FILTER_BLOCK, 0, 0}, {FILTER_OPEN, 1, 1},
 	};
-	struct err e = { 0 };
+	struct err e = {0};
 	struct world w;
 	int pod, peer, lo1, lo2;
 	size_t i;
@@ -214,7 +217,7 @@ static void test_filter_states(void)
 
 static void test_filter_is_quick(void)
 {
-	struct err e = { 0 };
+	struct err e = {0};
 	uint64_t best = UINT64_MAX, t;
 	struct world w;
 	int i;
@@ -236,7 +239,7 @@ static void test_filter_is_quick(void)
 static void test_hold_and_replay(void)
 {
 	static uint8_t frame[HOLD_FRAME_MAX];
-	struct err e = { 0 };
+	struct err e = {0};
 	struct world w;
 	int pod, peer, n;
 	char c;
@@ -253,7 +256,8 @@ static void test_hold_and_replay(void)
 	T_CHECK_EQ(send(peer, "y", 1, 0), 1);
 	T_OK(io_wait_readable(hold_fd(w.a.hold), deadline_ms(2000), &e), &e);
 	T_OK(n = hold_take(w.a.hold, frame, sizeof(frame), &e), &e);
-	T_CHECK(n > 42 && frame_is_for_pod(frame, (size_t)n, pod_mac) && !frame_is_syn(frame, (size_t)n));
+	T_CHECK(n > 42 && frame_is_for_pod(frame, (size_t)n, pod_mac) &&
+		!frame_is_syn(frame, (size_t)n));
 	T_CHECK(recv(pod, &c, 1, MSG_DONTWAIT) < 0);
 	/* what the pod itself sends is not held */
 	T_OK(filter_set(w.a.filter, FILTER_OPEN, &e), &e);
@@ -276,8 +280,8 @@ static void test_hold_and_replay(void)
 static void test_hold_overflow(void)
 {
 	struct hold *h;
-	struct err e = { 0 };
-	char buf[1400] = { 0 };
+	struct err e = {0};
+	char buf[1400] = {0};
 	struct world w;
 	int pod, peer, i;
 
@@ -301,8 +305,32 @@ static void test_hold_overflow(void)
 static void test_frame_lengths(void)
 {
 	static const uint8_t syn[] = {
-		[10] = 2, 0x50, 0x4d, 0, 0, 5, 2, 0, 0, 0, 0, 9, 8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6,
-		[10 + 14 + 20 + 13] = 2, [10 + 14 + 39] = 0,
+		[10] = 2,
+		0x50,
+		0x4d,
+		0,
+		0,
+		5,
+		2,
+		0,
+		0,
+		0,
+		0,
+		9,
+		8,
+		0,
+		0x45,
+		0,
+		0,
+		40,
+		0,
+		0,
+		0,
+		0,
+		64,
+		6,
+		[10 + 14 + 20 + 13] = 2,
+		[10 + 14 + 39] = 0,
 	};
 	uint8_t *copy;
 	size_t len;
@@ -365,14 +393,14 @@ static void test_nothing_left(void)
 }
 
 static const struct test_case cases[] = {
-	{ "veth", test_veth },
-	{ "address_busy", test_address_busy },
-	{ "filter_states", test_filter_states },
-	{ "filter_is_quick", test_filter_is_quick },
-	{ "hold_and_replay", test_hold_and_replay },
-	{ "hold_overflow", test_hold_overflow },
-	{ "frame_lengths", test_frame_lengths },
-	{ "nothing_left", test_nothing_left },
+	{"veth", test_veth},
+	{"address_busy", test_address_busy},
+	{"filter_states", test_filter_states},
+	{"filter_is_quick", test_filter_is_quick},
+	{"hold_and_replay", test_hold_and_replay},
+	{"hold_overflow", test_hold_overflow},
+	{"frame_lengths", test_frame_lengths},
+	{"nothing_left", test_nothing_left},
 };
 
-const struct test_suite net_link_suite = { "net_link", cases, ARRAY_SIZE(cases) };
+const struct test_suite net_link_suite = {"net_link", cases, ARRAY_SIZE(cases)};

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * Live TCP connections move from one network namespace to another with the same address, again and
- * again, while their peer goes on. Every byte in both directions is checked against its position in the
- * stream, and the longest time without progress is measured.
+ * again, while their peer goes on. Every byte in both directions is checked against its position in
+ * the stream, and the longest time without progress is measured.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -20,12 +20,12 @@
 #include "tests/net/world.h"
 
 /*
- * How much longer than the longest standstill itself a stream may stall. A retransmission timer is 200 ms at
- * least, so one that had to fire is seen; a quiet machine shows 2-10 ms.
+ * How much longer than the longest standstill itself a stream may stall. A retransmission timer is
+ * 200 ms at least, so one that had to fire is seen; a quiet machine shows 2-10 ms.
  */
 #define EXCESS_MAX (150 * NSEC_PER_MSEC)
-#define PATTERN 65521u /* a prime: no block size divides it */
-#define BLOCK 65536
+#define PATTERN    65521u /* a prime: no block size divides it */
+#define BLOCK      65536
 
 /* ---- one end of a checked full-duplex stream */
 
@@ -38,7 +38,6 @@ struct end {
 	bool eof;
 	atomic_bool park, parked, stop; /* parking, for the pod's side */
 };
-
 
 static uint8_t *make_pattern(void)
 {
@@ -90,10 +89,10 @@ static void *end_run(void *p)
 {
 	struct end *d = p;
 	uint8_t *buf = malloc(BLOCK);
-	struct timespec nap = { 0, 20000 };
+	struct timespec nap = {0, 20000};
 
 	while (!d->stop && !d->error && !d->eof) {
-		struct pollfd pf = { .fd = d->fd, .events = POLLIN | POLLOUT };
+		struct pollfd pf = {.fd = d->fd, .events = POLLIN | POLLOUT};
 
 		if (d->park) {
 			d->parked = true;
@@ -130,7 +129,7 @@ static void unpark(struct end *d)
 
 static void sleep_us(unsigned us)
 {
-	struct timespec t = { us / 1000000, (long)(us % 1000000) * 1000 };
+	struct timespec t = {us / 1000000, (long)(us % 1000000) * 1000};
 
 	nanosleep(&t, NULL);
 }
@@ -141,7 +140,8 @@ static void finish_streams(struct end *x, struct end *y)
 	uint64_t end = deadline_ms(5000);
 	uint8_t *buf = malloc(BLOCK);
 
-	while ((x->received < y->sent || y->received < x->sent) && !x->error && !y->error && now_ns() < end) {
+	while ((x->received < y->sent || y->received < x->sent) && !x->error && !y->error &&
+	       now_ns() < end) {
 		end_receive(x, buf);
 		end_receive(y, buf);
 	}
@@ -161,7 +161,7 @@ static void set_cc(int fd, const char *cc)
 static void stream(const char *what, const char *cc, unsigned moves, const struct move_opts *o)
 {
 	struct world w;
-	struct end pod = { 0 }, peer = { 0 };
+	struct end pod = {0}, peer = {0};
 	struct move_times t;
 	uint64_t frozen = 0, save = 0, restore = 0, moved_bytes;
 	unsigned held = 0, i, lost = 0;
@@ -198,10 +198,12 @@ static void stream(const char *what, const char *cc, unsigned moves, const struc
 	pthread_join(tq, NULL);
 	moved_bytes = pod.sent + peer.sent;
 	finish_streams(&pod, &peer);
-	printf("# %s: %u moves, %.0f MiB, frozen max %.2f ms (save %.0f us, restore %.0f us), held %u, lost %u,"
+	printf("# %s: %u moves, %.0f MiB, frozen max %.2f ms (save %.0f us, restore %.0f us), held "
+	       "%u, lost %u,"
 	       " longest stall peer %.1f ms, pod %.1f ms\n",
-	       what, moves, (double)moved_bytes / (1 << 20), (double)frozen / 1e6, (double)save / 1e3,
-	       (double)restore / 1e3, held, lost, (double)peer.longest / 1e6, (double)pod.longest / 1e6);
+	       what, moves, (double)moved_bytes / (1 << 20), (double)frozen / 1e6,
+	       (double)save / 1e3, (double)restore / 1e3, held, lost, (double)peer.longest / 1e6,
+	       (double)pod.longest / 1e6);
 	T_CHECK(peer.longest < frozen + EXCESS_MAX);
 	T_CHECK(pod.longest < frozen + EXCESS_MAX);
 	free(pod.pattern);
@@ -213,32 +215,32 @@ static void stream(const char *what, const char *cc, unsigned moves, const struc
 
 static void test_stream_cubic(void)
 {
-	stream("stream cubic", "cubic", 50, &(struct move_opts){ 0 });
+	stream("stream cubic", "cubic", 50, &(struct move_opts){0});
 }
 
 static void test_stream_drain(void)
 {
-	stream("stream cubic drained", "cubic", 50, &(struct move_opts){ .drain = true });
+	stream("stream cubic drained", "cubic", 50, &(struct move_opts){.drain = true});
 }
 
 static void test_stream_default(void)
 {
-	stream("stream bbr", "bbr", 50, &(struct move_opts){ 0 });
+	stream("stream bbr", "bbr", 50, &(struct move_opts){0});
 }
 
 static void test_stream_abort(void)
 {
-	stream("stream aborted", "cubic", 50, &(struct move_opts){ .abort = true });
+	stream("stream aborted", "cubic", 50, &(struct move_opts){.abort = true});
 }
 
 static void test_stream_early(void)
 {
-	stream("stream released early", "cubic", 50, &(struct move_opts){ .early_release = true });
+	stream("stream released early", "cubic", 50, &(struct move_opts){.early_release = true});
 }
 
 static void test_stream_pause(void)
 {
-	stream("stream 20 ms pause", "cubic", 20, &(struct move_opts){ .pause_ns = 20000000 });
+	stream("stream 20 ms pause", "cubic", 20, &(struct move_opts){.pause_ns = 20000000});
 }
 
 /* ---- request and reply */
@@ -256,11 +258,11 @@ struct pinger {
 /* All of @n bytes, parking in between where asked: the pod's side may stand still at any byte. */
 static int ping_io(struct pinger *p, uint8_t *buf, unsigned n, bool out)
 {
-	static const struct timespec nap = { 0, 20000 };
+	static const struct timespec nap = {0, 20000};
 	unsigned done = 0;
 
 	while (done < n && !p->stop) {
-		struct pollfd pf = { .fd = p->fd, .events = out ? POLLOUT : POLLIN };
+		struct pollfd pf = {.fd = p->fd, .events = out ? POLLOUT : POLLIN};
 		ssize_t k;
 
 		if (p->park) {
@@ -271,8 +273,8 @@ static int ping_io(struct pinger *p, uint8_t *buf, unsigned n, bool out)
 		}
 		if (poll(&pf, 1, 1) == 0)
 			continue;
-		k = out ? send(p->fd, buf + done, n - done, MSG_DONTWAIT | MSG_NOSIGNAL) :
-			  recv(p->fd, buf + done, n - done, MSG_DONTWAIT);
+		k = out ? send(p->fd, buf + done, n - done, MSG_DONTWAIT | MSG_NOSIGNAL)
+			: recv(p->fd, buf + done, n - done, MSG_DONTWAIT);
 		if (k < 0 && errno == EAGAIN)
 			continue;
 		if (k <= 0)
@@ -312,9 +314,10 @@ static void *ping_run(void *arg)
 	return NULL;
 }
 
-/* @n connections on which one end asks and the other answers with the same, all moved @moves times. */
-static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks, unsigned moves, unsigned think_us,
-		     const struct move_opts *o)
+/* @n connections on which one end asks and the other answers with the same, all moved @moves times.
+ */
+static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks, unsigned moves,
+		     unsigned think_us, const struct move_opts *o)
 {
 	struct world w;
 	struct pinger *pod = calloc(n, sizeof(*pod)), *peer = calloc(n, sizeof(*peer));
@@ -365,7 +368,8 @@ static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks,
 		close(pod[i].fd);
 		close(peer[i].fd);
 	}
-	printf("# %s: %u moves, %u connections, %u rounds of %u bytes, frozen max %.2f ms, longest round %.1f ms\n",
+	printf("# %s: %u moves, %u connections, %u rounds of %u bytes, frozen max %.2f ms, longest "
+	       "round %.1f ms\n",
 	       what, moves, n, rounds, size, (double)frozen / 1e6, (double)longest / 1e6);
 	T_CHECK(longest < frozen + EXCESS_MAX);
 	T_CHECK(rounds > moves * n);
@@ -379,47 +383,42 @@ static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks,
 
 static void test_ping_peer_asks(void)
 {
-	pingpong("peer asks", 1, 64, false, 100, 0, &(struct move_opts){ 0 });
+	pingpong("peer asks", 1, 64, false, 100, 0, &(struct move_opts){0});
 }
 
 static void test_ping_pod_asks(void)
 {
-	pingpong("pod asks", 1, 64, true, 100, 0, &(struct move_opts){ 0 });
+	pingpong("pod asks", 1, 64, true, 100, 0, &(struct move_opts){0});
 }
 
 static void test_ping_early(void)
 {
-	pingpong("released early", 2, 5000, true, 60, 0, &(struct move_opts){ .early_release = true });
+	pingpong("released early", 2, 5000, true, 60, 0,
+		 &(struct move_opts){.early_release = true});
 }
 
 static void test_ping_large(void)
 {
-	pingpong("large messages", 1, 300000, false, 100, 0, &(struct move_opts){ 0 });
+	pingpong("large messages", 1, 300000, false, 100, 0, &(struct move_opts){0});
 }
 
 static void test_ping_idle(void)
 {
-	pingpong("mostly idle", 4, 1000, false, 30, 3000, &(struct move_opts){ 0 });
+	pingpong("mostly idle", 4, 1000, false, 30, 3000, &(struct move_opts){0});
 }
 
 static void test_ping_many(void)
 {
-	pingpong("many", 16, 20000, true, 50, 500, &(struct move_opts){ 0 });
+	pingpong("many", 16, 20000, true, 50, 500, &(struct move_opts){0});
 }
 
 static const struct test_case cases[] = {
-	{ "stream_cubic", test_stream_cubic },
-	{ "stream_drain", test_stream_drain },
-	{ "stream_default", test_stream_default },
-	{ "stream_abort", test_stream_abort },
-	{ "stream_pause", test_stream_pause },
-	{ "stream_early", test_stream_early },
-	{ "ping_peer_asks", test_ping_peer_asks },
-	{ "ping_pod_asks", test_ping_pod_asks },
-	{ "ping_early", test_ping_early },
-	{ "ping_large", test_ping_large },
-	{ "ping_idle", test_ping_idle },
-	{ "ping_many", test_ping_many },
+	{"stream_cubic", test_stream_cubic},     {"stream_drain", test_stream_drain},
+	{"stream_default", test_stream_default}, {"stream_abort", test_stream_abort},
+	{"stream_pause", test_stream_pause},     {"stream_early", test_stream_early},
+	{"ping_peer_asks", test_ping_peer_asks}, {"ping_pod_asks", test_ping_pod_asks},
+	{"ping_early", test_ping_early},         {"ping_large", test_ping_large},
+	{"ping_idle", test_ping_idle},           {"ping_many", test_ping_many},
 };
 
-const struct test_suite tcp_move_suite = { "tcp_move", cases, ARRAY_SIZE(cases) };
+const struct test_suite tcp_move_suite = {"tcp_move", cases, ARRAY_SIZE(cases)};

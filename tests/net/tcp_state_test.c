@@ -32,7 +32,7 @@ static void pair(struct world *w, uint16_t port, int *p, int *q)
 
 static int tcp_state_of(int fd)
 {
-	struct tcp_info ti = { 0 };
+	struct tcp_info ti = {0};
 	socklen_t len = sizeof(ti);
 
 	T_REQUIRE(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &len) == 0);
@@ -47,21 +47,23 @@ static void wait_state(int fd, int want)
 		T_REQUIRE(now_ns() < end);
 }
 
-/* Reads exactly @n bytes of the sequence that begins at *@at, or to the end if @n < 0; returns their number. */
+/* Reads exactly @n bytes of the sequence that begins at *@at, or to the end if @n < 0; returns
+ * their number. */
 static long expect(int fd, uint32_t *at, long n)
 {
 	uint8_t buf[16384];
 	long got = 0;
 
 	while (n < 0 || got < n) {
-		struct pollfd p = { .fd = fd, .events = POLLIN };
+		struct pollfd p = {.fd = fd, .events = POLLIN};
 		ssize_t k, i;
 
 		if (poll(&p, 1, 3000) != 1) {
 			T_FAIL("%ld bytes of %ld came", got, n);
 			break;
 		}
-		k = recv(fd, buf, n < 0 ? sizeof(buf) : (size_t)MIN(n - got, (long)sizeof(buf)), MSG_DONTWAIT);
+		k = recv(fd, buf, n < 0 ? sizeof(buf) : (size_t)MIN(n - got, (long)sizeof(buf)),
+			 MSG_DONTWAIT);
 		if (k < 0)
 			T_FAIL("recv: %s", strerror(errno));
 		if (k <= 0)
@@ -169,7 +171,8 @@ static void test_fin_behind_full_window(void)
 	sent = offer(p, &a, 100 << 20);
 	T_CHECK(sent > 100000);
 	move(&w, &p, 1);
-	more = offer(p, &a, 1 << 20); /* the peer's window opens a little when its kernel collapses */
+	more = offer(p, &a,
+		     1 << 20); /* the peer's window opens a little when its kernel collapses */
 	T_REQUIRE(shutdown(p, SHUT_WR) == 0);
 	for (i = 0; i < 3; i++) {
 		T_CHECK_EQ(tcp_state_of(p), TCP_FIN_WAIT1);
@@ -196,7 +199,8 @@ static void test_both_closed_unacked(void)
 	T_REQUIRE(shutdown(q, SHUT_WR) == 0);
 	wait_state(p, TCP_CLOSING);
 	move(&w, &p, 1);
-	/* the unsent FIN is sent after the peer's now, which is LAST_ACK; on the wire it is the same */
+	/* the unsent FIN is sent after the peer's now, which is LAST_ACK; on the wire it is the
+	 * same */
 	T_CHECK(tcp_state_of(p) == TCP_LAST_ACK || tcp_state_of(p) == TCP_CLOSING);
 	T_CHECK_EQ(expect(p, &d, -1), 999);
 	T_CHECK_EQ(expect(q, &b, -1), sent);
@@ -225,10 +229,11 @@ static void test_shut_rd(void)
 	world_done(&w);
 }
 
-/* Connections that are over: the rest can be read, then the end; an error that nobody has seen yet is seen. */
+/* Connections that are over: the rest can be read, then the end; an error that nobody has seen yet
+ * is seen. */
 static void test_dead(void)
 {
-	struct linger reset = { 1, 0 };
+	struct linger reset = {1, 0};
 	uint32_t a = 0, b = 0;
 	int p[2], q[2], i, v;
 	struct pollfd pf;
@@ -252,7 +257,7 @@ static void test_dead(void)
 	T_CHECK_EQ(expect(p[0], &b, -1), 5000);
 	T_CHECK_EQ(recv(p[0], &c, 1, 0), 0);
 	T_CHECK(send(p[0], &c, 1, MSG_NOSIGNAL) < 0 && errno == EPIPE);
-	pf = (struct pollfd){ .fd = p[1], .events = POLLIN };
+	pf = (struct pollfd){.fd = p[1], .events = POLLIN};
 	T_CHECK_EQ(poll(&pf, 1, 0), 1);
 	T_CHECK(pf.revents & POLLERR);
 	T_REQUIRE(getsockopt(p[1], SOL_SOCKET, SO_ERROR, &v, &len) == 0);
@@ -294,10 +299,11 @@ static void test_full_windows(void)
 	world_done(&w);
 }
 
-/* A segment size that connect() had not negotiated yet must not stick: the window fills with full segments. */
+/* A segment size that connect() had not negotiated yet must not stick: the window fills with full
+ * segments. */
 static void test_segment_size(void)
 {
-	struct tcp_info ti = { 0 };
+	struct tcp_info ti = {0};
 	socklen_t len = sizeof(ti);
 	uint32_t a = 0, b = 0;
 	unsigned before;
@@ -329,8 +335,8 @@ static void test_thousand(void)
 {
 	enum { N = 1000 };
 	int *p = calloc(N + 1, sizeof(*p)), *q = calloc(N, sizeof(*q)), i, round;
-	uint32_t out[2] = { 0 }, in[2] = { 0 };
-	struct rlimit rl = { 8192, 8192 };
+	uint32_t out[2] = {0}, in[2] = {0};
+	struct rlimit rl = {8192, 8192};
 	struct move_times t;
 	struct world w;
 	uint64_t t0;
@@ -361,7 +367,8 @@ static void test_thousand(void)
 		}
 		out[0] = in[0] += 700;
 		out[1] = in[1] += 300;
-		printf("# 1000 connections: frozen %.1f ms, save %.1f, restore %.1f, release %.1f, all answered"
+		printf("# 1000 connections: frozen %.1f ms, save %.1f, restore %.1f, release %.1f, "
+		       "all answered"
 		       " after %.1f ms, held %u\n",
 		       (double)t.frozen / 1e6, (double)t.save / 1e6, (double)t.restore / 1e6,
 		       (double)t.release / 1e6, ms_since(t0), t.held);
@@ -379,12 +386,12 @@ static void test_thousand(void)
 
 /* ---- listeners */
 
-/* A SYN that comes while the filter is up is not refused and not lost: the connection exists at once
- * afterwards, without the client's retransmission timer of 1 s. */
+/* A SYN that comes while the filter is up is not refused and not lost: the connection exists at
+ * once afterwards, without the client's retransmission timer of 1 s. */
 static void test_pending_syn(void)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(7000) };
-	struct err e = { 0 };
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(7000)};
+	struct err e = {0};
 	struct move_times t;
 	struct world w;
 	int l, q, i, p;
@@ -401,7 +408,7 @@ static void test_pending_syn(void)
 		T_REQUIRE(connect(q, (struct sockaddr *)&a, sizeof(a)) < 0 && errno == EINPROGRESS);
 		T_OK(io_wait_readable(hold_fd(w.at->hold), deadline_ms(1000), &e), &e);
 		T_CHECK_EQ(tcp_pending(&l, 1, &e), 0);
-		world_move(&w, &l, 1, &(struct move_opts){ .keep_syns = true }, &t);
+		world_move(&w, &l, 1, &(struct move_opts){.keep_syns = true}, &t);
 		p = world_accept(l);
 		T_CHECK(ms_since(t0) < 500);
 		T_CHECK_EQ(offer(q, &x, 10), 10);
@@ -416,7 +423,7 @@ static void test_pending_syn(void)
 static void test_accept_queue_refused(void)
 {
 	struct tcp_state s;
-	struct err e = { 0 };
+	struct err e = {0};
 	struct world w;
 	int l, q, p;
 
@@ -437,9 +444,9 @@ static void test_accept_queue_refused(void)
 
 static void test_syn_sent(void)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(7001) };
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(7001)};
 	struct filter *f;
-	struct err e = { 0 };
+	struct err e = {0};
 	struct world w;
 	int l, p, q, err = -1;
 	socklen_t len = sizeof(err);
@@ -459,7 +466,7 @@ static void test_syn_sent(void)
 	T_OK(filter_set(f, FILTER_OPEN, &e), &e);
 	move(&w, &p, 1); /* its SYN is sent anew */
 	q = world_accept(l);
-	pf = (struct pollfd){ .fd = p, .events = POLLOUT };
+	pf = (struct pollfd){.fd = p, .events = POLLOUT};
 	T_CHECK_EQ(poll(&pf, 1, 2000), 1);
 	T_REQUIRE(getsockopt(p, SOL_SOCKET, SO_ERROR, &err, &len) == 0);
 	T_CHECK_EQ(err, 0);
@@ -472,12 +479,12 @@ static void test_syn_sent(void)
 	world_done(&w);
 }
 
-/* Fresh, bound and listening sockets, and connections that share the listener's port though nobody has asked for SO_REUSEADDR;
- * in both orders. */
+/* Fresh, bound and listening sockets, and connections that share the listener's port though nobody
+ * has asked for SO_REUSEADDR; in both orders. */
 static void test_shared_port(void)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(7000) }, b;
-	struct err e = { 0 };
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(7000)}, b;
+	struct err e = {0};
 	socklen_t len;
 	int fds[6], back[6], q[3], i, v;
 	struct world w;
@@ -531,38 +538,38 @@ static const struct {
 	const char *text;
 	int level, name, val;
 } opts[] = {
-	{ "SO_REUSEADDR", SOL_SOCKET, SO_REUSEADDR, 1 },
-	{ "SO_REUSEPORT", SOL_SOCKET, SO_REUSEPORT, 1 },
-	{ "SO_KEEPALIVE", SOL_SOCKET, SO_KEEPALIVE, 1 },
-	{ "SO_OOBINLINE", SOL_SOCKET, SO_OOBINLINE, 1 },
-	{ "SO_PRIORITY", SOL_SOCKET, SO_PRIORITY, 5 },
-	{ "SO_RCVLOWAT", SOL_SOCKET, SO_RCVLOWAT, 9 },
-	{ "SO_MARK", SOL_SOCKET, SO_MARK, 17 },
-	{ "SO_DONTROUTE", SOL_SOCKET, SO_DONTROUTE, 1 },
-	{ "SO_RCVBUF", SOL_SOCKET, SO_RCVBUF, 70000 },
-	{ "SO_SNDBUF", SOL_SOCKET, SO_SNDBUF, 60000 },
-	{ "SO_MAX_PACING_RATE", SOL_SOCKET, SO_MAX_PACING_RATE, 1 << 30 },
-	{ "IP_TOS", IPPROTO_IP, IP_TOS, 0x10 },
-	{ "IP_TTL", IPPROTO_IP, IP_TTL, 33 },
-	{ "IP_MTU_DISCOVER", IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE },
-	{ "IP_FREEBIND", IPPROTO_IP, IP_FREEBIND, 1 },
-	{ "IP_TRANSPARENT", IPPROTO_IP, IP_TRANSPARENT, 1 },
-	{ "TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY, 1 },
-	{ "TCP_CORK", IPPROTO_TCP, TCP_CORK, 1 },
-	{ "TCP_KEEPIDLE", IPPROTO_TCP, TCP_KEEPIDLE, 77 },
-	{ "TCP_KEEPINTVL", IPPROTO_TCP, TCP_KEEPINTVL, 7 },
-	{ "TCP_KEEPCNT", IPPROTO_TCP, TCP_KEEPCNT, 3 },
-	{ "TCP_USER_TIMEOUT", IPPROTO_TCP, TCP_USER_TIMEOUT, 12345 },
-	{ "TCP_SYNCNT", IPPROTO_TCP, TCP_SYNCNT, 3 },
-	{ "TCP_LINGER2", IPPROTO_TCP, TCP_LINGER2, 11 },
-	{ "TCP_NOTSENT_LOWAT", IPPROTO_TCP, TCP_NOTSENT_LOWAT, 40000 },
-	{ "TCP_INQ", IPPROTO_TCP, TCP_INQ, 1 },
+	{"SO_REUSEADDR", SOL_SOCKET, SO_REUSEADDR, 1},
+	{"SO_REUSEPORT", SOL_SOCKET, SO_REUSEPORT, 1},
+	{"SO_KEEPALIVE", SOL_SOCKET, SO_KEEPALIVE, 1},
+	{"SO_OOBINLINE", SOL_SOCKET, SO_OOBINLINE, 1},
+	{"SO_PRIORITY", SOL_SOCKET, SO_PRIORITY, 5},
+	{"SO_RCVLOWAT", SOL_SOCKET, SO_RCVLOWAT, 9},
+	{"SO_MARK", SOL_SOCKET, SO_MARK, 17},
+	{"SO_DONTROUTE", SOL_SOCKET, SO_DONTROUTE, 1},
+	{"SO_RCVBUF", SOL_SOCKET, SO_RCVBUF, 70000},
+	{"SO_SNDBUF", SOL_SOCKET, SO_SNDBUF, 60000},
+	{"SO_MAX_PACING_RATE", SOL_SOCKET, SO_MAX_PACING_RATE, 1 << 30},
+	{"IP_TOS", IPPROTO_IP, IP_TOS, 0x10},
+	{"IP_TTL", IPPROTO_IP, IP_TTL, 33},
+	{"IP_MTU_DISCOVER", IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE},
+	{"IP_FREEBIND", IPPROTO_IP, IP_FREEBIND, 1},
+	{"IP_TRANSPARENT", IPPROTO_IP, IP_TRANSPARENT, 1},
+	{"TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY, 1},
+	{"TCP_CORK", IPPROTO_TCP, TCP_CORK, 1},
+	{"TCP_KEEPIDLE", IPPROTO_TCP, TCP_KEEPIDLE, 77},
+	{"TCP_KEEPINTVL", IPPROTO_TCP, TCP_KEEPINTVL, 7},
+	{"TCP_KEEPCNT", IPPROTO_TCP, TCP_KEEPCNT, 3},
+	{"TCP_USER_TIMEOUT", IPPROTO_TCP, TCP_USER_TIMEOUT, 12345},
+	{"TCP_SYNCNT", IPPROTO_TCP, TCP_SYNCNT, 3},
+	{"TCP_LINGER2", IPPROTO_TCP, TCP_LINGER2, 11},
+	{"TCP_NOTSENT_LOWAT", IPPROTO_TCP, TCP_NOTSENT_LOWAT, 40000},
+	{"TCP_INQ", IPPROTO_TCP, TCP_INQ, 1},
 };
 
 static void check_options(int fd, const int *want, const char *what)
 {
-	struct linger lg = { 0 };
-	struct timeval tv = { 0 };
+	struct linger lg = {0};
+	struct timeval tv = {0};
 	char cc[16] = "";
 	socklen_t len;
 	size_t i;
@@ -588,8 +595,8 @@ static void check_options(int fd, const int *want, const char *what)
 
 static void set_options(int fd, int *want)
 {
-	struct linger lg = { 1, 5 };
-	struct timeval tv = { 44, 0 };
+	struct linger lg = {1, 5};
+	struct timeval tv = {44, 0};
 	socklen_t len;
 	size_t i;
 
@@ -607,12 +614,13 @@ static void set_options(int fd, int *want)
 	T_REQUIRE(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0);
 }
 
-/* Listening, fresh and connected sockets with every option; and a connection with none of them, whose buffers stay the kernel's to tune. */
+/* Listening, fresh and connected sockets with every option; and a connection with none of them,
+ * whose buffers stay the kernel's to tune. */
 static void test_options(void)
 {
 	int want[3][ARRAY_SIZE(opts)], fds[4], q[2], i, v, lock0, round;
-	struct linger off = { 0 };
-	struct err e = { 0 };
+	struct linger off = {0};
+	struct err e = {0};
 	struct world w;
 	socklen_t len = sizeof(v);
 
@@ -649,9 +657,16 @@ static void test_options(void)
 
 static void test_refusals(void)
 {
-	struct sock_filter { uint16_t c; uint8_t t, f; uint32_t k; } all = { 0x06, 0, 0, 0xffffffff };
-	struct { uint16_t n; void *p; } prog = { 1, &all };
-	struct err e = { 0 };
+	struct sock_filter {
+		uint16_t c;
+		uint8_t t, f;
+		uint32_t k;
+	} all = {0x06, 0, 0, 0xffffffff};
+	struct {
+		uint16_t n;
+		void *p;
+	} prog = {1, &all};
+	struct err e = {0};
 	struct world w;
 	int p, q, u, one = 1;
 
@@ -660,7 +675,7 @@ static void test_refusals(void)
 	T_CHECK_EQ(tcp_check(p, &e), 0);
 	T_REQUIRE(send(q, "u", 1, MSG_OOB) == 1);
 	{
-		struct pollfd pf = { .fd = p, .events = POLLPRI };
+		struct pollfd pf = {.fd = p, .events = POLLPRI};
 
 		T_REQUIRE(poll(&pf, 1, 2000) == 1);
 	}
@@ -708,7 +723,7 @@ static void test_undo(void)
 	for (i = 0; i < 5; i++) {
 		T_CHECK_EQ(offer(q, &a, 4000), 4000);
 		T_CHECK_EQ(offer(p, &c, 4000), 4000);
-		world_move(&w, &p, 1, &(struct move_opts){ .abort = true }, &t);
+		world_move(&w, &p, 1, &(struct move_opts){.abort = true}, &t);
 		t0 = now_ns();
 		T_CHECK_EQ(expect(p, &b, 4000), 4000);
 		T_CHECK_EQ(expect(q, &d, 4000), 4000);
@@ -727,8 +742,8 @@ static void test_undo(void)
 /* What an image may say: lies are refused before they reach the kernel. */
 static void test_hostile_state(void)
 {
-	struct tcp_state s = { .state = TCP_CLOSE, .local = { .sin_family = AF_INET } };
-	struct err e = { 0 };
+	struct tcp_state s = {.state = TCP_CLOSE, .local = {.sin_family = AF_INET}};
+	struct err e = {0};
 	struct world w;
 	int r;
 
@@ -764,23 +779,23 @@ static void test_hostile_state(void)
 }
 
 static const struct test_case cases[] = {
-	{ "peer_closed", test_peer_closed },
-	{ "pod_closed", test_pod_closed },
-	{ "fin_behind_full_window", test_fin_behind_full_window },
-	{ "both_closed_unacked", test_both_closed_unacked },
-	{ "shut_rd", test_shut_rd },
-	{ "dead", test_dead },
-	{ "full_windows", test_full_windows },
-	{ "segment_size", test_segment_size },
-	{ "thousand", test_thousand },
-	{ "pending_syn", test_pending_syn },
-	{ "accept_queue_refused", test_accept_queue_refused },
-	{ "syn_sent", test_syn_sent },
-	{ "shared_port", test_shared_port },
-	{ "options", test_options },
-	{ "refusals", test_refusals },
-	{ "undo", test_undo },
-	{ "hostile_state", test_hostile_state },
+	{"peer_closed", test_peer_closed},
+	{"pod_closed", test_pod_closed},
+	{"fin_behind_full_window", test_fin_behind_full_window},
+	{"both_closed_unacked", test_both_closed_unacked},
+	{"shut_rd", test_shut_rd},
+	{"dead", test_dead},
+	{"full_windows", test_full_windows},
+	{"segment_size", test_segment_size},
+	{"thousand", test_thousand},
+	{"pending_syn", test_pending_syn},
+	{"accept_queue_refused", test_accept_queue_refused},
+	{"syn_sent", test_syn_sent},
+	{"shared_port", test_shared_port},
+	{"options", test_options},
+	{"refusals", test_refusals},
+	{"undo", test_undo},
+	{"hostile_state", test_hostile_state},
 };
 
-const struct test_suite tcp_state_suite = { "tcp_state", cases, ARRAY_SIZE(cases) };
+const struct test_suite tcp_state_suite = {"tcp_state", cases, ARRAY_SIZE(cases)};

@@ -18,25 +18,27 @@
 #include "tests/harness.h"
 
 #define HOLD_BYTES (64u << 20)
-#define SYNS_MAX 64
+#define SYNS_MAX   64
 
 struct frame {
 	size_t len;
 	uint8_t data[256];
 };
 
-const uint8_t pod_mac[6] = { 0x02, 0x50, 0x4d, 0, 0, 5 };
-static const uint8_t peer_mac[6] = { 0x02, 0x50, 0x4d, 0, 0, 9 };
+const uint8_t pod_mac[6] = {0x02, 0x50, 0x4d, 0, 0, 5};
+static const uint8_t peer_mac[6] = {0x02, 0x50, 0x4d, 0, 0, 9};
 
 static void *new_ns(void *out)
 {
 	int *fd = out;
 
-	*fd = unshare(CLONE_NEWNET) < 0 ? -errno : open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	*fd = unshare(CLONE_NEWNET) < 0 ? -errno
+					: open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
 	return NULL;
 }
 
-/* The kernel's default, whatever this machine's is: 32 MiB of unread data would measure memcpy(). */
+/* The kernel's default, whatever this machine's is: 32 MiB of unread data would measure memcpy().
+ */
 static int usual_buffers(void *arg, struct err *e)
 {
 	(void)arg;
@@ -45,7 +47,7 @@ static int usual_buffers(void *arg, struct err *e)
 
 static int make_ns(void)
 {
-	struct err e = { 0 };
+	struct err e = {0};
 	pthread_t t;
 	int fd = -1;
 
@@ -81,7 +83,8 @@ struct veth {
 static int make_veth(void *arg, struct err *e)
 {
 	const struct veth *v = arg;
-	int r = link_make_veth(v->ns, v->host, v->mac, inet_addr(v->ip), 16, inet_addr("10.77.0.1"), e);
+	int r = link_make_veth(v->ns, v->host, v->mac, inet_addr(v->ip), 16, inet_addr("10.77.0.1"),
+			       e);
 
 	if (r < 0)
 		return r;
@@ -97,8 +100,8 @@ static int open_replay(void *arg, struct err *e)
 
 static void place_init(struct world *w, struct place *p, const char *host, bool attach)
 {
-	struct veth v = { w, 0, host, POD_IP, pod_mac, attach };
-	struct err e = { 0 };
+	struct veth v = {w, 0, host, POD_IP, pod_mac, attach};
+	struct err e = {0};
 
 	p->ns = v.ns = make_ns();
 	p->host = host;
@@ -113,8 +116,8 @@ static void place_init(struct world *w, struct place *p, const char *host, bool 
 
 void world_init(struct world *w)
 {
-	struct veth v = { w, 0, "pmpeer", PEER_IP, peer_mac, true };
-	struct err e = { 0 };
+	struct veth v = {w, 0, "pmpeer", PEER_IP, peer_mac, true};
+	struct err e = {0};
 
 	memset(w, 0, sizeof(*w));
 	w->node = make_ns();
@@ -153,11 +156,12 @@ static int detach(void *arg, struct err *e)
 	return link_detach(arg, e);
 }
 
-/* New SYNs are put aside (*@syns, *@n) if @syns: their answers must get out. Returns the number of replayed frames. */
+/* New SYNs are put aside (*@syns, *@n) if @syns: their answers must get out. Returns the number of
+ * replayed frames. */
 static unsigned replay_all(struct hold *h, int fd, struct frame *syns, unsigned *nsyn)
 {
 	static _Thread_local uint8_t frame[HOLD_FRAME_MAX];
-	struct err e = { 0 };
+	struct err e = {0};
 	unsigned n = 0;
 	int len;
 
@@ -177,9 +181,10 @@ static unsigned replay_all(struct hold *h, int fd, struct frame *syns, unsigned 
 	return n;
 }
 
-static void move_abort(struct world *w, const int *fds, unsigned n, struct tcp_state *st, struct move_times *t)
+static void move_abort(struct world *w, const int *fds, unsigned n, struct tcp_state *st,
+		       struct move_times *t)
 {
-	struct err e = { 0 };
+	struct err e = {0};
 	unsigned i;
 
 	T_OK(filter_set(w->at->filter, FILTER_OPEN, &e), &e);
@@ -193,14 +198,15 @@ static void move_abort(struct world *w, const int *fds, unsigned n, struct tcp_s
 	}
 }
 
-void world_move(struct world *w, const int *fds, unsigned n, const struct move_opts *o, struct move_times *t)
+void world_move(struct world *w, const int *fds, unsigned n, const struct move_opts *o,
+		struct move_times *t)
 {
 	struct place *from = w->at, *to = from == &w->a ? &w->b : &w->a;
-	struct timespec pause = { 0, (long)o->pause_ns };
+	struct timespec pause = {0, (long)o->pause_ns};
 	struct tcp_state *st = calloc(n, sizeof(*st));
 	int *made = calloc(n, sizeof(*made));
 	static struct frame syns[SYNS_MAX];
-	struct err e = { 0 };
+	struct err e = {0};
 	uint64_t t0, t1;
 	unsigned i, nsyn = 0;
 
@@ -274,7 +280,7 @@ out:
 
 static struct sockaddr_in addr(const char *ip, uint16_t port)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port) };
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
 
 	a.sin_addr.s_addr = inet_addr(ip);
 	return a;
@@ -283,7 +289,7 @@ static struct sockaddr_in addr(const char *ip, uint16_t port)
 int world_listen(int ns, const char *ip, uint16_t port, int backlog)
 {
 	struct sockaddr_in a = addr(ip, port);
-	struct err e = { 0 };
+	struct err e = {0};
 	int fd, one = 1;
 
 	T_OK(fd = netns_socket(ns, AF_INET, SOCK_STREAM, 0, &e), &e);
@@ -296,7 +302,7 @@ int world_listen(int ns, const char *ip, uint16_t port, int backlog)
 int world_connect(int ns, const char *ip, uint16_t port)
 {
 	struct sockaddr_in a = addr(ip, port);
-	struct err e = { 0 };
+	struct err e = {0};
 	int fd;
 
 	T_OK(fd = netns_socket(ns, AF_INET, SOCK_STREAM, 0, &e), &e);
@@ -306,7 +312,7 @@ int world_connect(int ns, const char *ip, uint16_t port)
 
 int world_accept(int lfd)
 {
-	struct err e = { 0 };
+	struct err e = {0};
 	int fd;
 
 	T_OK(io_wait_readable(lfd, deadline_ms(2000), &e), &e);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * A small world for the network suites, made of network namespaces that only fds hold: a node with a
- * bridge, a peer on it, and one pod's place twice (a and b: same address, same MAC, at most one of the
- * two host ends on the bridge). Everything is gone when the fds are closed.
+ * A small world for the network suites, made of network namespaces that only fds hold: a node with
+ * a bridge, a peer on it, and one pod's place twice (a and b: same address, same MAC, at most one
+ * of the two host ends on the bridge). Everything is gone when the fds are closed.
  */
 #ifndef TESTS_NET_WORLD_H
 #define TESTS_NET_WORLD_H
@@ -12,9 +12,9 @@
 
 #include "netfreeze/netfreeze.h"
 
-#define POD_IP "10.77.128.5"
+#define POD_IP  "10.77.128.5"
 #define PEER_IP "10.77.0.9"
-#define BRIDGE "br0"
+#define BRIDGE  "br0"
 extern const uint8_t pod_mac[6];
 
 struct place {
@@ -42,7 +42,7 @@ struct move_times {
 };
 
 struct move_opts {
-	bool drain;         /* wait up to 1 ms for an empty wire */
+	bool drain; /* wait up to 1 ms for an empty wire */
 	bool no_nudge;
 	bool early_release; /* tcp_release() while the filter is up, tcp_push() afterwards */
 	bool keep_syns;     /* FILTER_SYN was set: what is held until now has not reached the pod */
@@ -51,8 +51,10 @@ struct move_opts {
 	bool abort;         /* undo at the last moment: the pod goes on where it was */
 };
 
-/** Moves the sockets @fds[@n] (the same numbers afterwards) to the other place. The caller's threads stand still. */
-void world_move(struct world *, const int *fds, unsigned n, const struct move_opts *, struct move_times *);
+/** Moves the sockets @fds[@n] (the same numbers afterwards) to the other place. The caller's
+ * threads stand still. */
+void world_move(struct world *, const int *fds, unsigned n, const struct move_opts *,
+		struct move_times *);
 
 /** A socket listening in @ns on @ip:@port. */
 int world_listen(int ns, const char *ip, uint16_t port, int backlog);
