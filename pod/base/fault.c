@@ -65,7 +65,8 @@ int fault_point(const char *role, const char *stage, struct err *e)
 		long ms = strtol(action + 6, NULL, 10);
 		struct timespec ts = { ms / 1000, (ms % 1000) * 1000000 };
 
-		nanosleep(&ts, NULL);
+		while (nanosleep(&ts, &ts) < 0 && errno == EINTR)
+			;
 	}
 	return 0;
 }
