@@ -11,8 +11,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
+#include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/restore.h"
 
@@ -214,4 +216,54 @@ int restore_content(struct restore *r, uint32_t id, struct err *e)
 	if (!c || c->fd < 0)
 		return err_set(e, EBADMSG, "unknown content %u", id);
 	return c->fd;
+}
+
+static int take_pair(struct restore *r, struct rproc *p, const int32_t num[2], int sv[2], struct err *e)
+{
+	autoclose int pidfd = (int)syscall(SYS_pidfd_open, p->pid, 0), a = -1, b = -1;
+
+	if (pidfd < 0)
+		return err_sys(e, "pidfd of %d", p->pid);
+	a = (int)syscall(SYS_pidfd_getfd, pidfd, num[0], 0);
+	b = (int)syscall(SYS_pidfd_getfd, pidfd, num[1], 0);
+	if (a < 0 || b < 0)
+		return err_sys(e, "take a socket pair out of pid %d", p->nspid);
+	batch_begin(r->b, r->scratch);
+	batch_add1(r->b, SYS_close, num[0]);
+	batch_add1(r->b, SYS_close, num[1]);
+	sv[0] = take_fd(&a);
+	sv[1] = take_fd(&b);
+	return 0;
+}
+
+int restore_socketpair(struct restore *r, pid_t nspid, uid_t uid, gid_t gid, int sv[2], struct err *e)
+{
+	struct rproc *p = rproc_by_ns(r, nspid);
+	int32_t num[2];
+	uint64_t out;
+	int q;
+
+	if (!p || p->zombie || !p->ntasks)
+		return err_num(e, ESRCH, "pid %d", nspid);
+	batch_begin(r->b, r->scratch);
+	out = batch_data(r->b, NULL, sizeof(num));
+	/* the kernel notes the effective ids; the skeleton is root in its saved ones meanwhile */
+	batch_add3(r->b, SYS_setresgid, -1, gid, -1);
+	batch_add3(r->b, SYS_setresuid, -1, uid, -1);
+	batch_add4(r->b, SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, out);
+	batch_add3(r->b, SYS_setresuid, -1, 0, -1);
+	batch_add3(r->b, SYS_setresgid, -1, 0, -1);
+	q = batch_run_ok(p->tasks[0], r->b, deadline_ms(5000), e);
+	if (q < 0)
+		return q;
+	memcpy(num, batch_local(r->b, out), sizeof(num));
+	q = take_pair(r, p, num, sv, e);
+	if (q < 0)
+		return q;
+	q = batch_run_ok(p->tasks[0], r->b, deadline_ms(5000), e);
+	if (q < 0) {
+		close(sv[0]);
+		close(sv[1]);
+	}
+	return q;
 }

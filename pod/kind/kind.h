@@ -135,6 +135,8 @@ struct robject *restore_next_object(struct restore *, size_t *i);
 struct robject *restore_object(struct restore *, uint32_t id);
 /** fd (borrowed) of the content object @id: a memfd or an O_TMPFILE file that already holds the bytes. */
 int restore_content(struct restore *, uint32_t id, struct err *);
+/** socketpair(2) of unix stream sockets made inside process @nspid under these ids, for SO_PEERCRED. -ESRCH: no such process. */
+int restore_socketpair(struct restore *, pid_t nspid, uid_t uid, gid_t gid, int sv[2], struct err *);
 /** Remembers that a process's session needs this terminal etc. is done through place(). */
 
 #endif

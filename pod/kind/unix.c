@@ -23,8 +23,9 @@
  * it is a socket.
  *
  * Limits, refused by name: datagram and seqpacket sockets; descriptors in a queue (SCM_RIGHTS);
- * out-of-band data; data sent to a listener that has not accepted. Not kept: SO_PEERCRED of a
- * restored connection names the engine (root, no pid of the pod); ECONNRESET that a dead peer left.
+ * out-of-band data; data sent to a listener that has not accepted. A socket pair is made in the process
+ * that had made it, if it lives, which is what SO_PEERCRED tells. Not kept: SO_PEERCRED of connections
+ * by name (they name the engine: root, no pid of the pod); ECONNRESET that a dead peer left.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,12 +33,14 @@
 #include <linux/openat2.h>
 #include <linux/sockios.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "netfreeze/netfreeze.h"
+#include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/kind/unix_int.h"
 
@@ -264,11 +267,38 @@ static int get_pending(struct dump *d, struct object *o, const struct unix_info 
 	return 0;
 }
 
+/* Who is at the other end, by the pod's own number: that of a socket pair is made again in that process. */
+static void get_cred(struct dump *d, int fd, Pm__BodyUnix *m)
+{
+	autofree char *text = NULL;
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+	const char *p, *end;
+	char path[48];
+
+	(void)d;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || cred.pid <= 0)
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/status", cred.pid);
+	if (io_read_file(path, 65536, &text, NULL, NULL) < 0)
+		return; /* it has ended */
+	p = kind_info_line(text, "NSpid");
+	end = p ? strchr(p, '\n') : NULL;
+	if (!end)
+		return;
+	while (end > p && end[-1] >= '0' && end[-1] <= '9')
+		end--;
+	m->cred_pid = (uint32_t)strtoul(end, NULL, 10);
+	m->cred_uid = cred.uid;
+	m->cred_gid = cred.gid;
+}
+
 static int get_connection(struct dump *d, struct object *o, const struct unix_info *u, Pm__BodyUnix *m,
 			  struct err *e)
 {
 	int sent = 0;
 
+	get_cred(d, o->p.fd, m);
 	m->peer = u->peer;
 	m->shut_rd = u->shutdown & 1;
 	m->shut_wr = u->shutdown & 2;
@@ -460,6 +490,22 @@ static int make_single(struct restore *r, struct robject *o, const Pm__BodyUnix 
 	return 0;
 }
 
+/* Both ends of a socket pair have its maker's credentials. */
+static int make_nameless(struct restore *r, const Pm__BodyUnix *m, int *mine, int *other, struct err *e)
+{
+	int sv[2], ret = -ESRCH;
+
+	if (m->cred_pid)
+		ret = restore_socketpair(r, (pid_t)m->cred_pid, m->cred_uid, m->cred_gid, sv, e);
+	if (ret == -ESRCH)
+		return unix_make_pair(restore_netns(r), -1, &m->name, &m->name, mine, other, e);
+	if (ret < 0)
+		return ret;
+	*mine = sv[0];
+	*other = sv[1];
+	return 0;
+}
+
 static int make_connected(struct restore *r, struct robject *o, const Pm__BodyUnix *m, struct err *e)
 {
 	bool alone = m->dead || m->outside;
@@ -480,7 +526,9 @@ static int make_connected(struct restore *r, struct robject *o, const Pm__BodyUn
 	peer = alone ? NULL : find_inode(r, o, m->peer);
 	if (!alone && !peer)
 		return KIND_DAMAGED(e, "a unix socket without its peer");
-	if (m->name.len)
+	if (!m->name.len && !m->peer_name.len)
+		ret = make_nameless(r, m, &mine, &other, e);
+	else if (m->name.len)
 		ret = unix_make_pair(restore_netns(r), find_listener(r, o, &m->name), &m->name,
 				     alone ? &none : &m->peer_name, &mine, &other, e);
 	else

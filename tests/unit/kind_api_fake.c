@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include "pod/base/io.h"
@@ -282,6 +283,14 @@ int restore_unpark(struct restore *r, uint16_t type, uint64_t key)
 		if (f->parked[i].fd >= 0 && f->parked[i].type == type && f->parked[i].key == key)
 			return take_fd(&f->parked[i].fd);
 	return -1;
+}
+
+int restore_socketpair(struct restore *r, pid_t nspid, uid_t uid, gid_t gid, int sv[2], struct err *e)
+{
+	(void)r;
+	T_CHECK_EQ(nspid, getpid());
+	T_CHECK(uid == geteuid() && gid == getegid());
+	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0 ? err_sys(e, "socketpair") : 0;
 }
 
 struct robject *restore_next_object(struct restore *r, size_t *i)
