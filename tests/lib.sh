@@ -170,10 +170,10 @@ client_end() {
 verdict() {
 	local bad=$2
 	if ((bad)); then
-		echo "not ok $1: $why"
+		echo "not ok $1: ${why//$'\n'/; }"
 		for h in nodeA nodeB head; do "$lab" logs "$h" 2>/dev/null | tail -n 8 | sed "s/^/# $h: /"; done
 	else
-		echo "ok $1 (frozen${frozen-}${3:+; $3})"
+		echo "ok $1 (frozen ${frozen# }${3:+; $3})"
 	fi
 	return "$bad"
 }

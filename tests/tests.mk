@@ -8,6 +8,7 @@ CHECK_RUN += tests/lab.bats
 CHECK_RUN += tests/clients.bats
 CHECK_RUN += tests/move
 CHECK_RUN += tests/refused
+CHECK_RUN += tests/frozen
 CHECK_RUN += tests/real/redis
 CHECK_RUN += tests/real/stream
 CHECK_RUN += tests/real/nginx

@@ -29,7 +29,8 @@ rounds=0
 while [[ -z $stop ]]; do
 	got=$(short) || fail "pipeline: status $?"
 	[[ $got == "$want" ]] || fail "pipeline: expected $want, got $got"
-	[[ $(echo "$rounds" | cat | cat | cat) == "$rounds" ]] || fail "cat"
+	got=$(echo "$rounds" | cat | cat | cat)
+	[[ $got == "$rounds" ]] || fail "cat: expected '$rounds', got '$got'"
 	rounds=$((rounds + 1))
 	kill -0 $long 2>/dev/null || fail "the long pipeline has ended: $(tail -n 1 "$dir/long")"
 	grep -q wrong "$dir/long" && fail "the long pipeline: $(grep wrong "$dir/long")"

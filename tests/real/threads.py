@@ -120,7 +120,8 @@ def main():
     a = socket.create_connection(listener.getsockname())
     b = listener.accept()[0]
     c, d = socket.socketpair()
-    path = os.path.join(tempfile.mkdtemp(), "data.db")
+    # on a file system that both nodes share: sqlite watches the inode number of its file
+    path = os.path.join(tempfile.mkdtemp(dir=sys.argv[1] if len(sys.argv) > 1 else None), "data.db")
     hashers = [threading.Thread(target=hasher, args=(n,)) for n in range(8)]
     others = [threading.Thread(target=f, args=args) for f, args in (
         (echo, (b,)), (talker, (a,)), (echo, (d,)), (talker, (c,)), (database, (path,)),
