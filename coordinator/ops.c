@@ -169,7 +169,9 @@ static void keep_failure(struct op *op, int exit_code, const char *cause)
 
 	pm__error__init(&er);
 	er.exit_code = exit_code;
-	er.phase = (char *)(uintptr_t)stages[op->stage].name;
+	er.phase = op->stage == ST_PRECOPY && op->phase[0] ?
+			   op->phase :
+			   (char *)(uintptr_t)stages[op->stage].name;
 	er.cause = (char *)(uintptr_t)cause;
 	keep_error(op, &er);
 }
@@ -324,6 +326,7 @@ static void on_progress(struct op *op, struct node *n, const Pm__Envelope *env)
 	(void)n;
 	if (op->stage != ST_PRECOPY)
 		return;
+	snprintf(op->phase, sizeof(op->phase), "%s", env->progress->phase);
 	fault_point("coord", env->progress->phase, NULL);
 	if (!op->src_ready && !op->tgt_ready && !op->asked->migrate_req->timeout_s)
 		set_timer(op, SILENT_MS);

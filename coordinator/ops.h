@@ -20,6 +20,7 @@ struct op {
 	Pm__Envelope *asked; /* MigrateReq; NULL after a restart */
 	Pm__PodSpec *spec;   /* borrowed from the report while it is needed */
 	uint8_t token[32];
+	char phase[16]; /* the engine's, last heard of */
 	bool src_ready, tgt_ready, src_undone, tgt_undone;
 	bool dry_run, dry_ok, unknown; /* unknown: the target cannot say what became of it */
 	uint64_t begun_ns, froze_ns, ready_ns, started_ns; /* froze: the first READY */
