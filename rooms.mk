@@ -43,3 +43,5 @@ ENGINE_SRC += pod/dump.c pod/live.c
 ENGINE_SRC += pod/restore.c pod/restore_api.c pod/rtree.c pod/rmem.c pod/robj.c pod/rtask.c pod/rneeds.c
 ENGINE_SRC += pod/task/restart.c
 ENGINE_SRC += pod/kind/attrs.c
+ENGINE_SRC += pod/mem/digest.c
+NET_SRC += netfreeze/diag.c

@@ -187,6 +187,14 @@ void tcp_state_done(struct tcp_state *);
 int tcp_check(int fd, struct err *e);
 /** Sum over the listeners @fds[n]: connections in SYN_RECV or in an accept queue (tcpi_unacked). */
 int tcp_pending(const int *fds, size_t n, struct err *e);
+/** TCP connections of a namespace that no program holds, hence that nobody can carry (diag.c). */
+struct tcp_unheld {
+	unsigned half_open; /* SYN_RECV or not accepted: 0 before the stop, with FILTER_SYN up */
+	unsigned closing; /* closed by the program, not yet acknowledged by the peer: wait a little
+			   */
+};
+int tcp_unheld_open(int netns, struct err *e);
+int tcp_unheld(int fd, struct tcp_unheld *out, struct err *e);
 /** Nothing in flight either way on @fd (SIOCOUTQ == SIOCOUTQNSD). 1/0 or negative errno. */
 int tcp_wire_empty(int fd, struct err *e);
 /** Waits until that is so on all of @fds[n], at most until @deadline_ns (pod/base/io.h). Returns

@@ -75,10 +75,10 @@
  * Not carried, and refused by name: IPv6, MPTCP, upper layer protocols (kTLS), socket filters,
  * SO_ZEROCOPY, IP options, urgent data that waits; a listener with connections in its accept queue
  * (-EBUSY: FILTER_SYN first, until tcp_pending() is 0). Not seen from a socket, hence not refused:
- * MD5 and AO keys, SO_ATTACH_REUSEPORT programs. Not seen at all: sockets that the program has
- * closed and whose queue the kernel is still sending (orphans): draining makes them rare, it does
- * not exclude them. Out-of-order segments in the receive queue are not carried: the peer sends them
- * again.
+ * MD5 and AO keys, SO_ATTACH_REUSEPORT programs. Out of reach: sockets that the
+ * program has closed and whose queue the kernel is still sending, half-open connections (diag.c
+ * counts both, so that one can wait for them). Out-of-order segments in the receive queue are not
+ * carried: the peer sends them again.
  */
 #include <arpa/inet.h>
 #include <errno.h>

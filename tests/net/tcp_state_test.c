@@ -442,6 +442,54 @@ static void test_accept_queue_refused(void)
 	world_done(&w);
 }
 
+/* Connections without an fd are counted: in an accept queue, half-open, closed with bytes under
+ * way. */
+static void test_unheld(void)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(7001)};
+	uint64_t end = deadline_ms(3000);
+	struct tcp_unheld n = {9, 9};
+	struct err e = {0};
+	uint32_t x = 0;
+	struct world w;
+	int diag, l, p, q;
+
+	world_init(&w);
+	T_OK(diag = tcp_unheld_open(w.at->ns, &e), &e);
+	l = world_listen(w.at->ns, POD_IP, 7001, 8);
+	T_OK(tcp_unheld(diag, &n, &e), &e);
+	T_CHECK(n.half_open == 0 && n.closing == 0);
+	q = world_connect(w.peer, POD_IP, 7001);
+	T_OK(tcp_unheld(diag, &n, &e), &e);
+	T_CHECK(n.half_open == 1 && n.closing == 0);
+	p = world_accept(l);
+	T_OK(tcp_unheld(diag, &n, &e), &e);
+	T_CHECK(n.half_open == 0 && n.closing == 0);
+	T_CHECK(offer(p, &x, 50 << 20) > 100000); /* more than the peer takes */
+	close(p);
+	T_OK(tcp_unheld(diag, &n, &e), &e);
+	T_CHECK(n.half_open == 0 && n.closing == 1);
+	close(q); /* a reset: bytes were unread */
+	do {
+		T_OK(tcp_unheld(diag, &n, &e), &e);
+		T_REQUIRE(now_ns() < end);
+	} while (n.closing);
+	/* the SYN-ACK does not reach the peer: SYN_RECV, which tcp_pending() cannot see */
+	T_OK(q = netns_socket(w.peer, AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0, &e), &e);
+	T_OK(filter_set(w.at->filter, FILTER_MUTE, &e), &e);
+	a.sin_addr.s_addr = inet_addr(POD_IP);
+	T_REQUIRE(connect(q, (struct sockaddr *)&a, sizeof(a)) < 0 && errno == EINPROGRESS);
+	do {
+		T_OK(tcp_unheld(diag, &n, &e), &e);
+		T_REQUIRE(now_ns() < end);
+	} while (n.half_open != 1);
+	T_CHECK_EQ(tcp_pending(&l, 1, &e), 0);
+	close(diag);
+	close(l);
+	close(q);
+	world_done(&w);
+}
+
 static void test_syn_sent(void)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(7001)};
@@ -790,6 +838,7 @@ static const struct test_case cases[] = {
 	{"thousand", test_thousand},
 	{"pending_syn", test_pending_syn},
 	{"accept_queue_refused", test_accept_queue_refused},
+	{"unheld", test_unheld},
 	{"syn_sent", test_syn_sent},
 	{"shared_port", test_shared_port},
 	{"options", test_options},
