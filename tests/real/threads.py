@@ -75,6 +75,7 @@ def talker(sock):
 def database(path):
     # without file locks, which cannot be carried yet
     db = sqlite3.connect("file:%s?nolock=1" % path, uri=True)
+    db.execute("pragma journal_mode=truncate")
     db.execute("create table t (n integer primary key, sq integer)")
     n = 0
     while not stop.is_set():
@@ -96,7 +97,8 @@ def children():
     n = 0
     while not stop.is_set():
         text = "line %d\n" % n * 100
-        r = subprocess.run(["sort", "-r"], input=text, capture_output=True, text=True)
+        r = subprocess.run(["sort", "-r"], input=text, capture_output=True, text=True,
+                           start_new_session=True)  # SIGTERM goes to our group
         if r.returncode or r.stdout != text:
             fail("child %d: status %d, %d bytes" % (n, r.returncode, len(r.stdout)))
         n += 1
