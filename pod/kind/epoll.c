@@ -74,8 +74,13 @@ static int check(struct dump *d, const struct probe *p, struct err *e)
 	if (r < 0)
 		return r;
 	while (next_item(&info, &it)) {
+		struct kcmp_epoll_slot slot = { (uint32_t)p->fdno, it.fd, 0 };
 		char path[64], link[64];
 		ssize_t n;
+
+		/* the number may be another file's by now */
+		if (syscall(SYS_kcmp, p->pid, p->pid, KCMP_EPOLL_TFD, it.fd, &slot) != 0)
+			continue;
 
 		snprintf(path, sizeof(path), "/proc/%d/fd/%u", p->pid, it.fd);
 		n = readlink(path, link, sizeof(link) - 1);
