@@ -168,6 +168,9 @@ static int pid1_prepare(struct create *c, struct err *e)
 	sigset_t none;
 	int r;
 
+	/* CLONE_CLEAR_SIGHAND leaves ignored what the engine ignores */
+	for (int sig = 1; sig < NSIG; sig++)
+		signal(sig, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	umask(022);

@@ -10,6 +10,7 @@
  *
  * Both buffers are bounded; a connection whose stdin finds no room is not read until there is.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -28,6 +29,7 @@
 #define IN_MAX (1u << 20)
 #define OUT_CAP (160u << 10)
 #define OUT_ROOM (DATA_MAX + 256) /* a Console frame */
+static_assert(OUT_CAP < MARGIN, "a cut-off client finds in the ring what it was not sent");
 
 static void conn_kill(struct podinit *p, struct conn *c)
 {

@@ -15,9 +15,9 @@
 #include "pod/podinit/ring.h"
 
 #define RING_SIZE (512u << 10)
-/* What was sent may still be on its way to a consumer's disk; it is dropped only when so much more
- * has been sent. */
-#define MARGIN (128u << 10)
+/* What was sent may still be in a connection's buffer, and end with it; it is dropped only when so
+ * much more has been sent. */
+#define MARGIN (256u << 10)
 /* Twice what a client may have unacknowledged, so that a frame of stdin always finds room. */
 #define STDIN_SIZE (128u << 10)
 #define MAX_CONNS 64
