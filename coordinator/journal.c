@@ -31,7 +31,7 @@ static const char schema[] =
 	"BEGIN; CREATE TABLE warm(x); INSERT INTO warm VALUES(zeroblob(1048576)); DROP TABLE warm; COMMIT;"
 	"PRAGMA wal_checkpoint(RESTART);";
 
-enum stmt { BEGIN, DECIDE, FIND, OPEN, PUT, DEL, PODS, NUM_STMTS };
+enum stmt { BEGIN, DECIDE, FIND, OPEN, PUT, DEL, PODS, LAST, NUM_STMTS };
 
 static const char *const sql[NUM_STMTS] = {
 	[BEGIN] = "INSERT INTO ops(id, pod, source, target, epoch, uid, state, begun)"
@@ -43,11 +43,13 @@ static const char *const sql[NUM_STMTS] = {
 	[PUT] = "INSERT OR REPLACE INTO pods(name, node, info) VALUES(?1, ?2, ?3)",
 	[DEL] = "DELETE FROM pods WHERE name = ?1 AND node = ?2",
 	[PODS] = "SELECT node, info FROM pods",
+	[LAST] = "SELECT ifnull(max(n), 0) FROM ops",
 };
 
 struct journal {
 	sqlite3 *db;
 	sqlite3_stmt *stmt[NUM_STMTS];
+	long long last; /* number of the last operation */
 	unsigned ended; /* operations since the last checkpoint */
 };
 
@@ -87,6 +89,9 @@ int journal_open(const char *state_dir, struct journal **out, struct err *e)
 			journal_close(j);
 			return r;
 		}
+	if (sqlite3_step(j->stmt[LAST]) == SQLITE_ROW)
+		j->last = sqlite3_column_int64(j->stmt[LAST], 0);
+	sqlite3_reset(j->stmt[LAST]);
 	*out = j;
 	return 0;
 }
@@ -117,8 +122,7 @@ int journal_begin(struct journal *j, struct journal_op *op, struct err *e)
 	/* random: a journal that was lost must not make ids again that agents still know */
 	if (getrandom(&rnd, sizeof(rnd), 0) != sizeof(rnd))
 		return err_sys(e, "getrandom");
-	snprintf(op->id, sizeof(op->id), "m%lld-%08x",
-		 (long long)sqlite3_last_insert_rowid(j->db) + 1, rnd);
+	snprintf(op->id, sizeof(op->id), "m%lld-%08x", ++j->last, rnd);
 	op->state = JOURNAL_BEGUN;
 	sqlite3_bind_text(s, 1, op->id, -1, SQLITE_STATIC);
 	sqlite3_bind_text(s, 2, op->pod, -1, SQLITE_STATIC);

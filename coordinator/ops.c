@@ -462,6 +462,8 @@ static void enter_clean(struct op *op)
 	op->started_ns = now_ns();
 	if (!op->ready_ns)
 		op->ready_ns = op->started_ns;
+	if (!op->source || !op->source->up)
+		set_timer(op, 0); /* it has moved: nobody waits for the rest */
 }
 
 static void late_clean(struct op *op)
