@@ -74,6 +74,10 @@ int filter_syn(int netns, struct err *e);
 int filter_block(int netns, struct err *e);
 /** Table gone. Idempotent: success if there is none. */
 int filter_clear(int netns, struct err *e);
+/*
+ * The four above take up to 30 ms: closing an nf_tables socket waits until the kernel has freed
+ * what was deleted. In the freeze: a handle that was opened before and is freed after it.
+ */
 /** A prepared netlink socket in the namespace, so that block/clear in the freeze need no thread. */
 struct filter;
 int filter_open(int netns, struct filter **out, struct err *e);
