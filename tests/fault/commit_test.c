@@ -41,7 +41,9 @@ enum who { COORD, AGENT_A, AGENT_B, NUM_WHO };
 enum death { NO_DEATH, PROCESS, NODE }; /* what dies with a killed agent */
 
 struct world {
-	char dir[256], bin[300], cgroup[NUM_WHO][4096];
+	char dir[256], bin[300];
+	char cgroup[NUM_WHO][4096]; /* of a node's pods */
+	char daemons[NUM_WHO][4096]; /* of its agent and engines */
 	pid_t pid[NUM_WHO];
 	unsigned boots[NUM_WHO];
 	struct ticks *ticks;
@@ -145,6 +147,13 @@ static void start(enum who who)
 		snprintf(conf, sizeof(conf), "%s", in_dir("%c.conf", letter[who]));
 		setenv("POD_BOOT_ID", boot, 1);
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (who != COORD) {
+			char procs[4200];
+
+			mkdir(w.daemons[who], 0755);
+			snprintf(procs, sizeof(procs), "%s/cgroup.procs", w.daemons[who]);
+			io_write_file(procs, "0", NULL);
+		}
 		execv(path, argv);
 		_exit(127);
 	}
@@ -168,7 +177,8 @@ static void kill_cgroup(const char *cgroup)
 		}
 	if (d)
 		closedir(d);
-	rmdir(cgroup);
+	for (uint64_t end = deadline_ms(3000); rmdir(cgroup) < 0 && errno == EBUSY && now_ns() < end;)
+		nap();
 }
 
 /* ---- asking */
@@ -341,17 +351,27 @@ static void check_log(void)
 
 static void teardown(const char *name)
 {
+	pid_t r;
+
 	close_fdp(&w.client);
 	for (int i = 0; i < NUM_WHO; i++)
 		if (w.pid[i] > 0)
 			kill(w.pid[i], SIGKILL);
-	for (int i = AGENT_A; i <= AGENT_B; i++)
-		kill_cgroup(w.cgroup[i]);
 	for (int i = 0; i < NUM_WHO; i++)
 		if (w.pid[i] > 0)
 			waitpid(w.pid[i], NULL, 0);
-	while (waitpid(-1, NULL, WNOHANG) > 0) /* orphans: pods, engines */
-		;
+	for (int i = AGENT_A; i <= AGENT_B; i++) {
+		kill_cgroup(w.daemons[i]);
+		kill_cgroup(w.cgroup[i]);
+	}
+	for (uint64_t end = deadline_ms(3000); (r = waitpid(-1, NULL, WNOHANG)) >= 0;) {
+		if (r == 0 && now_ns() > end) { /* orphans become our children */
+			flunk("a process is left");
+			break;
+		}
+		if (r == 0)
+			nap();
+	}
 	memset(w.pid, 0, sizeof(w.pid));
 	check_log();
 	ran++;
@@ -425,6 +445,7 @@ static void revive(enum death death)
 		if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
 			flunk("daemon %d died by itself, status 0x%x", i, status);
 		if (i != COORD && death == NODE) {
+			kill_cgroup(w.daemons[i]);
 			kill_cgroup(w.cgroup[i]);
 			w.boots[i]++;
 		}
@@ -861,6 +882,8 @@ static int prepare(void)
 	for (int i = AGENT_A; i <= AGENT_B; i++)
 		snprintf(w.cgroup[i], sizeof(w.cgroup[i]), "%.4000s/pm-commit-%d-%c", root, getpid(),
 			 i == AGENT_A ? 'a' : 'b');
+	for (int i = AGENT_A; i <= AGENT_B; i++)
+		snprintf(w.daemons[i], sizeof(w.daemons[i]), "%.4000s-node", w.cgroup[i]);
 	fd = open(in_dir("ticks"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 || ftruncate(fd, sizeof(struct ticks)) < 0)
 		return -1;

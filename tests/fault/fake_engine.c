@@ -93,8 +93,10 @@ static pid_t make_pod(const char *cgroup, bool frozen)
 	close(up[0]);
 	snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
 	snprintf(text, sizeof(text), "%d", pid);
-	if (io_write_file(path, text, NULL) < 0)
+	if (io_write_file(path, text, NULL) < 0) {
+		kill(pid, SIGKILL); /* or it would run when the gate closes */
 		return -1;
+	}
 	close(gate[0]);
 	close(gate[1]); /* the gate opens */
 	return pid;
