@@ -24,6 +24,7 @@
 #include "pod/base/io.h"
 #include "pod/base/log.h"
 #include "pod/base/util.h"
+#include "pod/kind/kinds.h"
 #include "pod/proc.h"
 #include "pod/restore.h"
 
@@ -180,15 +181,19 @@ static int birth(struct restore *r, struct rproc *parent, pid_t nspid, int exit_
 	return q < 0 ? q : rmem_strip(r, p, e);
 }
 
+/* The leader takes its terminal at once: processes get theirs by birth alone. */
 static int call_setsid(struct restore *r, struct rproc *p, struct err *e)
 {
+	const Pm__Proc *w = wanted(r, p->nspid);
 	int q;
 
 	if (p->sid == p->nspid)
 		return 0;
 	batch_begin(r->b, r->scratch);
 	batch_add0(r->b, SYS_setsid);
-	q = run(r, p, e);
+	q = w && !w->zombie ? kind_ctty_early(r, w, r->b, e) : 0;
+	if (q >= 0)
+		q = run(r, p, e);
 	p->sid = p->pgid = p->nspid;
 	return q < 0 ? err_wrap(e, "session of pid %d", p->nspid) : 0;
 }

@@ -25,6 +25,10 @@ extern const struct kind kind_file, kind_pipe, kind_tcp, kind_unix, kind_epoll, 
 /** Scope PROC: a session leader's controlling terminal and its foreground group (pty.c). */
 extern const struct kind kind_ctty;
 
+/** To be run with setsid() in a session leader's skeleton, before its session's other processes are born: only by birth do they get
+ * its terminal, too. Keeps the terminal's master parked until its object is restored. Nothing for others. */
+int kind_ctty_early(struct restore *, const Pm__Proc *proc, struct batch *b, struct err *e);
+
 /** replay_nudge() of a TCP connection, after its release(); nothing for other objects. @replay: replay_open()'s. */
 int kind_tcp_nudge(const struct robject *, int replay, const uint8_t mac[6], struct err *e);
 

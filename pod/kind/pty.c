@@ -521,31 +521,24 @@ const struct kind kind_pty = {
 /* ---- controlling terminals */
 
 /*
- * The leader of a session need not hold its terminal open, so it opens it by name: as it has none
- * and the terminal is nobody's, it becomes the controlling one. The number that open(2) gives is
- * known only in the task: `also` brings it to one place, process_vm_writev(2) from there to the
- * calls that want it.
+ * The leader of a session need not hold its terminal open, so it opens it by name. The number that
+ * open(2) gives is known only in the task: `also` brings it to one place, process_vm_writev(2) from
+ * there to the calls that want it. Twice: right after setsid() (kind_ctty_early()), as the terminal is
+ * inherited by fork(2) alone; and when all groups exist, to put one in the foreground.
  */
-static int give_ctty(struct restore *r, const Pm__Proc *proc, const Pm__Thread *th, struct batch *b,
-		     struct err *e)
+static void add_ctty(const Pm__Proc *proc, int32_t group, struct batch *b)
 {
-	int32_t group = proc->tty_fg;
 	uint64_t fd, path, local, remote;
 	struct iovec from, to[3];
 	unsigned o, c[3], k;
 	char name[32];
 
-	(void)r;
-	(void)th;
-	(void)e;
-	if (!proc->tty || proc->pid != proc->sid)
-		return 0;
 	snprintf(name, sizeof(name), "/dev/pts/%u", proc->tty - 1);
 	path = batch_data(b, name, strlen(name) + 1);
 	fd = batch_data(b, NULL, sizeof(uint64_t));
-	o = batch_add3(b, SYS_open, path, O_RDWR | O_CLOEXEC, 0);
+	o = batch_add3(b, SYS_open, path, O_RDWR | O_CLOEXEC | O_NOCTTY, 0);
 	if (b->overflow)
-		return 0;
+		return;
 	b->e[o].also = fd;
 	from = (struct iovec){ (void *)(uintptr_t)fd, sizeof(uint64_t) };
 	local = batch_data(b, (struct iovec[3]){ from, from, from }, 3 * sizeof(from));
@@ -558,6 +551,39 @@ static int give_ctty(struct restore *r, const Pm__Proc *proc, const Pm__Thread *
 		to[k] = (struct iovec){ (void *)(uintptr_t)batch_arg_addr(b, c[k], 0), sizeof(uint64_t) };
 	if (!b->overflow)
 		memcpy(batch_local(b, remote), to, sizeof(to));
+}
+
+int kind_ctty_early(struct restore *r, const Pm__Proc *proc, struct batch *b, struct err *e)
+{
+	int fd, unlock = 0, ret;
+
+	if (!proc->tty || proc->pid != proc->sid)
+		return 0;
+	fd = restore_unpark(r, TYPE_PTY, proc->tty - 1);
+	if (fd < 0) {
+		fd = open_index(r, proc->tty - 1, e);
+		if (fd < 0)
+			return fd;
+	}
+	ret = ioctl(fd, TIOCSPTLCK, &unlock) < 0 ? err_sys(e, "TIOCSPTLCK") : 0;
+	if (ret < 0) {
+		close(fd);
+		return ret;
+	}
+	ret = restore_park(r, TYPE_PTY, proc->tty - 1, fd, e);
+	if (ret == 0)
+		add_ctty(proc, 0, b);
+	return ret;
+}
+
+static int give_ctty(struct restore *r, const Pm__Proc *proc, const Pm__Thread *th, struct batch *b,
+		     struct err *e)
+{
+	(void)r;
+	(void)th;
+	(void)e;
+	if (proc->tty && proc->pid == proc->sid)
+		add_ctty(proc, proc->tty_fg, b);
 	return 0;
 }
 
