@@ -18,6 +18,13 @@
 #include "pod/base/util.h"
 #include "pod/kind/kinds.h"
 
+#ifndef SO_BUF_LOCK
+#define SO_BUF_LOCK 72
+#endif
+#ifndef SOCK_RCVBUF_LOCK
+#define SOCK_RCVBUF_LOCK 2
+#endif
+
 static int sock_int(int fd, int name)
 {
 	int v = -1;
@@ -187,14 +194,19 @@ static int finish(struct restore *r, struct robject *o, struct err *e)
 {
 	int room = sock_int(o->fd, SO_RCVBUF) / 2; /* the kernel doubles what it is given */
 	struct tcp_state s;
-	int ret = to_state((const void *)o->body, &s, e);
+	int ret = to_state((const void *)o->body, &s, e), lock;
 
 	(void)r;
 	if (ret == 0)
 		ret = tcp_release(o->fd, &s, e);
 	if (ret < 0 || !is_live(&s))
 		return ret;
-	if (setsockopt(o->fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) < 0)
+	/* a size that the program has set is its own, and it may be looking already when release() comes */
+	lock = sock_int(o->fd, SO_BUF_LOCK);
+	if (lock < 0 || (lock & SOCK_RCVBUF_LOCK))
+		return 0;
+	if (setsockopt(o->fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) < 0 ||
+	    setsockopt(o->fd, SOL_SOCKET, SO_BUF_LOCK, &lock, sizeof(lock)) < 0)
 		return err_sys(e, "room of a TCP socket");
 	return 0;
 }
