@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # The source files of each room. One line per file, so that changes do not meet.
+BASE_SRC += pod/base/prio.c
 LINK_SRC += agent/link/frame.c
 LINK_SRC += pod/base/conf.c
 LINK_SRC += agent/link/message.c agent/link/unix.c agent/link/conn.c
@@ -44,4 +45,4 @@ ENGINE_SRC += pod/restore.c pod/restore_api.c pod/rtree.c pod/rmem.c pod/robj.c 
 ENGINE_SRC += pod/task/restart.c
 ENGINE_SRC += pod/kind/attrs.c
 ENGINE_SRC += pod/mem/digest.c
-NET_SRC += netfreeze/diag.c
+NET_SRC += netfreeze/diag.c netfreeze/wake.c

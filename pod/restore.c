@@ -347,14 +347,6 @@ static int wait_clock(struct restore *r, const Pm__CutEnd *end, struct err *e)
 	return q;
 }
 
-static void mark(const char *what, uint64_t *t)
-{
-	uint64_t now = now_ns();
-
-	log_debug("cut: %s %.3f ms", what, (double)(now - *t) / 1e6);
-	*t = now;
-}
-
 static int on_cut_end(struct restore *r, const struct record *rec, struct err *e)
 {
 	Pm__CutEnd *end = (Pm__CutEnd *)record_unpack(rec, &pm__cut_end__descriptor, e);
@@ -365,19 +357,21 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 		q = err_set(e, EPROTO, "the end of a cut without its tree");
 	if (q >= 0)
 		q = rmem_flush_drops(r, e);
-	mark("drops", &t);
+	if (q >= 0)
+		q = rmem_verify(r, e);
+	log_mark("drops", &t);
 	if (q >= 0)
 		q = robj_seal(r, e);
 	if (q >= 0)
 		q = robj_restore(r, e);
-	mark("objects", &t);
+	log_mark("objects", &t);
 	if (q >= 0)
 		q = robj_tmpfs_times(r, e);
 	if (q >= 0)
 		q = rtree_zombies(r, e);
 	if (q >= 0)
 		q = rtask_finish(r, e);
-	mark("tasks", &t);
+	log_mark("tasks", &t);
 	if (q >= 0)
 		q = rtree_verify(r, e);
 	if (q >= 0)
@@ -386,7 +380,7 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 		q = rtask_release(r, e);
 	if (q >= 0)
 		q = wait_clock(r, end, e);
-	mark("freeze", &t);
+	log_mark("freeze", &t);
 	if (end)
 		pm__cut_end__free_unpacked(end, NULL);
 	if (q >= 0)

@@ -107,6 +107,8 @@ int rmem_strip(struct restore *, struct rproc *, struct err *);
 int rmem_apply(struct restore *, struct err *);
 extern const struct page_sink rmem_sink; /* its arg is set by the caller's copy */
 int rmem_frame(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data, struct err *e);
+/** Compares what came with the digests that were sent along, if there were any. */
+int rmem_verify(struct restore *, struct err *);
 int rmem_flush_drops(struct restore *, struct err *);
 /** PR_SET_MM_MAP: after all pages are in place. */
 int rmem_finish(struct restore *, struct rproc *, struct err *);

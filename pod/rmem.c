@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 
 #include "pod/base/io.h"
+#include "pod/base/log.h"
 #include "pod/base/util.h"
 #include "pod/restore.h"
 
@@ -463,6 +464,29 @@ int rmem_flush_drops(struct restore *r, struct err *e)
 		runs_done(&p->drops);
 	}
 	return q;
+}
+
+int rmem_verify(struct restore *r, struct err *e)
+{
+	size_t i, k;
+	int bad = 0;
+
+	for (i = 0; i < r->nprocs; i++) {
+		const Pm__Mm *mm = r->procs[i]->want ? r->procs[i]->want->mm : NULL;
+
+		for (k = 0; mm && k < mm->n_vmas; k++) {
+			const Pm__Vma *v = mm->vmas[k];
+
+			if (!v->digest || open_proc_file(r->procs[i], "mem", O_RDWR, &r->procs[i]->memfd, e) < 0 ||
+			    mem_digest(r->procs[i]->memfd, v->start, v->end) == v->digest)
+				continue;
+			bad = err_set(e, EIO, "pid %d: mapping %lx-%lx '%s' prot %u type %u differs from the source's",
+				      r->procs[i]->nspid, (unsigned long)v->start, (unsigned long)v->end, v->name, v->prot,
+				      v->type);
+			log_error("%s", e->msg);
+		}
+	}
+	return bad;
 }
 
 /* ---- what the kernel keeps about an address space */

@@ -171,4 +171,7 @@ int pages_put_runs(pid_t pid, int memfd, bool writable, const struct page_run *,
 int pages_zero_present(pid_t pid, int memfd, int pagemap, bool writable, const struct vma *v, uint64_t addr, uint64_t len,
 		       struct err *e);
 
+/** XXH3 of [@start, @end) as read through @memfd (/proc/PID/mem); never 0. Slow: it reads everything. */
+uint64_t mem_digest(int memfd, uint64_t start, uint64_t end);
+
 #endif

@@ -195,10 +195,11 @@ static int scan(int pagemap, const struct query *q, uint64_t start, uint64_t end
 		for (i = 0; i < n; i++)
 			if (runs_add(out, vec[i].start, vec[i].end))
 				return err_num(e, ENOMEM, "PAGEMAP_SCAN");
-		if (a.walk_end <= start)
-			return err_set(e, EIO, "PAGEMAP_SCAN does not advance at %llx",
-				       (unsigned long long)start);
-		start = a.walk_end;
+		/* The kernel collects 512 regions at a time; walk_end is where it last stopped for that, even
+		 * when it has gone on to the end since: then regions would come twice, out of order. */
+		if ((size_t)n < ARRAY_SIZE(vec))
+			break;
+		start = MAX(a.walk_end, vec[n - 1].end);
 	}
 	return 0;
 }
