@@ -79,6 +79,12 @@ static int choose_ip(struct run *r, struct client *cl, const char *asked)
 				     "'%s' is not an IPv4 address", asked);
 			return -1;
 		}
+		h = ntohl(a.s_addr);
+		if (cl->uid != 0 && (h < conf->pool_first || h > conf->pool_last)) {
+			client_error(cl, r->id, EX_DENIED, "", "no pod was made", "use --ip auto",
+				     "address %s is not in the pool: only root may take it", asked);
+			return -1;
+		}
 		if (ip_in_use(r->coord, asked)) {
 			client_error(cl, r->id, EX_BUSY, "", "no pod was made", "use --ip auto",
 				     "address %s is another pod's", asked);
