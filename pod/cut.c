@@ -379,12 +379,28 @@ static int fill_mm(struct dump *d, struct proc *p, Pm__Proc *m, struct err *e)
 		o->flags = v->flags;
 		o->name = dump_strdup(d, v->name);
 		o->object = collect_vma_object(d, v);
+		if (p->tracked && d->stopped && v->type == VMA_ANON && !v->shared)
+			o->fresh = tracker_covers(&p->tr, v, NULL) == 0;
 		if (!o->object && v->type != VMA_ANON && v->type != VMA_VDSO && v->type != VMA_VVAR)
 			return err_set(e, EOPNOTSUPP, "pid %d (%s): mapping %lx-%lx '%s' cannot be carried", p->nspid,
 				       p->st.comm, (unsigned long)v->start, (unsigned long)v->end, v->name);
 		mm->vmas[mm->n_vmas++] = o;
 	}
 	return 0;
+}
+
+/* The terminal that a session leader controls, and the group in its foreground by the pod's number. */
+static void set_terminal(struct dump *d, struct proc *p, Pm__Proc *m)
+{
+	unsigned dev = (unsigned)p->st.tty_nr, major = (dev >> 8) & 0xfff;
+	size_t i;
+
+	if (p->zombie || p->st.sid != p->nspid || major < 136 || major > 143)
+		return;
+	m->tty = ((dev & 0xff) | ((dev >> 12) & 0xfff00)) + 1;
+	for (i = 0; i < d->procs.n; i++)
+		if (d->procs.p[i]->pid == p->st.tpgid_outer && d->procs.p[i]->st.pgid == d->procs.p[i]->nspid)
+			m->tty_fg = d->procs.p[i]->nspid;
 }
 
 static Pm__Proc *new_proc(struct dump *d, struct proc *p)
@@ -402,6 +418,7 @@ static Pm__Proc *new_proc(struct dump *d, struct proc *p)
 	m->comm = dump_strdup(d, p->st.comm);
 	m->starttime = p->st.starttime;
 	m->scratch = d->scratch;
+	set_terminal(d, p, m);
 	if (!p->zombie) {
 		m->threads = dump_alloc(d, p->ntasks * sizeof(*m->threads));
 		for (i = 0; i < p->ntasks; i++)
