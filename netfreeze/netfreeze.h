@@ -183,8 +183,8 @@ int tcp_release(int fd, const struct tcp_state *, struct err *e);
 /** After a tcp_release() that came before the filter was open: sends what is queued, and a window
  * probe. */
 void tcp_push(int fd, const struct tcp_state *);
-/** Some ms after tcp_release(), when no late frames are forwarded any more: takes back the spare
- * receive room for them. */
+/** Some ms after tcp_release(), when no late frames are forwarded any more: the window, which has
+ * spare room now, is bound to what it was. Without it windows grow from move to move. */
 void tcp_settle(int fd, const struct tcp_state *);
 void tcp_state_done(struct tcp_state *);
 /** Can @fd be carried? Cheap; while the program runs. 0 or -EOPNOTSUPP with the reason. */
@@ -204,5 +204,20 @@ int tcp_wire_empty(int fd, struct err *e);
 /** Waits until that is so on all of @fds[n], at most until @deadline_ns (pod/base/io.h). Returns
  * how many are still busy. */
 int drain_wire(const int *fds, size_t n, uint64_t deadline_ns, struct err *e);
+
+/* ---- waking the network at a new place, in the right order (wake.c) */
+struct wake;
+/** Before READY: filter handle and replay socket. @host is the pod's link in the caller's
+ * namespace. */
+int wake_open(int netns, const char *host, const uint8_t mac[6], struct wake **out, struct err *e);
+/** A held or late frame arrives at the pod: 1 taken, 0 not for it. Until wake_speak() nothing gets
+ * out of the pod. @host is up. */
+int wake_hear(struct wake *, const void *frame, size_t len, struct err *e);
+/** The link is attached: filter open, SYNs delivered. Then tcp_push() (or tcp_release()) and
+ * wake_nudge() for every connection. */
+int wake_speak(struct wake *, struct err *e);
+int wake_nudge(struct wake *, const struct tcp_state *, struct err *e);
+/** When nobody waits any more (20-50 ms). @clear: the filter's table goes too. */
+void wake_free(struct wake *, bool clear);
 
 #endif

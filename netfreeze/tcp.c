@@ -58,9 +58,9 @@
  *
  * Receive memory. The peer may fill the window that was advertised before the cut. The same bytes
  * take a little more memory here, and what does not fit is dropped: a stall of 200 ms. So a
- * connection has spare room until tcp_settle(). Not for good: the kernel derives windows from the
- * buffer, and they would grow from move to move. (A buffer size that the program has set is kept to
- * the byte, its window is below the half of it.)
+ * connection gets spare room. The kernel derives windows from the buffer, and they would grow from
+ * move to move (once to 200 MiB in 50): tcp_settle() binds them to what they were. A buffer size
+ * that the program has set is kept to the byte.
  *
  * Ports. In repair mode a bind is forced, so connections can share a listener's port though nobody
  * asked for SO_REUSEADDR; leaving it clears SO_REUSEADDR, which is set again. On the source

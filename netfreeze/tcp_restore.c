@@ -525,11 +525,12 @@ void tcp_push(int fd, const struct tcp_state *s)
 }
 
 /**
- * tcp_settle - take back the spare room that a restored connection has
+ * tcp_settle - keep the windows of a restored connection as they were
  *
- * Some milliseconds after tcp_release(), when late frames are no longer forwarded; the program
- * runs. Not while much is queued. Without it windows would grow a little from move to move, because
- * the kernel ties them to the buffer. Cannot fail.
+ * Some milliseconds after tcp_release(), when data has come; the program runs. The spare room of
+ * the receive buffer stays, because the peer may already have been told of it, but the window is
+ * bound again to what it was: the kernel has tied it to the buffer with the first data, and it
+ * would grow from move to move. Cannot fail.
  */
 void tcp_settle(int fd, const struct tcp_state *s)
 {
@@ -541,10 +542,5 @@ void tcp_settle(int fd, const struct tcp_state *s)
 	/* a size that the program has set meanwhile is its own business */
 	if (getsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &lock, &len) < 0 || (lock & SOCK_RCVBUF_LOCK))
 		return;
-	if (queued_memory(fd) > s->rcvbuf / 8)
-		return;
-	set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(MIN(s->rcvbuf, BUF_MAX) / 2), "SO_RCVBUF",
-		NULL);
-	set_int(fd, SOL_SOCKET, SO_BUF_LOCK, lock, "SO_BUF_LOCK", NULL);
 	tcp_opts_set(fd, s, IPPROTO_TCP, TCP_WINDOW_CLAMP);
 }

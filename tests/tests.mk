@@ -41,7 +41,7 @@ UNIT_WITH += pod/kind/chardev.c pod/kind/pty.c pod/kind/refuse.c pod/task/batch.
 UNIT_WITH += netfreeze/netns.c netfreeze/tcp.c netfreeze/tcp_opts.c netfreeze/tcp_restore.c netfreeze/forge.c
 UNIT_WITH += netfreeze/hold.c netfreeze/filter.c netfreeze/link.c netfreeze/drain.c tests/net/world.c
 UNIT_SRC += tests/net/netlink_test.c tests/net/tcp_state_test.c tests/net/tcp_move_test.c
-UNIT_WITH += netfreeze/diag.c
+UNIT_WITH += netfreeze/diag.c netfreeze/wake.c
 
 UNIT := $(BIN)/unit-tests
 

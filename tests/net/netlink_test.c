@@ -94,6 +94,13 @@ static int do_eth0(struct call *c, struct err *e)
 	return 0;
 }
 
+static int do_replay_open(struct call *c, struct err *e)
+{
+	int fd, r = replay_open(c->a, &fd, e);
+
+	return r < 0 ? r : fd;
+}
+
 static void test_veth(void)
 {
 	struct err e = {0};
@@ -241,7 +248,7 @@ static void test_hold_and_replay(void)
 	static uint8_t frame[HOLD_FRAME_MAX];
 	struct err e = {0};
 	struct world w;
-	int pod, peer, n;
+	int pod, peer, n, fd;
 	char c;
 
 	world_init(&w);
@@ -265,7 +272,9 @@ static void test_hold_and_replay(void)
 	T_CHECK_EQ(hold_take(w.a.hold, frame + 4096, 4096, &e), 0);
 	/* replayed to the same place: not held again */
 	T_OK(hold_stop(w.a.hold, &e), &e);
-	T_OK(replay_send(w.a.replay, frame, (size_t)n, &e), &e);
+	T_OK(fd = in_ns(w.node, (struct call){.fn = do_replay_open, .a = "pma"}, &e), &e);
+	T_OK(replay_send(fd, frame, (size_t)n, &e), &e);
+	close(fd);
 	T_OK(io_wait_readable(pod, deadline_ms(2000), &e), &e);
 	T_CHECK_EQ(recv(pod, &c, 1, MSG_DONTWAIT), 1);
 	T_CHECK_EQ(c, 'y');

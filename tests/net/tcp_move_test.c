@@ -120,8 +120,10 @@ static void park(struct end *d)
 		T_REQUIRE(now_ns() < end);
 }
 
-static void unpark(struct end *d)
+static void unpark(void *arg)
 {
+	struct end *d = arg;
+
 	d->park = false;
 	while (d->parked && !d->error && !d->stop)
 		;
@@ -152,6 +154,41 @@ static void finish_streams(struct end *x, struct end *y)
 	T_CHECK_EQ(y->error, 0);
 }
 
+/* ---- how late a thread is woken on this machine at this time: what nobody can blame on a move */
+
+struct ticker {
+	pthread_t thread;
+	atomic_bool stop;
+	uint64_t worst;
+};
+
+static void *tick(void *p)
+{
+	struct timespec nap = {0, 1000000};
+	struct ticker *k = p;
+	uint64_t t;
+
+	while (!k->stop) {
+		t = now_ns();
+		nanosleep(&nap, NULL);
+		k->worst = MAX(k->worst, now_ns() - t);
+	}
+	return NULL;
+}
+
+static void ticker_start(struct ticker *k)
+{
+	T_REQUIRE(pthread_create(&k->thread, NULL, tick, k) == 0);
+}
+
+/* The bound for stalls: standstill + this machine's noise + EXCESS_MAX. */
+static uint64_t ticker_bound(struct ticker *k, uint64_t frozen)
+{
+	k->stop = true;
+	pthread_join(k->thread, NULL);
+	return frozen + k->worst + EXCESS_MAX;
+}
+
 static void set_cc(int fd, const char *cc)
 {
 	T_REQUIRE(setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, cc, (socklen_t)strlen(cc)) == 0);
@@ -163,7 +200,8 @@ static void stream(const char *what, const char *cc, unsigned moves, const struc
 	struct world w;
 	struct end pod = {0}, peer = {0};
 	struct move_times t;
-	uint64_t frozen = 0, save = 0, restore = 0, moved_bytes;
+	struct ticker noise = {0};
+	uint64_t frozen = 0, save = 0, restore = 0, moved_bytes, bound;
 	unsigned held = 0, i, lost = 0;
 	pthread_t tp, tq;
 	int l;
@@ -177,6 +215,7 @@ static void stream(const char *what, const char *cc, unsigned moves, const struc
 	pod.pattern = peer.pattern = make_pattern();
 	T_REQUIRE(pthread_create(&tp, NULL, end_run, &pod) == 0);
 	T_REQUIRE(pthread_create(&tq, NULL, end_run, &peer) == 0);
+	ticker_start(&noise);
 	for (i = 0; i < moves; i++) {
 		int fds[2];
 
@@ -184,8 +223,7 @@ static void stream(const char *what, const char *cc, unsigned moves, const struc
 		park(&pod);
 		fds[0] = pod.fd;
 		fds[1] = l;
-		world_move(&w, fds, 2, o, &t);
-		unpark(&pod);
+		world_move(&w, fds, 2, o, &t, unpark, &pod);
 		frozen = MAX(frozen, t.frozen);
 		save = MAX(save, t.save);
 		restore = MAX(restore, t.restore);
@@ -204,8 +242,9 @@ static void stream(const char *what, const char *cc, unsigned moves, const struc
 	       what, moves, (double)moved_bytes / (1 << 20), (double)frozen / 1e6,
 	       (double)save / 1e3, (double)restore / 1e3, held, lost, (double)peer.longest / 1e6,
 	       (double)pod.longest / 1e6);
-	T_CHECK(peer.longest < frozen + EXCESS_MAX);
-	T_CHECK(pod.longest < frozen + EXCESS_MAX);
+	bound = ticker_bound(&noise, frozen);
+	T_CHECK(peer.longest < bound);
+	T_CHECK(pod.longest < bound);
 	free(pod.pattern);
 	close(pod.fd);
 	close(peer.fd);
@@ -220,7 +259,7 @@ static void test_stream_cubic(void)
 
 static void test_stream_drain(void)
 {
-	stream("stream cubic drained", "cubic", 50, &(struct move_opts){.drain = true});
+	stream("stream cubic drained", "cubic", 25, &(struct move_opts){.drain = true});
 }
 
 static void test_stream_default(void)
@@ -230,12 +269,12 @@ static void test_stream_default(void)
 
 static void test_stream_abort(void)
 {
-	stream("stream aborted", "cubic", 50, &(struct move_opts){.abort = true});
+	stream("stream aborted", "cubic", 25, &(struct move_opts){.abort = true});
 }
 
 static void test_stream_early(void)
 {
-	stream("stream released early", "cubic", 50, &(struct move_opts){.early_release = true});
+	stream("stream released early", "cubic", 25, &(struct move_opts){.early_release = true});
 }
 
 static void test_stream_pause(void)
@@ -314,6 +353,20 @@ static void *ping_run(void *arg)
 	return NULL;
 }
 
+struct pingers {
+	struct pinger *p;
+	unsigned n;
+};
+
+static void unpark_all(void *arg)
+{
+	struct pingers *a = arg;
+	unsigned i;
+
+	for (i = 0; i < a->n; i++)
+		a->p[i].park = false;
+}
+
 /* @n connections on which one end asks and the other answers with the same, all moved @moves times.
  */
 static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks, unsigned moves,
@@ -323,7 +376,8 @@ static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks,
 	struct pinger *pod = calloc(n, sizeof(*pod)), *peer = calloc(n, sizeof(*peer));
 	pthread_t *th = calloc(2 * n, sizeof(*th));
 	int *fds = calloc(n + 1, sizeof(*fds)), one = 1;
-	uint64_t frozen = 0, longest = 0, end;
+	struct ticker noise = {0};
+	uint64_t frozen = 0, longest = 0, end, bound;
 	unsigned i, m, rounds = 0;
 	struct move_times t;
 
@@ -342,6 +396,7 @@ static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks,
 		T_REQUIRE(pthread_create(&th[i], NULL, ping_run, &pod[i]) == 0);
 		T_REQUIRE(pthread_create(&th[n + i], NULL, ping_run, &peer[i]) == 0);
 	}
+	ticker_start(&noise);
 	for (m = 0; m < moves; m++) {
 		sleep_us(8000 + m * 331 % 5000);
 		for (i = 0; i < n; i++)
@@ -350,9 +405,7 @@ static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks,
 		for (i = 0; i < n; i++)
 			while (!pod[i].parked)
 				T_REQUIRE(now_ns() < end);
-		world_move(&w, fds, n + 1, o, &t);
-		for (i = 0; i < n; i++)
-			pod[i].park = false;
+		world_move(&w, fds, n + 1, o, &t, unpark_all, &(struct pingers){pod, n});
 		frozen = MAX(frozen, t.frozen);
 	}
 	sleep_us(250000);
@@ -371,7 +424,8 @@ static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks,
 	printf("# %s: %u moves, %u connections, %u rounds of %u bytes, frozen max %.2f ms, longest "
 	       "round %.1f ms\n",
 	       what, moves, n, rounds, size, (double)frozen / 1e6, (double)longest / 1e6);
-	T_CHECK(longest < frozen + EXCESS_MAX);
+	bound = ticker_bound(&noise, frozen);
+	T_CHECK(longest < bound);
 	T_CHECK(rounds > moves * n);
 	close(fds[n]);
 	world_done(&w);
@@ -383,23 +437,23 @@ static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks,
 
 static void test_ping_peer_asks(void)
 {
-	pingpong("peer asks", 1, 64, false, 100, 0, &(struct move_opts){0});
+	pingpong("peer asks", 1, 64, false, 40, 0, &(struct move_opts){0});
 }
 
 static void test_ping_pod_asks(void)
 {
-	pingpong("pod asks", 1, 64, true, 100, 0, &(struct move_opts){0});
+	pingpong("pod asks", 1, 64, true, 40, 0, &(struct move_opts){0});
 }
 
 static void test_ping_early(void)
 {
-	pingpong("released early", 2, 5000, true, 60, 0,
+	pingpong("released early", 2, 5000, true, 30, 0,
 		 &(struct move_opts){.early_release = true});
 }
 
 static void test_ping_large(void)
 {
-	pingpong("large messages", 1, 300000, false, 100, 0, &(struct move_opts){0});
+	pingpong("large messages", 1, 300000, false, 40, 0, &(struct move_opts){0});
 }
 
 static void test_ping_idle(void)
@@ -409,7 +463,7 @@ static void test_ping_idle(void)
 
 static void test_ping_many(void)
 {
-	pingpong("many", 16, 20000, true, 50, 500, &(struct move_opts){0});
+	pingpong("many", 16, 20000, true, 25, 500, &(struct move_opts){0});
 }
 
 static const struct test_case cases[] = {

@@ -102,7 +102,7 @@ static void move(struct world *w, const int *fds, unsigned n)
 {
 	struct move_times t;
 
-	world_move(w, fds, n, &plain, &t);
+	world_move(w, fds, n, &plain, &t, NULL, NULL);
 }
 
 /* ---- closing states; x: who has closed, what is still queued */
@@ -357,7 +357,7 @@ static void test_thousand(void)
 			T_CHECK_EQ(offer(q[i], &x, 700), 700);
 			T_CHECK_EQ(offer(p[i], &y, 300), 300);
 		}
-		world_move(&w, p, N + 1, &plain, &t);
+		world_move(&w, p, N + 1, &plain, &t, NULL, NULL);
 		t0 = now_ns();
 		for (i = 0; i < N; i++) {
 			uint32_t x = in[0], y = in[1];
@@ -408,7 +408,7 @@ static void test_pending_syn(void)
 		T_REQUIRE(connect(q, (struct sockaddr *)&a, sizeof(a)) < 0 && errno == EINPROGRESS);
 		T_OK(io_wait_readable(hold_fd(w.at->hold), deadline_ms(1000), &e), &e);
 		T_CHECK_EQ(tcp_pending(&l, 1, &e), 0);
-		world_move(&w, &l, 1, &(struct move_opts){.keep_syns = true}, &t);
+		world_move(&w, &l, 1, &(struct move_opts){.keep_syns = true}, &t, NULL, NULL);
 		p = world_accept(l);
 		T_CHECK(ms_since(t0) < 500);
 		T_CHECK_EQ(offer(q, &x, 10), 10);
@@ -771,7 +771,7 @@ static void test_undo(void)
 	for (i = 0; i < 5; i++) {
 		T_CHECK_EQ(offer(q, &a, 4000), 4000);
 		T_CHECK_EQ(offer(p, &c, 4000), 4000);
-		world_move(&w, &p, 1, &(struct move_opts){.abort = true}, &t);
+		world_move(&w, &p, 1, &(struct move_opts){.abort = true}, &t, NULL, NULL);
 		t0 = now_ns();
 		T_CHECK_EQ(expect(p, &b, 4000), 4000);
 		T_CHECK_EQ(expect(q, &d, 4000), 4000);

@@ -18,12 +18,6 @@
 #include "tests/harness.h"
 
 #define HOLD_BYTES (64u << 20)
-#define SYNS_MAX   64
-
-struct frame {
-	size_t len;
-	uint8_t data[256];
-};
 
 const uint8_t pod_mac[6] = {0x02, 0x50, 0x4d, 0, 0, 5};
 static const uint8_t peer_mac[6] = {0x02, 0x50, 0x4d, 0, 0, 9};
@@ -91,13 +85,6 @@ static int make_veth(void *arg, struct err *e)
 	return v->attach ? link_attach(v->host, BRIDGE, e) : link_up(v->host, e);
 }
 
-static int open_replay(void *arg, struct err *e)
-{
-	struct place *p = arg;
-
-	return replay_open(p->host, &p->replay, e);
-}
-
 static void place_init(struct world *w, struct place *p, const char *host, bool attach)
 {
 	struct veth v = {w, 0, host, POD_IP, pod_mac, attach};
@@ -106,7 +93,6 @@ static void place_init(struct world *w, struct place *p, const char *host, bool 
 	p->ns = v.ns = make_ns();
 	p->host = host;
 	T_OK(netns_run(w->node, make_veth, &v, &e), &e);
-	T_OK(netns_run(w->node, open_replay, p, &e), &e);
 	T_OK(p->announcer = link_announcer(p->ns, &e), &e);
 	T_OK(filter_open(p->ns, &p->filter, &e), &e);
 	T_OK(filter_set(p->filter, attach ? FILTER_OPEN : FILTER_BLOCK, &e), &e);
@@ -133,7 +119,6 @@ static void place_done(struct place *p)
 {
 	filter_free(p->filter);
 	hold_free(p->hold);
-	close(p->replay);
 	close(p->announcer);
 	close(p->ns);
 }
@@ -156,63 +141,67 @@ static int detach(void *arg, struct err *e)
 	return link_detach(arg, e);
 }
 
-/* New SYNs are put aside (*@syns, *@n) if @syns: their answers must get out. Returns the number of
- * replayed frames. */
-static unsigned replay_all(struct hold *h, int fd, struct frame *syns, unsigned *nsyn)
+/* Takes all that is held and lets it arrive at @to. Returns the number of frames. */
+static unsigned replay_all(struct hold *h, struct wake *to)
 {
 	static _Thread_local uint8_t frame[HOLD_FRAME_MAX];
 	struct err e = {0};
 	unsigned n = 0;
-	int len;
+	int len, r;
 
 	while ((len = hold_take(h, frame, sizeof(frame), &e)) > 0) {
-		if (!frame_is_for_pod(frame, (size_t)len, pod_mac))
-			continue;
-		if (syns && frame_is_syn(frame, (size_t)len)) {
-			T_REQUIRE(*nsyn < SYNS_MAX && len <= (int)sizeof(syns->data));
-			memcpy(syns[*nsyn].data, frame, (size_t)len);
-			syns[(*nsyn)++].len = (size_t)len;
-			continue;
-		}
-		T_OK(replay_send(fd, frame, (size_t)len, &e), &e);
-		n++;
+		T_OK(r = wake_hear(to, frame, (size_t)len, &e), &e);
+		n += (unsigned)r;
 	}
 	T_OK(len, &e);
 	return n;
 }
 
-static void move_abort(struct world *w, const int *fds, unsigned n, struct tcp_state *st,
-		       struct move_times *t)
+struct waking {
+	struct place *p;
+	struct wake *wake;
+};
+
+static int open_wake(void *arg, struct err *e)
+{
+	struct waking *k = arg;
+
+	return wake_open(k->p->ns, k->p->host, pod_mac, &k->wake, e);
+}
+
+static void move_abort(struct world *w, struct wake *wake, const int *fds, unsigned n,
+		       struct tcp_state *st, struct move_times *t)
 {
 	struct err e = {0};
 	unsigned i;
 
-	T_OK(filter_set(w->at->filter, FILTER_OPEN, &e), &e);
+	T_OK(wake_speak(wake, &e), &e);
 	for (i = 0; i < n; i++)
 		tcp_undo(fds[i]);
 	T_OK(hold_stop(w->at->hold, &e), &e);
-	t->held = replay_all(w->at->hold, w->at->replay, NULL, NULL);
+	t->held = replay_all(w->at->hold, wake);
 	for (i = 0; i < n; i++) {
-		T_OK(replay_nudge(w->at->replay, pod_mac, &st[i], &e), &e);
+		T_OK(wake_nudge(wake, &st[i], &e), &e);
 		tcp_state_done(&st[i]);
 	}
 }
 
 void world_move(struct world *w, const int *fds, unsigned n, const struct move_opts *o,
-		struct move_times *t)
+		struct move_times *t, void (*thaw)(void *arg), void *arg)
 {
 	struct place *from = w->at, *to = from == &w->a ? &w->b : &w->a;
+	struct waking k = {.p = o->abort ? from : to};
 	struct timespec pause = {0, (long)o->pause_ns};
 	struct tcp_state *st = calloc(n, sizeof(*st));
 	int *made = calloc(n, sizeof(*made));
-	static struct frame syns[SYNS_MAX];
 	struct err e = {0};
 	uint64_t t0, t1;
-	unsigned i, nsyn = 0;
+	unsigned i;
 
 	T_REQUIRE(st && made);
 	memset(t, 0, sizeof(*t));
 	T_OK(netns_sockets(to->ns, AF_INET, SOCK_STREAM, 0, made, n, &e), &e);
+	T_OK(netns_run(w->node, open_wake, &k, &e), &e);
 	t0 = now_ns();
 	if (o->drain)
 		T_OK(t->drained = (unsigned)drain_wire(fds, n, now_ns() + NSEC_PER_MSEC, &e), &e);
@@ -235,15 +224,16 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	if (o->abort) {
 		for (i = 0; i < n; i++)
 			close(made[i]);
-		move_abort(w, fds, n, st, t);
+		move_abort(w, k.wake, fds, n, st, t);
 		t->frozen = now_ns() - t0;
+		if (thaw)
+			thaw(arg);
 		goto out;
 	}
-	T_OK(filter_set(to->filter, FILTER_MUTE, &e), &e);
 	if (!o->no_replay)
-		t->held = replay_all(from->hold, to->replay, syns, &nsyn);
+		t->held = replay_all(from->hold, k.wake);
 	T_OK(netns_run(w->node, attach, (void *)(uintptr_t)to->host, &e), &e);
-	T_OK(filter_set(to->filter, FILTER_OPEN, &e), &e);
+	T_OK(wake_speak(k.wake, &e), &e);
 	T_OK(link_announce_by(to->announcer, pod_mac, inet_addr(POD_IP), 1, &e), &e);
 	t1 = now_ns();
 	for (i = 0; i < n; i++)
@@ -252,20 +242,20 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 		else
 			T_OK(tcp_release(made[i], &st[i], &e), &e);
 	t->release = now_ns() - t1;
-	for (i = 0; i < nsyn; i++)
-		T_OK(replay_send(to->replay, syns[i].data, syns[i].len, &e), &e);
 	for (i = 0; i < n; i++) {
 		if (!o->no_nudge)
-			T_OK(replay_nudge(to->replay, pod_mac, &st[i], &e), &e);
+			T_OK(wake_nudge(k.wake, &st[i], &e), &e);
 		T_REQUIRE(dup3(made[i], fds[i], O_CLOEXEC) == fds[i]);
 		close(made[i]);
 	}
 	w->at = to;
 	t->frozen = now_ns() - t0;
+	if (thaw)
+		thaw(arg);
 	/* what came to the old place before the bridge had learnt */
-	t->late = replay_all(from->hold, to->replay, NULL, NULL);
+	t->late = replay_all(from->hold, k.wake);
 	T_OK(netns_run(w->node, detach, (void *)(uintptr_t)from->host, &e), &e);
-	t->late += replay_all(from->hold, to->replay, NULL, NULL);
+	t->late += replay_all(from->hold, k.wake);
 	for (i = 0; i < n; i++) {
 		tcp_settle(fds[i], &st[i]);
 		tcp_state_done(&st[i]);
@@ -274,6 +264,7 @@ out:
 	t->lost = (unsigned)hold_lost(from->hold);
 	T_OK(hold_only_syn(from->hold, true, &e), &e);
 	hold_discard(from->hold);
+	wake_free(k.wake, false);
 	free(st);
 	free(made);
 }

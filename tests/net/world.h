@@ -22,7 +22,7 @@ struct place {
 	const char *host;
 	struct filter *filter;
 	struct hold *hold;
-	int replay, announcer;
+	int announcer;
 };
 
 struct world {
@@ -52,9 +52,10 @@ struct move_opts {
 };
 
 /** Moves the sockets @fds[@n] (the same numbers afterwards) to the other place. The caller's
- * threads stand still. */
+ * threads stand still; @thaw(@arg), if given, wakes them, and the clearing up that nobody waits for
+ * follows. */
 void world_move(struct world *, const int *fds, unsigned n, const struct move_opts *,
-		struct move_times *);
+		struct move_times *, void (*thaw)(void *arg), void *arg);
 
 /** A socket listening in @ns on @ip:@port. */
 int world_listen(int ns, const char *ip, uint16_t port, int backlog);
