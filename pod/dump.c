@@ -35,6 +35,7 @@
 #include "pod/base/fault.h"
 #include "pod/base/io.h"
 #include "pod/base/log.h"
+#include "pod/base/prio.h"
 #include "pod/base/util.h"
 #include "pod/dump_stages.h"
 #include "pod/engine.h"
@@ -396,6 +397,7 @@ static int stage_commit(struct dump *d, struct err *e)
 		return err_set(e, ECANCELED, "the target refused to start the pod");
 	}
 	d->started_ns = now_ns();
+	prio_quick(false);
 	if (fault_point("engine-source", "started", NULL) == 0)
 		forward_late(d, NULL);
 	stream_send(&d->s, REC_HELD_END, 0, NULL, 0, NULL);
@@ -427,6 +429,7 @@ static void undo(struct dump *d)
 	if (d->frozen)
 		pod_cgroup_thaw(d->req->cgroup, NULL);
 	cut_undo(d);
+	prio_quick(false);
 }
 
 static void done(struct dump *d)

@@ -17,7 +17,7 @@
 struct seg {
 	uint64_t start, end;
 	uint32_t prot, type, object, flags;
-	bool shared;
+	bool shared, fresh;
 	uint64_t pgoff;
 };
 

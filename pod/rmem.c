@@ -70,7 +70,7 @@ static int wish(const struct restore *r, const Pm__Mm *mm, struct segs *out, str
 
 	for (i = 0; i < mm->n_vmas; i++) {
 		const Pm__Vma *v = mm->vmas[i];
-		struct seg s = { v->start, v->end, v->prot, v->type, v->object, v->flags, v->shared, v->pgoff };
+		struct seg s = { v->start, v->end, v->prot, v->type, v->object, v->flags, v->shared, v->fresh, v->pgoff };
 
 		q = check_vma(r, v, prev, e);
 		if (q < 0)
@@ -190,7 +190,7 @@ static int change(struct plan *pl, const struct seg *h, const struct seg *w, uin
 		batch_add2(pl->r->b, SYS_munmap, from, to - from);
 		return 0;
 	}
-	if (!h || !same_backing(h, w)) {
+	if (!h || w->fresh || !same_backing(h, w)) {
 		if (h && is_kernel_made(w->type))
 			batch_add2(pl->r->b, SYS_munmap, from, to - from);
 		return call_map(pl, w, from, to, e);
@@ -204,6 +204,39 @@ static int change(struct plan *pl, const struct seg *h, const struct seg *w, uin
 	if (h->prot != w->prot && !is_kernel_made(w->type))
 		batch_add3(pl->r->b, SYS_mprotect, from, to - from, w->prot);
 	return 0;
+}
+
+/*
+ * Neighbours that differ only in protection were one mapping once, and the program may make them one
+ * again: then they must share the kernel's anon_vma, or they never merge and mremap() fails on them. So
+ * they are made as one, touched, and split by protection. Returns where the stretch ends.
+ */
+static uint64_t map_family(struct plan *pl, const struct segs *want, size_t k, uint64_t limit, struct err *e)
+{
+	const struct seg *first = &want->s[k];
+	struct batch *b = pl->r->b;
+	size_t n = k + 1, i;
+	uint64_t end;
+
+	if (first->type != VMA_ANON || first->shared || !(first->flags & VMF_ACCOUNT) ||
+	    (first->flags & (VMF_GROWSDOWN | VMF_NORESERVE)))
+		return 0;
+	while (n < want->n && n - k < 256 && want->s[n].start == want->s[n - 1].end && want->s[n].end <= limit &&
+	       want->s[n].type == VMA_ANON && !want->s[n].shared && want->s[n].flags == first->flags)
+		n++;
+	if (n == k + 1)
+		return 0;
+	end = want->s[n - 1].end;
+	if (b->n + (n - k) * 2 + 16 > BATCH_MAX && run(pl, e) < 0)
+		return 0;
+	batch_add(b, SYS_mmap, first->start, end - first->start, PROT_READ | PROT_WRITE,
+		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, (uint64_t)-1, 0);
+	batch_add3(b, SYS_madvise, first->start, PAGE, MADV_POPULATE_WRITE);
+	for (i = k; i < n; i++)
+		if (want->s[i].prot != (PROT_READ | PROT_WRITE))
+			batch_add3(b, SYS_mprotect, want->s[i].start, want->s[i].end - want->s[i].start, want->s[i].prot);
+	call_advice(b, first->start, end - first->start, first->flags);
+	return end;
 }
 
 static int walk(struct plan *pl, const struct segs *have, const struct segs *want, struct err *e)
@@ -228,6 +261,14 @@ static int walk(struct plan *pl, const struct segs *have, const struct segs *wan
 			next = MIN(next, h->start > at ? h->start : h->end);
 		if (w)
 			next = MIN(next, w->start > at ? w->start : w->end);
+		if (w && w->start == at && (!h || h->start > at)) {
+			uint64_t end = map_family(pl, want, k, h ? h->start : UINT64_MAX, e);
+
+			if (end) {
+				at = end;
+				continue;
+			}
+		}
 		q = change(pl, h && h->start <= at ? h : NULL, w && w->start <= at ? w : NULL, at, next, e);
 		at = next;
 	}

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "pod/base/io.h"
 #include "pod/base/util.h"
 
 static const char *const names[] = { "error", "warn", "info", "debug" };
@@ -56,4 +57,12 @@ void log_msg(enum log_level level, const char *fmt, ...)
 	/* one write, so that lines of several processes in one file do not mix */
 	if (write(STDERR_FILENO, line, n) < 0)
 		return;
+}
+
+void log_mark(const char *what, uint64_t *t)
+{
+	uint64_t now = now_ns();
+
+	log_debug("mark: %s %.3f ms", what, (double)(now - *t) / 1e6);
+	*t = now;
 }

@@ -84,6 +84,8 @@ int tracker_uffd_flags(void);
 int tracker_init(struct tracker *, pid_t pid, int uffd, struct err *e);
 /** UFFDIO_REGISTER (WP) of @v; cheap if it is tracked already: call it in every round (mremap drops tracking). 0; -EBUSY/-EINVAL... = this mapping cannot be tracked (copy it whole in the freeze). */
 int tracker_register(struct tracker *, const struct vma *v, struct err *e);
+/** Is all of @v tracked? What was mapped or moved since it was registered is not. 1, 0 or negative errno. */
+int tracker_covers(struct tracker *, const struct vma *v, struct err *e);
 /**
  * While the process runs: pages of private mapping @v written since the last call (all present ones at
  * first) into @out, and write-protects them again in the same step. Facts 15: mask WRITTEN, anyof PRESENT|SWAPPED, WP_MATCHING

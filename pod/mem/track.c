@@ -329,6 +329,15 @@ int tracker_register(struct tracker *t, const struct vma *v, struct err *e)
 	return 0;
 }
 
+int tracker_covers(struct tracker *t, const struct vma *v, struct err *e)
+{
+	const struct query untracked = { .inverted = PAGE_IS_WPALLOWED, .mask = PAGE_IS_WPALLOWED };
+	uint64_t first = v->end;
+	int r = scan_first(t->pagemap, &untracked, v->start, v->end, &first, e);
+
+	return r < 0 ? r : first == v->end;
+}
+
 int tracker_scan_wp(struct tracker *t, const struct vma *v, struct runs *out, struct err *e)
 {
 	struct query q = own_pages(v);

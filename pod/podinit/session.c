@@ -50,8 +50,10 @@ static int open_pty(struct fds *f, const struct session_args *a, struct err *e)
 		return err_sys(e, "open /dev/ptmx");
 	if (ioctl(f->master, TIOCSPTLCK, &unlock) < 0)
 		return err_sys(e, "unlock the pty");
-	f->slave = ioctl(f->master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (f->slave < 0)
+	/* With O_CLOEXEC here the kernel keeps the flag in the open file, and fdinfo then shows it for
+	 * every duplicate: the command's 0-2 would be moved as close-on-exec. */
+	f->slave = ioctl(f->master, TIOCGPTPEER, O_RDWR | O_NOCTTY);
+	if (f->slave < 0 || fcntl(f->slave, F_SETFD, FD_CLOEXEC) < 0)
 		return err_sys(e, "open the pty's other end");
 	if (ws.ws_row && ws.ws_col)
 		(void)!ioctl(f->master, TIOCSWINSZ, &ws);
