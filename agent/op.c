@@ -177,6 +177,7 @@ void op_finish(struct op *op)
 	worker_drop(op->worker);
 	event_free(op->timer);
 	link_free(op->last);
+	link_free(op->queued);
 	close_fdp(&op->record);
 	close_fdp(&op->netns);
 	free((void *)(uintptr_t)op->place.dir);
@@ -237,7 +238,7 @@ void op_tell_engine_abort(struct op *op)
 	worker_send(op->worker, &env);
 }
 
-static Pm__Envelope *envelope_copy(const Pm__Envelope *env)
+Pm__Envelope *envelope_copy(const Pm__Envelope *env)
 {
 	autofree uint8_t *frame = NULL;
 	size_t len;
@@ -333,6 +334,11 @@ void op_aborted(struct agent *a, uint32_t id, const Pm__OpAborted *m)
 		op_event(op, EV_ABORT, NULL);
 		return;
 	}
+	for (op = a->ops; op; op = op->next)
+		if (op->queued && strcmp(op->queued->agent_outgoing->op, m->op) == 0) {
+			link_free(op->queued);
+			op->queued = NULL;
+		}
 	tgt_fence(a, m->op);
 	op_send_aborted(a, m->op); /* nothing of it is left here */
 }

@@ -42,6 +42,7 @@ struct op {
 	struct event *timer;
 	char phase[16];          /* last heard of, for messages */
 	Pm__Envelope *last;      /* EngineDone or EngineFailed, owned */
+	Pm__Envelope *queued;    /* TGT_RUN: the AgentOutgoing of the pod's next move, owned */
 	int record;              /* target: fd of the START/REFUSED record */
 	enum op_outcome outcome;
 	struct pod_place place;  /* owned strings, for the threads */
@@ -63,6 +64,8 @@ void op_send_aborted(struct agent *a, const char *id);
 void op_forward_progress(struct op *op, const Pm__Envelope *env);
 /** Runs @fn in a thread; EV_CLEANED comes at its end. */
 void op_thread(struct op *op, int (*fn)(void *op, struct err *e));
+/** A packed copy; NULL without memory. link_free() it. */
+Pm__Envelope *envelope_copy(const Pm__Envelope *env);
 void op_keep_last(struct op *op, const Pm__Envelope *env);
 
 /* op_source.c, op_target.c: handlers of the table in op.c */

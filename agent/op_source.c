@@ -68,13 +68,32 @@ static void send_dump(struct op *op, struct pod *p, const Pm__AgentOutgoing *m)
 	worker_send(op->worker, &env);
 }
 
+/* The pod has just arrived and its engine is still tidying up: the next move waits for that. */
+static bool queue_outgoing(struct agent *a, uint32_t id, const Pm__AgentOutgoing *m)
+{
+	struct pod *p = pod_find(a, m->pod);
+	struct op *op = p && p->op[0] ? op_find(a, p->op) : NULL;
+
+	if (!op || op->state != TGT_RUN || op->queued)
+		return false;
+	LINK_ENVELOPE(env, agent_outgoing, AGENT_OUTGOING, Pm__AgentOutgoing,
+		      pm__agent_outgoing__init);
+	env.id = id;
+	env_body = *m;
+	op->queued = envelope_copy(&env);
+	return op->queued;
+}
+
 void op_outgoing(struct agent *a, uint32_t id, const Pm__AgentOutgoing *m)
 {
 	struct err e = { 0 };
 	struct pod *p;
 	struct op *op;
-	int r = check_pod(a, m, &e);
+	int r;
 
+	if (queue_outgoing(a, id, m))
+		return;
+	r = check_pod(a, m, &e);
 	if (r < 0) {
 		refuse_outgoing(a, m->op, r == -ENOENT || r == -ESRCH ? 3 : r == -EBUSY ? 13 : 7, &e);
 		return;

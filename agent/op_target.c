@@ -330,8 +330,12 @@ static void send_started(struct agent *a, const char *id, uint64_t epoch)
 
 static void finish_run(struct op *op)
 {
+	Pm__Envelope *queued = op->queued;
+	struct agent *a = op->agent;
 	struct pod *p = op_pod(op);
 	struct err e;
+
+	op->queued = NULL;
 
 	if (p) {
 		p->op[0] = '\0';
@@ -339,8 +343,11 @@ static void finish_run(struct op *op)
 		if (pod_save(p, &e) < 0)
 			log_error("pod '%s': %s", p->spec->name, e.msg);
 	}
-	agent_report(op->agent, 0);
+	agent_report(a, 0);
 	op_finish(op);
+	if (queued)
+		op_outgoing(a, queued->id, queued->agent_outgoing);
+	link_free(queued);
 }
 
 void tgt_commit(struct op *op, const Pm__Envelope *env)

@@ -197,8 +197,8 @@ static Pm__Envelope *ask(const Pm__Envelope *env)
 	autoclose int fd = ask_fd();
 	Pm__Envelope *rep = NULL;
 
-	if (fd < 0 || link_send(fd, env, deadline_ms(2000), NULL) < 0 ||
-	    link_recv(fd, &rep, deadline_ms(5000), NULL) < 0)
+	if (fd < 0 || link_send(fd, env, deadline_ms(WAIT_MS), NULL) < 0 ||
+	    link_recv(fd, &rep, deadline_ms(WAIT_MS), NULL) < 0)
 		return NULL;
 	return rep;
 }
@@ -647,6 +647,28 @@ static void case_busy(void)
 	teardown("a second move of the same pod");
 }
 
+/* The next move comes while the engine of the last one is still busy at the target: it waits. */
+static void case_at_once(void)
+{
+	setup("");
+	put_file(in_dir("fault"), "engine-target@start:delay=300\n");
+	migrate_send(false, false);
+	wait_answer(PROCESS);
+	close_fdp(&w.client);
+	if (!w.moved)
+		flunk("the first move: %s", w.cause);
+	check_fault_fired();
+	w.answered = w.moved = false;
+	migrate_send_to('A', false, false);
+	wait_answer(PROCESS);
+	if (!w.moved)
+		flunk("the second move: %s", w.cause);
+	w.moved = false;
+	if (!runs(&w.ticks->slot[2]) || runs(&w.ticks->slot[1]) || w.ticks->n != 3)
+		flunk("not exactly the third copy runs");
+	teardown("a second move at once after the first");
+}
+
 /* START is on the target's disk, then its node dies: nobody can know. Frozen until recover. */
 static void case_recover(void)
 {
@@ -916,6 +938,7 @@ int main(int argc, char **argv)
 		case_client_gone(true);
 		case_busy();
 		case_restart();
+		case_at_once();
 		case_many();
 		case_recover();
 		case_fence();
