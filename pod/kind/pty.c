@@ -201,8 +201,12 @@ static int put_input(int master, int slave, const struct termios2 *t, const uint
 
 static int open_slave(int master, int flags, struct err *e)
 {
-	int fd = ioctl(master, TIOCGPTPEER, flags | O_NOCTTY | O_CLOEXEC);
+	/* This call keeps O_CLOEXEC in the open file, where fdinfo shows it for every duplicate: the next
+	 * dump would take them all for close-on-exec. */
+	int fd = ioctl(master, TIOCGPTPEER, (flags & ~O_CLOEXEC) | O_NOCTTY);
 
+	if (fd >= 0)
+		(void)!fcntl(fd, F_SETFD, FD_CLOEXEC);
 	return fd < 0 ? err_sys(e, "open a terminal's slave") : fd;
 }
 
