@@ -59,7 +59,8 @@
  * Receive memory. The peer may fill the window that was advertised before the cut. The same bytes
  * take a little more memory here, and what does not fit is dropped: a stall of 200 ms. So a
  * connection gets spare room. The kernel derives windows from the buffer, and they would grow from
- * move to move (once to 200 MiB in 50): tcp_settle() binds them to what they were. A buffer size
+ * move to move (once to 200 MiB in 50): tcp_settle() binds them to what they were, all but ~2 % per
+ * move where a window is always full, and 32 MiB is the end of it. A buffer size
  * that the program has set is kept to the byte.
  *
  * Ports. In repair mode a bind is forced, so connections can share a listener's port though nobody

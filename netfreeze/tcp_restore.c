@@ -22,12 +22,11 @@
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 
-#define CHUNK        (128u << 10)
-#define SETTLE_MS    500
-#define BUF_MAX      (1u << 30)
-#define ROOMY_MAX    (64u << 20)
-#define ROOM_REPLAY  8
-#define ROOM_RUNNING 4
+#define CHUNK     (128u << 10)
+#define SETTLE_MS 500
+#define BUF_MAX   (1u << 30)
+#define ROOMY_MAX (32u << 20)
+#define ROOM      8 /* 32nds */
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72
 #endif
@@ -296,8 +295,10 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	r = set_window(fd, s, false, e);
 	if (r < 0)
 		return r;
-	r = set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(roomy_rcvbuf(fd, s, ROOM_REPLAY) / 2),
+	r = set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(roomy_rcvbuf(fd, s, ROOM) / 2),
 		    "SO_RCVBUF", e);
+	/* or the window grows with the buffer while held frames are replayed */
+	tcp_opts_set(fd, s, IPPROTO_TCP, TCP_WINDOW_CLAMP);
 	return r < 0 ? r : tcp_opts_restore(fd, s, OPT_LATE, e);
 }
 
@@ -478,7 +479,7 @@ int tcp_release(int fd, const struct tcp_state *s, struct err *e)
 	int r = 0;
 
 	if (has_queues && !rcvbuf_locked(s))
-		rcvbuf = roomy_rcvbuf(fd, s, ROOM_RUNNING);
+		rcvbuf = roomy_rcvbuf(fd, s, ROOM);
 	if (s->state != TCP_LISTEN)
 		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR,
 			    still_open(s) ? TCP_REPAIR_OFF : TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR", e);
