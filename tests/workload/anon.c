@@ -138,7 +138,7 @@ static __attribute__((noinline)) uint64_t deep(uint64_t depth)
 
 /* Areas that stay as they are; their lines in maps, and flags in smaps, too. */
 static struct {
-	uint8_t *ro, *none, *exec, *huge, *dontfork, *wipe, *dontdump, *noreserve, *guard;
+	uint8_t *ro, *none, *exec, *huge, *locked, *dontfork, *wipe, *dontdump, *noreserve, *guard;
 } fixed;
 
 static uint8_t *fixed_area(int prot, int advice)
@@ -203,6 +203,8 @@ static void fixed_setup(void)
 	fixed.none = fixed_area(PROT_NONE, -1);
 	fixed.exec = fixed_area(PROT_READ | PROT_EXEC, -1);
 	fixed.huge = fixed_area(PROT_READ | PROT_WRITE, MADV_NOHUGEPAGE);
+	fixed.locked = fixed_area(PROT_READ | PROT_WRITE, -1);
+	WL_SYS(mlock(fixed.locked, SMALL));
 	fixed.dontfork = fixed_area(PROT_READ | PROT_WRITE, MADV_DONTFORK);
 	fixed.wipe = fixed_area(PROT_READ | PROT_WRITE, MADV_WIPEONFORK);
 	fixed.dontdump = fixed_area(PROT_READ | PROT_WRITE, MADV_DONTDUMP);
@@ -215,6 +217,7 @@ static void fixed_verify(void)
 	check_fixed(fixed.none, PROT_NONE, "---p", NULL);
 	check_fixed(fixed.exec, PROT_READ | PROT_EXEC, "r-xp", NULL);
 	check_fixed(fixed.huge, PROT_READ | PROT_WRITE, "rw-p", " nh");
+	check_fixed(fixed.locked, PROT_READ | PROT_WRITE, "rw-p", " lo");
 	check_fixed(fixed.dontfork, PROT_READ | PROT_WRITE, "rw-p", " dc");
 	check_fixed(fixed.wipe, PROT_READ | PROT_WRITE, "rw-p", " wf");
 	check_fixed(fixed.dontdump, PROT_READ | PROT_WRITE, "rw-p", " dd");

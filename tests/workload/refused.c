@@ -204,25 +204,6 @@ static void flock_held(void)
 	WL_SYS(fcntl(fd, F_SETLK, &fl));
 }
 
-static void locked(void)
-{
-	char *p = wl_map(65536, PROT_READ | PROT_WRITE, MAP_PRIVATE);
-
-	if (mlock(p, 65536) < 0)
-		skip("mlock");
-}
-
-static void shared_file(void)
-{
-	char path[] = "/home/shared/data/wl-shared.XXXXXX";
-
-	need("file in /home/shared/data", mkstemp(path));
-	WL_SYS(unlink(path));
-	WL_SYS(ftruncate(fd, 65536));
-	WL_CHECK(mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED,
-		 "mmap: %s", strerror(errno));
-}
-
 static void epoll_in_epoll(void)
 {
 	struct epoll_event ev = { .events = EPOLLIN };
@@ -244,7 +225,7 @@ static const struct {
 	{ "userfaultfd", userfault }, { "bpf", bpf },		  { "pidfd", pidfd },
 	{ "sysv_shm", sysv_shm },   { "sysv_sem", sysv_sem },	  { "sysv_msg", sysv_msg },
 	{ "proc_file", proc_file }, { "posix_lock", flock_held },
-	{ "mlock", locked },	    { "shared_file", shared_file },	  { "epoll_in_epoll", epoll_in_epoll },
+	{ "epoll_in_epoll", epoll_in_epoll },
 };
 
 int main(int argc, char **argv)

@@ -140,6 +140,7 @@ int main(void)
 	ep_bell = (int)WL_SYS(epoll_create1(0));
 	WL_SYS(epoll_ctl(ep_quiet, EPOLL_CTL_ADD, quiet[0], &ev));
 	WL_SYS(epoll_ctl(ep_bell, EPOLL_CTL_ADD, bell[0], &ev));
+	waits_anew = t_recv_timeout;
 	start_calls(calls, ARRAY_SIZE(calls), th);
 	WL_ZERO(pthread_create(&wait[0], NULL, w_epoll, NULL));
 	WL_ZERO(pthread_create(&wait[1], NULL, w_recv, NULL));

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * Big blocking writes to a pipe, a socket pair and a TCP connection whose readers are slow. Without a
- * signal such a call writes all. The kernel cuts it short when the task is stopped half way, so that
- * whoever stops it must go on with the rest.
+ * signal such a call writes all, but the kernel cuts it short when the task is stopped half way, by job
+ * control, a debugger, the freezer, or a move. A known limit, therefore not in tests/move's list: the
+ * program is here to show it.
  */
 #include "wl.h"
 
