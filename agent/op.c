@@ -31,6 +31,7 @@
 
 #include "pod/base/fault.h"
 #include "pod/base/log.h"
+#include "pod/base/prio.h"
 #include "pod/base/util.h"
 
 #define ENGINE_LAST_MS 5000 /* what an engine of our former life gets to undo and exit */
@@ -101,6 +102,7 @@ static const char *const state_name[NUM_OP_STATES] = {
 
 void op_event(struct op *op, enum op_event ev, const Pm__Envelope *env)
 {
+	log_debug("operation %s in state %s: event %d", op->id, state_name[op->state], ev);
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
 		if (table[i].state == op->state && table[i].event == ev) {
 			table[i].handle(op, env);
@@ -164,6 +166,7 @@ struct op *op_new(struct agent *a, const char *id, struct pod *p, enum op_state 
 	snprintf(p->op, sizeof(p->op), "%s", id);
 	op->next = a->ops;
 	a->ops = op;
+	prio_daemon(true); /* a frozen pod waits for us; we sleep nearly all the time */
 	return op;
 }
 
@@ -174,6 +177,7 @@ void op_finish(struct op *op)
 			*at = op->next;
 			break;
 		}
+	prio_daemon(op->agent->ops != NULL);
 	worker_drop(op->worker);
 	event_free(op->timer);
 	link_free(op->last);

@@ -304,19 +304,23 @@ static void announce(struct pod *p)
 static void start_pod(struct pod *p, struct worker *engine)
 {
 	struct agent *a = p->agent;
+	uint64_t t = now_ns();
 	struct err e;
 
 	LINK_ENVELOPE(go, engine_start, ENGINE_START, Pm__EngineStart, pm__engine_start__init);
 	if (p->spec->ip[0] && a->conf.agent_bridge[0] &&
 	    link_attach(p->host_link, a->conf.agent_bridge, &e) < 0)
 		log_error("pod '%s': %s", p->spec->name, e.msg);
+	log_mark("attach", &t);
 	if ((!engine || worker_send(engine, &go) < 0) && p->netns >= 0 &&
 	    filter_clear(p->netns, &e) < 0)
 		log_error("pod '%s': %s", p->spec->name, e.msg);
 	if (p->spec->ip[0] && a->conf.agent_bridge[0])
 		announce(p);
+	log_mark("announce", &t);
 	if (pod_cgroup_thaw(p->cgroup, &e) < 0)
 		log_error("pod '%s': %s", p->spec->name, e.msg);
+	log_mark("thaw", &t);
 	p->state = PM__POD_STATE__POD_RUNNING;
 }
 
@@ -354,6 +358,7 @@ void tgt_commit(struct op *op, const Pm__Envelope *env)
 {
 	struct pod *p = op_pod(op);
 	struct err e = { 0 };
+	uint64_t t = now_ns();
 	int r = fault_point("agent-target", "commit", &e);
 
 	(void)env;
@@ -367,6 +372,7 @@ void tgt_commit(struct op *op, const Pm__Envelope *env)
 		tgt_abort(op, NULL);
 		return;
 	}
+	log_mark("record", &t);
 	op->outcome = OP_START;
 	op->state = TGT_RUN;
 	fault_point("agent-target", "start", NULL);

@@ -24,6 +24,7 @@
 #include "pod/base/fault.h"
 #include "pod/base/io.h"
 #include "pod/base/log.h"
+#include "pod/base/prio.h"
 #include "pod/base/util.h"
 
 #define FREEZE_MS 15000 /* one side is READY: the other has this long */
@@ -98,6 +99,7 @@ struct op *op_new(struct coord *c, const struct journal_op *j)
 	}
 	op->next = c->ops;
 	c->ops = op;
+	prio_daemon(true); /* a frozen pod waits for us; we sleep nearly all the time */
 	return op;
 }
 
@@ -115,8 +117,10 @@ void op_free(struct op *op)
 	link_free(op->error);
 	link_free(op->result);
 	free(op);
-	if (!c->ops)
+	if (!c->ops) {
+		prio_daemon(false);
 		journal_rest(c->journal);
+	}
 }
 
 struct op *op_find(struct coord *c, const char *id)
@@ -372,6 +376,7 @@ void op_tell_commit(struct op *op)
 
 static void enter_commit(struct op *op)
 {
+	uint64_t t = now_ns();
 	struct err e;
 	int r;
 
@@ -379,6 +384,7 @@ static void enter_commit(struct op *op)
 	r = fault_point("coord", "commit", &e);
 	if (r == 0)
 		r = journal_decide(op->coord->journal, op->j.id, JOURNAL_COMMIT, &e);
+	log_mark("journal", &t);
 	if (r < 0) {
 		op_undo(op, EX_OTHER, "%s", e.msg);
 		return;
@@ -644,6 +650,7 @@ void op_message(struct node *n, const Pm__Envelope *env)
 {
 	struct op *op = op_find(n->coord, op_id(env));
 
+	log_debug("node '%s': %s", n->conf->name, link_body_name(env->body_case));
 	for (size_t i = 0; op && i < ARRAY_SIZE(table); i++)
 		if (table[i].body == env->body_case) {
 			table[i].handle(op, n, env);

@@ -23,6 +23,7 @@
 #include "pod/base/fault.h"
 #include "pod/base/io.h"
 #include "pod/base/log.h"
+#include "pod/base/prio.h"
 #include "pod/base/util.h"
 #include "pod/dump_stages.h"
 #include "pod/kind/kinds.h"
@@ -223,17 +224,10 @@ static int hold_connections(struct dump *d, struct err *e)
 	return r < 0 ? r : 0;
 }
 
-/* The tracer preempts what it stops: a busy program on the same CPU would hold it up for ticks. */
-static void be_quick(bool on)
-{
-	struct sched_param sp = { .sched_priority = on ? 1 : 0 };
-
-	sched_setscheduler(0, on ? SCHED_FIFO : SCHED_OTHER, &sp);
-}
-
 int stage_quiesce(struct dump *d, struct err *e)
 {
 	bool net = d->req->spec->ip && d->req->spec->ip[0];
+	uint64_t t;
 	int *fds, r = 0;
 	size_t n;
 
@@ -253,10 +247,15 @@ int stage_quiesce(struct dump *d, struct err *e)
 	}
 	if (r < 0)
 		return r;
+	r = stream_send(&d->s, REC_SOON, 0, NULL, 0, e);
+	if (r < 0)
+		return r;
 	cut_sample(d);
-	be_quick(true);
-	d->stop_ns = now_ns();
+	/* a busy program on the same CPU would hold the tracer up for ticks */
+	prio_quick(true);
+	d->stop_ns = t = now_ns();
 	r = cut_stop(d, deadline_ms(STOP_MS), e);
+	log_mark("stop", &t);
 	if (r < 0 || !net)
 		return r;
 	n = tcp_fds(d, false, &fds);
@@ -265,6 +264,7 @@ int stage_quiesce(struct dump *d, struct err *e)
 		r = hold_only_syn(d->hold, false, e);
 	if (r >= 0)
 		r = filter_set(d->filter, FILTER_BLOCK, e);
+	log_mark("drain", &t);
 	return r < 0 ? r : 0;
 }
 
@@ -392,14 +392,6 @@ static int freeze(struct dump *d, struct err *e)
 	return r;
 }
 
-static void mark(const char *what, uint64_t *t)
-{
-	uint64_t now = now_ns();
-
-	log_debug("cut: %s %.3f ms", what, (double)(now - *t) / 1e6);
-	*t = now;
-}
-
 int stage_cut(struct dump *d, struct err *e)
 {
 	Pm__CutEnd end;
@@ -416,34 +408,33 @@ int stage_cut(struct dump *d, struct err *e)
 		r = collect_map_objects(d, e);
 	if (r >= 0)
 		r = collect_sync_files(d, e);
-	mark("listing", &t);
+	log_mark("listing", &t);
 	if (r >= 0)
 		r = dump_objects(d, e);
-	mark("objects", &t);
+	log_mark("objects", &t);
 	if (r >= 0)
 		r = cut_tasks(d, &tree, e);
-	mark("tasks", &t);
+	log_mark("tasks", &t);
 	if (r >= 0)
 		r = pod_clock_read(d, &tree.mono_ns, &tree.boot_ns, e);
 	if (r < 0)
 		return r;
 	d->exit_code = 8;
 	r = dump_send_layout(d, &tree, true, e);
-	mark("layout", &t);
+	log_mark("layout", &t);
 	if (r >= 0)
 		r = cut_pages(d, e);
-	mark("pages", &t);
+	log_mark("pages", &t);
 	if (r >= 0)
 		r = pod_clock_read(d, &end.mono_ns, &end.boot_ns, e);
 	if (r >= 0)
 		r = stream_send_msg(&d->s, REC_CUT_END, 0, &end.base, e);
 	if (r >= 0)
 		r = freeze(d, e);
-	mark("freeze", &t);
+	log_mark("freeze", &t);
 	d->exit_code = 9;
 	if (r >= 0)
 		r = dump_expect_ok(d, e);
-	mark("target", &t);
-	be_quick(false);
+	log_mark("target", &t);
 	return r >= 0 ? fault_point("engine-source", "ready", e) : r;
 }

@@ -11,6 +11,7 @@
  *	TREE       -> skeletons and their mappings: the landing zone (not with --stop-copy)
  *	pages      -> written in place as they come
  *	CLOCK      -> "all so far is in place"
+ *	SOON       -> the pod is about to stand still: what can be made ready is
  *	FINAL      -> the tree of the cut: the landing zone is brought in line with it
  *	CUT_END    -> everything else; frozen by cgroup.freeze; READY
  *	HELD       -> frames that arrived at the source for the frozen pod; replayed after START
@@ -37,6 +38,7 @@
 #include "pod/base/fault.h"
 #include "pod/base/io.h"
 #include "pod/base/log.h"
+#include "pod/base/prio.h"
 #include "pod/base/util.h"
 #include "pod/dump.h"
 #include "pod/engine.h"
@@ -312,11 +314,24 @@ static int on_tree(struct restore *r, const struct record *rec, struct err *e)
 	return q < 0 ? q : verdict(r, e);
 }
 
+static int on_soon(struct restore *r, const struct record *rec, struct err *e)
+{
+	(void)rec;
+	prio_quick(true);
+	rtask_quick(r);
+	return in_pod_start(r, e);
+}
+
 static int on_final(struct restore *r, const struct record *rec, struct err *e)
 {
+	uint64_t t = now_ns();
+	int q;
+
 	r->phase = "cut";
 	r->final = true;
-	return take_tree(r, rec, e);
+	q = take_tree(r, rec, e);
+	log_mark("target tree", &t);
+	return q;
 }
 
 static int on_clock(struct restore *r, const struct record *rec, struct err *e)
@@ -359,19 +374,19 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 		q = rmem_flush_drops(r, e);
 	if (q >= 0)
 		q = rmem_verify(r, e);
-	log_mark("drops", &t);
+	log_mark("target drops", &t);
 	if (q >= 0)
 		q = robj_seal(r, e);
 	if (q >= 0)
 		q = robj_restore(r, e);
-	log_mark("objects", &t);
+	log_mark("target objects", &t);
 	if (q >= 0)
 		q = robj_tmpfs_times(r, e);
 	if (q >= 0)
 		q = rtree_zombies(r, e);
 	if (q >= 0)
 		q = rtask_finish(r, e);
-	log_mark("tasks", &t);
+	log_mark("target tasks", &t);
 	if (q >= 0)
 		q = rtree_verify(r, e);
 	if (q >= 0)
@@ -380,7 +395,7 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 		q = rtask_release(r, e);
 	if (q >= 0)
 		q = wait_clock(r, end, e);
-	log_mark("freeze", &t);
+	log_mark("target freeze", &t);
 	if (end)
 		pm__cut_end__free_unpacked(end, NULL);
 	if (q >= 0)
@@ -399,6 +414,7 @@ static const struct {
 } records[] = {
 	{ REC_OBJECTS, take_objects, false }, { REC_TMPFS, take_tmpfs, false }, { REC_TREE, on_tree, false },
 	{ REC_CLOCK, on_clock, false },	      { REC_FINAL, on_final, false },	{ REC_CUT_END, on_cut_end, true },
+	{ REC_SOON, on_soon, false },
 };
 
 static int one_record(struct restore *r, struct err *e)
@@ -577,6 +593,7 @@ static int commit(struct restore *r, struct err *e)
 	}
 	fault_point("engine-target", "started", NULL);
 	release_network(r);
+	prio_quick(false);
 	return 0;
 }
 

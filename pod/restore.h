@@ -136,8 +136,12 @@ void robj_done(struct restore *);
 int rtask_finish(struct restore *, struct err *);
 /** Lets go of all: the cgroup is frozen. */
 int rtask_release(struct restore *, struct err *);
+/** All skeletons run before ordinary tasks until rtask_finish() comes to them. */
+void rtask_quick(struct restore *r);
 
 /* restore_api.c */
+/** The thread that works inside the pod; restore_in_pod() starts it if it is not there. */
+int in_pod_start(struct restore *r, struct err *e);
 void in_pod_stop(struct restore *);
 
 /* rneeds.c */

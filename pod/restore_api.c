@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 
 #include "pod/base/io.h"
+#include "pod/base/prio.h"
 #include "pod/base/util.h"
 #include "pod/restore.h"
 
@@ -61,7 +62,10 @@ static int be_user(const Pm__PodSpec *spec, bool on)
 static void *in_pod_main(void *arg)
 {
 	struct in_pod *p = arg;
-	int entered = enter(p->r);
+	int entered;
+
+	prio_quick(true); /* it only works while somebody waits for it */
+	entered = enter(p->r);
 
 	pthread_mutex_lock(&p->lock);
 	while (!p->stop) {
@@ -85,12 +89,14 @@ static void *in_pod_main(void *arg)
 	return NULL;
 }
 
-static int start(struct restore *r, struct err *e)
+int in_pod_start(struct restore *r, struct err *e)
 {
-	struct in_pod *p = calloc(1, sizeof(*p));
+	struct in_pod *p = r->in_pod ? NULL : calloc(1, sizeof(*p));
 	sigset_t all, old;
 	int q;
 
+	if (r->in_pod)
+		return 0;
 	if (!p)
 		return err_num(e, ENOMEM, "thread");
 	p->r = r;
@@ -127,7 +133,7 @@ void in_pod_stop(struct restore *r)
 int restore_in_pod(struct restore *r, bool as_user, int (*fn)(void *arg, struct err *e), void *arg, struct err *e)
 {
 	struct in_pod *p;
-	int q = r->in_pod ? 0 : start(r, e);
+	int q = in_pod_start(r, e);
 
 	if (q < 0)
 		return q;

@@ -9,6 +9,7 @@
  * rules for interrupted syscalls.
  */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -155,6 +156,34 @@ static int set_oom(struct rproc *p, struct err *e)
 	return io_write_file(path, text, e);
 }
 
+/*
+ * While the pod stands still its skeletons run before all ordinary tasks of the node: each call made
+ * in one would wait for a free CPU otherwise. Children and threads made meanwhile inherit it;
+ * end_quick() ends it.
+ */
+void rtask_quick(struct restore *r)
+{
+	struct sched_param sp = { .sched_priority = 1 };
+	size_t i, k;
+
+	sched_setscheduler(r->ns.pid, SCHED_FIFO, &sp);
+	for (i = 0; i < r->nprocs; i++)
+		for (k = 0; !r->procs[i]->zombie && k < r->procs[i]->ntasks; k++)
+			sched_setscheduler(r->procs[i]->tasks[k]->tid, SCHED_FIFO, &sp);
+}
+
+/* Before what threads are given: a real-time thread takes no timer slack. */
+static int end_quick(struct rproc *p, struct err *e)
+{
+	struct sched_param sp = { 0 };
+	size_t i;
+
+	for (i = 0; i < p->ntasks; i++)
+		if (sched_setscheduler(p->tasks[i]->tid, SCHED_OTHER, &sp) < 0)
+			return err_sys(e, "pid %d: scheduling policy", p->nspid);
+	return 0;
+}
+
 static int finish_proc(struct restore *r, struct rproc *p, struct err *e)
 {
 	const Pm__Proc *w = p->want;
@@ -166,6 +195,8 @@ static int finish_proc(struct restore *r, struct rproc *p, struct err *e)
 		q = set_oom(p, e);
 	if (q >= 0)
 		q = robj_place(r, p, e);
+	if (q >= 0)
+		q = end_quick(p, e);
 	for (i = w->n_threads; q >= 0 && i-- > 0;)
 		q = give(r, p, i, e);
 	for (i = 0; q >= 0 && i < w->n_threads; i++)

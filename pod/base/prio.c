@@ -3,9 +3,19 @@
 
 #include <sched.h>
 
-void prio_quick(bool on)
+static void set(bool on, int flag)
 {
 	struct sched_param sp = { .sched_priority = on ? 1 : 0 };
 
-	sched_setscheduler(0, on ? SCHED_FIFO | SCHED_RESET_ON_FORK : SCHED_OTHER, &sp);
+	sched_setscheduler(0, on ? SCHED_FIFO | flag : SCHED_OTHER, &sp);
+}
+
+void prio_quick(bool on)
+{
+	set(on, 0);
+}
+
+void prio_daemon(bool on)
+{
+	set(on, SCHED_RESET_ON_FORK);
 }

@@ -4,13 +4,15 @@
 
 #include <stdbool.h>
 
-/**
- * prio_quick - the calling thread runs before all ordinary ones, or as they do again
- *
+/*
  * For what a frozen pod waits for: on a node whose CPUs are all busy each wake-up would cost
- * milliseconds otherwise. Lowest real-time priority; not inherited by children. Without the
- * privilege nothing changes, and nothing is lost but time.
+ * milliseconds otherwise. The lowest real-time priority. Without the privilege nothing changes, and
+ * nothing is lost but time.
  */
+
+/** prio_quick - the calling thread, and those it makes, run before all ordinary ones, or no more */
 void prio_quick(bool on);
+/** prio_daemon - the same for a daemon that sleeps nearly all the time: not for its children and threads */
+void prio_daemon(bool on);
 
 #endif

@@ -31,7 +31,7 @@ static const uint32_t caps[REC_MAX] = {
 	[REC_GREETING] = SMALL, [REC_NEEDS] = LARGE,   [REC_MISSING] = SMALL, [REC_VERDICT] = SMALL,
 	[REC_OBJECTS] = LARGE,	[REC_TMPFS] = LARGE,   [REC_TREE] = LARGE,    
 	[REC_CUT_END] = SMALL,	[REC_HELD] = 1u << 17, [REC_HELD_END] = 0,    [REC_CLOCK] = SMALL,
-	[REC_FINAL] = LARGE,
+	[REC_FINAL] = LARGE,   [REC_SOON] = 0,
 };
 
 int stream_send(struct stream *s, enum rec_type type, uint32_t id, const void *payload, size_t len,
