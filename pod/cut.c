@@ -506,6 +506,28 @@ static int proc_fds(struct dump *d, struct proc *p, Pm__Proc *m)
 	return 0;
 }
 
+/* Ends of sleeps that the restore on this node has noted. */
+void cut_read_notes(struct dump *d)
+{
+	autofree char *text = NULL;
+	char path[PATH_MAX], *l;
+	unsigned long long until;
+	size_t i, k;
+	int tid;
+
+	snprintf(path, sizeof(path), "%s/" RESTART_NOTES, d->req->dir);
+	if (io_read_file(path, 16 << 20, &text, NULL, NULL) < 0)
+		return;
+	for (l = text; l && *l; l = strchr(l, '\n') ? strchr(l, '\n') + 1 : NULL) {
+		if (sscanf(l, "%d %llu", &tid, &until) != 2)
+			continue;
+		for (i = 0; i < d->procs.n; i++)
+			for (k = 0; k < d->procs.p[i]->ntasks; k++)
+				if (d->procs.p[i]->tasks[k]->nstid == tid)
+					d->procs.p[i]->tasks[k]->left_until = until;
+	}
+}
+
 /* Before the stop: afterwards nobody can say what a task was waiting for. */
 void cut_sample(struct dump *d)
 {

@@ -227,6 +227,8 @@ static int stage_check(struct dump *d, struct err *e)
 	if (r >= 0)
 		r = collect_check(d, e);
 	if (r >= 0)
+		cut_read_notes(d);
+	if (r >= 0)
 		r = connect_target(d, e);
 	if (r >= 0)
 		r = ask_target(d, e);

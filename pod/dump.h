@@ -107,6 +107,7 @@ void content_free(struct content *);
 /* cut.c: stopping and state */
 /** Before cut_stop(): what each task waits for. */
 void cut_sample(struct dump *);
+void cut_read_notes(struct dump *);
 int cut_stop(struct dump *, uint64_t deadline, struct err *);
 /** Stops a running process for a moment, maps the scratch in it and takes a userfaultfd out of it. */
 int cut_attach(struct dump *, struct proc *, struct err *);

@@ -42,6 +42,7 @@
 #include "pod/base/util.h"
 #include "pod/dump.h"
 #include "pod/engine.h"
+#include "pod/kind/kinds.h"
 
 #define CTL_MS 5000
 #define ACCEPT_MS 30000
@@ -362,6 +363,8 @@ static int wait_clock(struct restore *r, const Pm__CutEnd *end, struct err *e)
 	return q;
 }
 
+static int prepare_network(struct restore *r, struct err *e);
+
 static int on_cut_end(struct restore *r, const struct record *rec, struct err *e)
 {
 	Pm__CutEnd *end = (Pm__CutEnd *)record_unpack(rec, &pm__cut_end__descriptor, e);
@@ -398,6 +401,8 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 	log_mark("target freeze", &t);
 	if (end)
 		pm__cut_end__free_unpacked(end, NULL);
+	if (q >= 0)
+		q = prepare_network(r, e);
 	if (q >= 0)
 		q = fault_point("engine-target", "ready", e);
 	if (q >= 0) {
@@ -539,41 +544,69 @@ static int wait_start(struct restore *r, struct err *e)
 	}
 }
 
-static void release_network(struct restore *r)
+static int parse_mac(const char *text, uint8_t mac[6], struct err *e)
+{
+	unsigned b[6];
+	int i;
+
+	if (sscanf(text, "%x:%x:%x:%x:%x:%x", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5]) != 6)
+		return err_set(e, EINVAL, "'%s' is not a MAC address", text);
+	for (i = 0; i < 6; i++)
+		mac[i] = (uint8_t)b[i];
+	return 0;
+}
+
+/* Before READY: what it takes to wake the network is at hand. */
+static int prepare_network(struct restore *r, struct err *e)
 {
 	const Pm__PodSpec *spec = r->req->spec;
-	autoclose int fd = -1;
-	struct record rec;
-	struct err e;
-	size_t i;
+	uint8_t mac[6];
+	int q;
 
 	if (!spec->ip || !spec->ip[0])
-		return;
-	filter_clear(r->netns, NULL);
-	for (i = 0; i < r->nobjects; i++)
-		if (r->objects[i].kind->release && r->objects[i].kind->release(r, &r->objects[i], &e) < 0)
-			log_warn("%s: %s: %s", spec->name, r->objects[i].msg->link, e.msg);
-	if (replay_open(r->place.host_link, &fd, &e) < 0) {
-		log_warn("%s: %s", spec->name, e.msg);
-		return;
-	}
-	for (i = 0; i < r->nheld; i++) {
+		return 0;
+	q = parse_mac(spec->mac, mac, e);
+	return q < 0 ? q : wake_open(r->netns, r->place.host_link, mac, &r->wake, e);
+}
+
+/* In the order of netfreeze/wake.c. Nothing here can undo the commit: what fails is said, and the pod's
+ * own timers see to the rest. */
+static void release_network(struct restore *r)
+{
+	const char *name = r->req->spec->name;
+	struct err e = { 0 };
+	struct record rec;
+	size_t i;
+
+	for (i = 0; r->wake && i < r->nheld; i++) {
 		uint32_t len;
 
 		memcpy(&len, r->held[i], sizeof(len));
-		replay_send(fd, r->held[i] + sizeof(len), len, NULL);
+		wake_hear(r->wake, r->held[i] + sizeof(len), len, NULL);
 	}
+	if (r->wake && wake_speak(r->wake, &e) < 0)
+		log_warn("%s: %s", name, e.msg);
+	for (i = 0; i < r->nobjects; i++)
+		if (r->objects[i].kind->release && r->objects[i].kind->release(r, &r->objects[i], &e) < 0)
+			log_warn("%s: %s: %s", name, r->objects[i].msg->link, e.msg);
+	for (i = 0; r->wake && i < r->nobjects; i++)
+		kind_tcp_nudge(&r->objects[i], r->wake, NULL);
+	/* the pod's files are its own from here on: a close() in it must be the last */
+	for (i = 0; i < r->nobjects; i++)
+		close_fdp(&r->objects[i].fd);
 	/* what still arrives at the source, until the bridges have learnt */
 	r->s.deadline = deadline_ms(1000);
 	while (r->s.fd >= 0 && stream_recv(&r->s, &rec, NULL) >= 0) {
 		bool more = rec.type == REC_HELD;
 
-		if (more)
-			replay_send(fd, rec.payload, rec.len, NULL);
+		if (more && r->wake)
+			wake_hear(r->wake, rec.payload, rec.len, NULL);
 		record_done(&rec);
 		if (!more)
 			break;
 	}
+	wake_free(r->wake, true);
+	r->wake = NULL;
 }
 
 static int commit(struct restore *r, struct err *e)

@@ -84,6 +84,7 @@ struct restore {
 	struct in_pod *in_pod;	/* the thread inside */
 	uint32_t temp_pid;
 	bool final, frozen;
+	struct wake *wake;
 	uint8_t **held;		/* frames, u32 length in front */
 	size_t nheld;
 	int exit_code;

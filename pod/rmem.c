@@ -22,6 +22,9 @@
 #include "pod/restore.h"
 
 #define ARCH_MAP_VDSO_64 0x2003
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24 /* as MADV_DONTNEED, of locked memory too */
+#endif
 #define USER_END 0x7ffffffff000ull
 #define CALL_MS 10000
 #define FDS_MAX 200
@@ -499,7 +502,7 @@ int rmem_flush_drops(struct restore *r, struct err *e)
 			batch_begin(r->b, r->scratch);
 			for (; k < p->drops.n && r->b->n < BATCH_MAX; k++)
 				batch_add3(r->b, SYS_madvise, p->drops.r[k].start,
-					   p->drops.r[k].end - p->drops.r[k].start, MADV_DONTNEED);
+					   p->drops.r[k].end - p->drops.r[k].start, MADV_DONTNEED_LOCKED);
 			q = batch_run_ok(p->tasks[0], r->b, deadline_ms(CALL_MS), e);
 		}
 		runs_done(&p->drops);

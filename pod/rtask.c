@@ -157,6 +157,30 @@ static int set_oom(struct rproc *p, struct err *e)
 }
 
 /*
+ * A sleep that goes on looks, when it is interrupted the next time, as if nobody knew its end: this
+ * node's next dump of the pod finds it here.
+ */
+static void note_sleeps(struct restore *r)
+{
+	char path[PATH_MAX], *text = NULL;
+	size_t len = 0, i, k;
+	FILE *f = open_memstream(&text, &len);
+
+	for (i = 0; f && i < r->nprocs; i++) {
+		const Pm__Proc *w = r->procs[i]->want;
+
+		for (k = 0; k < w->n_threads; k++)
+			if (w->threads[k]->restart)
+				fprintf(f, "%u %llu\n", w->threads[k]->tid,
+					(unsigned long long)(now_ns() + w->threads[k]->restart_left_ns));
+	}
+	snprintf(path, sizeof(path), "%s/" RESTART_NOTES, r->place.dir);
+	if (f && fclose(f) == 0)
+		io_replace_file(path, text, len, 0600, NULL);
+	free(text);
+}
+
+/*
  * While the pod stands still its skeletons run before all ordinary tasks of the node: each call made
  * in one would wait for a free CPU otherwise. Children and threads made meanwhile inherit it;
  * end_quick() ends it.
@@ -216,6 +240,8 @@ int rtask_finish(struct restore *r, struct err *e)
 	for (i = 0; q >= 0 && i < r->nprocs; i++)
 		if (!r->procs[i]->zombie)
 			q = finish_proc(r, r->procs[i], e);
+	if (q >= 0)
+		note_sleeps(r);
 	return q;
 }
 

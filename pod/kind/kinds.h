@@ -29,8 +29,9 @@ extern const struct kind kind_ctty;
  * its terminal, too. Keeps the terminal's master parked until its object is restored. Nothing for others. */
 int kind_ctty_early(struct restore *, const Pm__Proc *proc, struct batch *b, struct err *e);
 
-/** replay_nudge() of a TCP connection, after its release(); nothing for other objects. @replay: replay_open()'s. */
-int kind_tcp_nudge(const struct robject *, int replay, const uint8_t mac[6], struct err *e);
+struct wake;
+/** wake_nudge() of a TCP connection, after its release(); nothing for other objects. */
+int kind_tcp_nudge(const struct robject *, struct wake *, struct err *e);
 
 /** Names what an object is that no kind takes, and a remedy where there is one. Returns -EOPNOTSUPP. */
 int kind_refusal(const struct probe *, char *why, size_t len);

@@ -238,7 +238,7 @@ static int release(struct restore *r, struct robject *o, struct err *e)
 	return ret < 0 ? ret : tcp_release(o->fd, &s, e);
 }
 
-int kind_tcp_nudge(const struct robject *o, int replay, const uint8_t mac[6], struct err *e)
+int kind_tcp_nudge(const struct robject *o, struct wake *w, struct err *e)
 {
 	struct tcp_state s;
 	int ret;
@@ -246,7 +246,7 @@ int kind_tcp_nudge(const struct robject *o, int replay, const uint8_t mac[6], st
 	if (o->kind != &kind_tcp)
 		return 0;
 	ret = to_state((const void *)o->body, &s, e);
-	return ret < 0 ? ret : replay_nudge(replay, mac, &s, e);
+	return ret < 0 ? ret : wake_nudge(w, &s, e);
 }
 
 const struct kind kind_tcp = {

@@ -110,7 +110,7 @@ static uint64_t less_elapsed(struct task *t, pid_t tgid, uint64_t want)
 {
 	uint64_t now;
 
-	if (t->left_until) /* an earlier stop of this engine has found it out */
+	if (t->left_until && t->regs.orig_rax == RESTART_SYSCALL) /* an earlier stop has found it out */
 		return t->left_until > now_ns() ? t->left_until - now_ns() : 1;
 	now = exec_start(tgid, t->tid);
 	if (!t->ran_ns || !now || now < t->ran_ns)

@@ -21,6 +21,9 @@
 #include "pod/base/err.h"
 #include "pod/task/task.h"
 
+/** File in a pod's directory on its node: "tid end" of sleeps that a restore has set going again, CLOCK_MONOTONIC ns. */
+#define RESTART_NOTES "sleeps"
+
 /** Before the stop: where the task waits and when it last ran. Errors do not matter. */
 void restart_sample(struct task *t, pid_t tgid);
 /**
