@@ -93,6 +93,8 @@ struct pod *pod_add(struct coord *c, struct node *n, const Pm__PodInfo *info);
 void pod_remove(struct coord *c, struct pod *p);
 /** Pods of nodes that have not answered yet, as the journal remembers them. */
 int pods_load(struct coord *c, struct err *e);
+/** One of them. */
+void pod_reported(struct node *n, const Pm__PodInfo *info);
 void pods_reported(struct node *n, const Pm__AgentPods *m);
 void pods_list(struct coord *c, struct client *cl, uint32_t id, const Pm__PodsReq *m);
 /** May @cl do things to @p: its owner or root. */

@@ -88,7 +88,7 @@ void pod_remove(struct coord *c, struct pod *p)
 	free(p);
 }
 
-static void report_one(struct node *n, const Pm__PodInfo *info)
+void pod_reported(struct node *n, const Pm__PodInfo *info)
 {
 	struct pod *p;
 	Pm__PodInfo *copy;
@@ -163,7 +163,7 @@ void pods_reported(struct node *n, const Pm__AgentPods *m)
 	for (struct pod *p = c->pods; p; p = p->next)
 		p->stale = p->node == n && !p->pending;
 	for (size_t i = 0; i < m->n_pods; i++)
-		report_one(n, m->pods[i]);
+		pod_reported(n, m->pods[i]);
 	for (struct pod *p = c->pods; p; p = next) {
 		next = p->next;
 		if (p->node == n && !p->pending)

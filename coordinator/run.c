@@ -154,7 +154,9 @@ static void on_answer(struct node *n, const Pm__Envelope *env, void *arg)
 	struct pod *p = pod_find_at(r->coord, r->name, n);
 	const uint32_t id = r->id;
 
-	if (p && p->pending && (!env || env->body_case != PM__ENVELOPE__BODY_RUN_REP))
+	if (env && env->body_case == PM__ENVELOPE__BODY_RUN_REP && env->run_rep->pod)
+		pod_reported(n, env->run_rep->pod); /* who is answered may move it at once */
+	else if (p && p->pending)
 		pod_remove(r->coord, p);
 	free(r);
 	if (!cl)
