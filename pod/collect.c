@@ -161,9 +161,7 @@ int collect_maps(struct dump *d, bool flags, struct err *e)
 
 		if (p->zombie)
 			continue;
-		r = flags ? maps_read(p->pid, &p->vmas, e) : maps_keep_flags(p, d->scratch, e);
-		if (r >= 0 && flags)
-			r = maps_read_flags(p->pid, &p->vmas, e);
+		r = flags ? maps_read_all(p->pid, &p->vmas, e) : maps_keep_flags(p, d->scratch, e);
 		if (r == -ESRCH || r == -ENOENT)
 			r = 0; /* it ended; the next listing will say so */
 	}

@@ -334,6 +334,7 @@ static int fill_mm(struct dump *d, struct proc *p, Pm__Proc *m, struct err *e)
 	autofree char *auxv = NULL;
 	Pm__Mm *mm = dump_alloc(d, sizeof(*mm));
 	const uint64_t *s = p->st.mm;
+	uint64_t prev = 0;
 	char path[48];
 	size_t len, i;
 	int r;
@@ -366,8 +367,9 @@ static int fill_mm(struct dump *d, struct proc *p, Pm__Proc *m, struct err *e)
 		const struct vma *v = &p->vmas.v[i];
 		Pm__Vma *o;
 
-		if (v->type == VMA_VSYSCALL || v->start == d->scratch)
-			continue;
+		if (v->type == VMA_VSYSCALL || v->start == d->scratch || v->start < prev)
+			continue; /* the list of a running process may be torn; the cut has it right */
+		prev = v->end;
 		o = dump_alloc(d, sizeof(*o));
 		pm__vma__init(o);
 		o->start = v->start;

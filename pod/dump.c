@@ -388,6 +388,7 @@ static int stage_commit(struct dump *d, struct err *e)
 
 	if (r < 0)
 		return r;
+	fault_point("engine-source", "commit", NULL);
 	r = wait_outcome(d, e);
 	if (r < 0) {
 		/* the pod stays frozen: the agent that comes back, or `podctl recover`, decides */
@@ -402,6 +403,7 @@ static int stage_commit(struct dump *d, struct err *e)
 	prio_quick(false);
 	if (fault_point("engine-source", "started", NULL) == 0)
 		forward_late(d, NULL);
+	fault_point("engine-source", "clean", NULL);
 	stream_send(&d->s, REC_HELD_END, 0, NULL, 0, NULL);
 	return 0;
 }
@@ -510,7 +512,8 @@ int engine_dump(int ctl, const Pm__EngineDump *req)
 		dump_phase(&d, stages[i].name);
 		d.s.deadline = stages[i].limit_ms ? deadline_ms(stages[i].limit_ms) : deadline_ms(600000);
 		log_debug("stage %s", stages[i].name);
-		r = fault_point("engine-source", stages[i].name, &e);
+		if (stages[i].run != stage_commit) /* its point is where it waits */
+			r = fault_point("engine-source", stages[i].name, &e);
 		if (r >= 0)
 			r = dump_poll_abort(&d, &e);
 		if (r >= 0)

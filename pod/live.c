@@ -31,6 +31,7 @@
 
 #define HOLD_BYTES (64u << 20)
 #define ACCEPT_MS 500
+#define CLOSE_MS 50
 #define DRAIN_MS 1
 #define STOP_MS 3000
 #define FREEZE_MS 5000
@@ -200,28 +201,41 @@ static size_t tcp_fds(struct dump *d, bool listeners, int **out)
 	return n;
 }
 
+/* Until the program has taken every connection, and, for a short time, until what it has closed is with the peer. */
 static int hold_connections(struct dump *d, struct err *e)
 {
-	uint64_t end = deadline_ms(ACCEPT_MS);
-	int *fds, r;
-	size_t n;
+	uint64_t end = deadline_ms(ACCEPT_MS), soon = deadline_ms(CLOSE_MS);
+	autoclose int nl = tcp_unheld_open(d->netns, e);
+	struct tcp_unheld n = { 0 };
+	int r = nl < 0 ? nl : filter_set(d->filter, FILTER_SYN, e);
 
-	r = collect_fds(d, true, e);
-	if (r < 0)
-		return r;
-	n = tcp_fds(d, true, &fds);
-	r = filter_set(d->filter, FILTER_SYN, e);
-	while (r >= 0 && n) {
-		r = tcp_pending(fds, n, e);
-		if (r <= 0)
+	while (r >= 0) {
+		struct timespec ts = { 0, 500000 };
+
+		r = tcp_unheld(nl, &n, e);
+		if (r < 0 || (!n.half_open && (!n.closing || now_ns() > soon)))
 			break;
 		if (now_ns() > end) {
 			d->exit_code = 7;
-			return err_set(e, EBUSY, "%d connections wait in an accept queue and the program does not take them", r);
+			return err_set(e, EBUSY, "%u connections wait in an accept queue and the program does not take them",
+				       n.half_open);
 		}
-		sched_yield();
+		nanosleep(&ts, NULL);
 	}
 	return r < 0 ? r : 0;
+}
+
+/* What tasks closed while they were stopped: the kernel still sends, and waits for the peer's word. */
+static int drain_closing(struct dump *d, int nl, struct err *e)
+{
+	uint64_t end = deadline_ms(DRAIN_MS);
+	struct tcp_unheld n = { 0 };
+	int r;
+
+	do
+		r = tcp_unheld(nl, &n, e);
+	while (r >= 0 && n.closing && now_ns() < end);
+	return r;
 }
 
 int stage_quiesce(struct dump *d, struct err *e)
@@ -270,6 +284,34 @@ int stage_quiesce(struct dump *d, struct err *e)
 
 /* ---- cut */
 
+/* Whom the description sends signals, if that is in the pod. */
+static void get_sigio(struct dump *d, const struct object *o, Pm__Object *m)
+{
+	struct f_owner_ex own = { .pid = 0 };
+	int sig = fcntl(o->p.fd, F_GETSIG);
+	size_t i, k;
+
+	m->sigio_signal = sig > 0 ? (uint32_t)sig : 0;
+	if (fcntl(o->p.fd, F_GETOWN_EX, &own) < 0 || own.pid <= 0)
+		return;
+	for (i = 0; !m->sigio_type && i < d->procs.n; i++) {
+		struct proc *p = d->procs.p[i];
+		pid_t pid = 0;
+
+		if (own.type == F_OWNER_PID && p->pid == own.pid)
+			pid = p->nspid;
+		else if (own.type == F_OWNER_PGRP && getpgid(p->pid) == own.pid)
+			pid = p->st.pgid;
+		for (k = 0; own.type == F_OWNER_TID && k < p->ntasks; k++)
+			if (p->tasks[k]->tid == own.pid)
+				pid = p->tasks[k]->nstid;
+		if (pid > 0) {
+			m->sigio_type = (uint32_t)own.type + 1;
+			m->sigio_pid = pid;
+		}
+	}
+}
+
 static int dump_objects(struct dump *d, struct err *e)
 {
 	size_t i;
@@ -290,6 +332,7 @@ static int dump_objects(struct dump *d, struct err *e)
 		m->owner_pid = (uint32_t)o->p.nspid;
 		m->owner_fd = (uint32_t)o->p.fdno;
 		o->msg = m;
+		get_sigio(d, o, m);
 		r = o->kind->dump(d, o, &body, e);
 		if (r < 0)
 			return err_wrap(e, "pid %d: fd %d (%s)", o->p.nspid, o->p.fdno, o->p.link);

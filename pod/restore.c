@@ -312,12 +312,16 @@ static int on_tree(struct restore *r, const struct record *rec, struct err *e)
 	int q = take_tree(r, rec, e);
 
 	r->phase = "precopy";
+	if (q >= 0)
+		q = fault_point("engine-target", "precopy", e);
 	return q < 0 ? q : verdict(r, e);
 }
 
 static int on_soon(struct restore *r, const struct record *rec, struct err *e)
 {
 	(void)rec;
+	if (fault_point("engine-target", "quiesce", e) < 0)
+		return e->code;
 	prio_quick(true);
 	rtask_quick(r);
 	return in_pod_start(r, e);
@@ -330,7 +334,9 @@ static int on_final(struct restore *r, const struct record *rec, struct err *e)
 
 	r->phase = "cut";
 	r->final = true;
-	q = take_tree(r, rec, e);
+	q = fault_point("engine-target", "cut", e);
+	if (q >= 0)
+		q = take_tree(r, rec, e);
 	log_mark("target tree", &t);
 	return q;
 }
@@ -614,6 +620,7 @@ static int commit(struct restore *r, struct err *e)
 	int q = send_ready(r, e);
 
 	r->phase = "commit";
+	fault_point("engine-target", "commit", NULL);
 	if (q >= 0)
 		q = wait_start(r, e);
 	if (q < 0) {
@@ -626,6 +633,7 @@ static int commit(struct restore *r, struct err *e)
 	}
 	fault_point("engine-target", "started", NULL);
 	release_network(r);
+	fault_point("engine-target", "clean", NULL);
 	prio_quick(false);
 	return 0;
 }

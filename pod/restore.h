@@ -19,6 +19,7 @@ struct seg {
 	uint32_t prot, type, object, flags;
 	bool shared, fresh;
 	uint64_t pgoff;
+	uint32_t family; /* rfamily.c */
 };
 
 struct segs {
@@ -33,6 +34,7 @@ struct rproc {
 	struct task **tasks;	/* leader first; owned */
 	size_t ntasks;
 	struct segs have;
+	uint32_t last_family;
 	int memfd, pagemap;
 	const Pm__Proc *want;	/* of the tree that is being applied; NULL: to go */
 	struct runs drops;	/* to be dropped by a call inside */

@@ -20,6 +20,7 @@
 #include "pod/base/log.h"
 #include "pod/base/util.h"
 #include "pod/restore.h"
+#include "pod/rmem_int.h"
 
 #define ARCH_MAP_VDSO_64 0x2003
 #ifndef MADV_DONTNEED_LOCKED
@@ -31,7 +32,7 @@
 
 /* ---- segments */
 
-static int seg_add(struct segs *l, const struct seg *s)
+int seg_add(struct segs *l, const struct seg *s)
 {
 	if (l->n == l->cap) {
 		size_t cap = l->cap ? l->cap * 2 : 64;
@@ -73,7 +74,7 @@ static int wish(const struct restore *r, const Pm__Mm *mm, struct segs *out, str
 
 	for (i = 0; i < mm->n_vmas; i++) {
 		const Pm__Vma *v = mm->vmas[i];
-		struct seg s = { v->start, v->end, v->prot, v->type, v->object, v->flags, v->shared, v->fresh, v->pgoff };
+		struct seg s = { v->start, v->end, v->prot, v->type, v->object, v->flags, v->shared, v->fresh, v->pgoff, 0 };
 
 		q = check_vma(r, v, prev, e);
 		if (q < 0)
@@ -85,7 +86,7 @@ static int wish(const struct restore *r, const Pm__Mm *mm, struct segs *out, str
 	return 0;
 }
 
-static bool same_backing(const struct seg *a, const struct seg *b)
+bool seg_same_backing(const struct seg *a, const struct seg *b)
 {
 	uint32_t mask = VMF_GROWSDOWN | VMF_NORESERVE | VMF_DONTFORK | VMF_DONTDUMP | VMF_WIPEONFORK;
 
@@ -193,7 +194,7 @@ static int change(struct plan *pl, const struct seg *h, const struct seg *w, uin
 		batch_add2(pl->r->b, SYS_munmap, from, to - from);
 		return 0;
 	}
-	if (!h || w->fresh || !same_backing(h, w)) {
+	if (!h || w->fresh || !seg_same_backing(h, w)) {
 		if (h && is_kernel_made(w->type))
 			batch_add2(pl->r->b, SYS_munmap, from, to - from);
 		return call_map(pl, w, from, to, e);
@@ -209,11 +210,7 @@ static int change(struct plan *pl, const struct seg *h, const struct seg *w, uin
 	return 0;
 }
 
-/*
- * Neighbours that differ only in protection were one mapping once, and the program may make them one
- * again: then they must share the kernel's anon_vma, or they never merge and mremap() fails on them. So
- * they are made as one, touched, and split by protection. Returns where the stretch ends.
- */
+/* A new family (rfamily.c) is made as one, touched, and split by protection. Returns where it ends. */
 static uint64_t map_family(struct plan *pl, const struct segs *want, size_t k, uint64_t limit, struct err *e)
 {
 	const struct seg *first = &want->s[k];
@@ -221,11 +218,8 @@ static uint64_t map_family(struct plan *pl, const struct segs *want, size_t k, u
 	size_t n = k + 1, i;
 	uint64_t end;
 
-	if (first->type != VMA_ANON || first->shared || !(first->flags & VMF_ACCOUNT) ||
-	    (first->flags & (VMF_GROWSDOWN | VMF_NORESERVE)))
-		return 0;
-	while (n < want->n && n - k < 256 && want->s[n].start == want->s[n - 1].end && want->s[n].end <= limit &&
-	       want->s[n].type == VMA_ANON && !want->s[n].shared && want->s[n].flags == first->flags)
+	while (n < want->n && n - k < 256 && family_joins(&want->s[n - 1], &want->s[n]) && want->s[n].end <= limit &&
+	       (!first->fresh || want->s[n].fresh))
 		n++;
 	if (n == k + 1)
 		return 0;
@@ -264,9 +258,13 @@ static int walk(struct plan *pl, const struct segs *have, const struct segs *wan
 			next = MIN(next, h->start > at ? h->start : h->end);
 		if (w)
 			next = MIN(next, w->start > at ? w->start : w->end);
-		if (w && w->start == at && (!h || h->start > at)) {
-			uint64_t end = map_family(pl, want, k, h ? h->start : UINT64_MAX, e);
+		if (w && w->start == at && (w->fresh || !h || h->start > at)) {
+			uint64_t end = map_family(pl, want, k, h && !w->fresh ? h->start : UINT64_MAX, e);
 
+			if (!end && w->fresh && w->type == VMA_ANON) {
+				q = call_map(pl, w, w->start, w->end, e);
+				end = w->end;
+			}
 			if (end) {
 				at = end;
 				continue;
@@ -276,6 +274,17 @@ static int walk(struct plan *pl, const struct segs *have, const struct segs *wan
 		at = next;
 	}
 	return q;
+}
+
+static int open_proc_file(struct rproc *p, const char *name, int flags, int *fd, struct err *e)
+{
+	char path[48];
+
+	if (*fd >= 0)
+		return *fd;
+	snprintf(path, sizeof(path), "/proc/%d/%s", p->pid, name);
+	*fd = open(path, flags | O_CLOEXEC);
+	return *fd < 0 ? err_sys(e, "open '%s'", path) : *fd;
 }
 
 /* The files that new mappings need are handed in at once: they become fds 0, 1, 2 ... */
@@ -314,7 +323,7 @@ static bool same_segs(const struct segs *a, const struct segs *b)
 		const struct seg *x = &a->s[i], *y = &b->s[i];
 
 		if (x->start != y->start || x->end != y->end || x->prot != y->prot || x->type != y->type ||
-		    x->object != y->object || x->flags != y->flags || x->shared != y->shared || x->pgoff != y->pgoff)
+		    x->object != y->object || x->flags != y->flags || x->shared != y->shared || x->pgoff != y->pgoff || y->fresh)
 			return false;
 	}
 	return true;
@@ -323,6 +332,7 @@ static bool same_segs(const struct segs *a, const struct segs *b)
 static int apply_proc(struct restore *r, struct rproc *p, struct err *e)
 {
 	struct plan pl = { .r = r, .p = p };
+	struct saved_pages saved = { 0 };
 	struct segs want = { 0 };
 	int q;
 
@@ -333,8 +343,17 @@ static int apply_proc(struct restore *r, struct rproc *p, struct err *e)
 		free(want.s);
 		return q;
 	}
+	family_number(p, &p->have, &want);
+	if (p->have.n) {
+		q = open_proc_file(p, "mem", O_RDWR, &p->memfd, e);
+		if (q >= 0)
+			q = open_proc_file(p, "pagemap", O_RDONLY, &p->pagemap, e);
+		if (q >= 0)
+			q = family_set_aside(p, &p->have, &want, &saved, e);
+	}
 	batch_begin(r->b, r->scratch);
-	q = hand_in(&pl, &want, e);
+	if (q >= 0)
+		q = hand_in(&pl, &want, e);
 	if (q >= 0)
 		q = walk(&pl, &p->have, &want, e);
 	if (q >= 0 && pl.vdso)
@@ -345,7 +364,7 @@ static int apply_proc(struct restore *r, struct rproc *p, struct err *e)
 		q = run(&pl, e);
 	free(p->have.s);
 	p->have = want;
-	return q;
+	return q < 0 ? q : family_put_back(p, &p->have, &saved, e);
 }
 
 int rmem_apply(struct restore *r, struct err *e)
@@ -373,17 +392,6 @@ int rmem_strip(struct restore *r, struct rproc *p, struct err *e)
 }
 
 /* ---- pages */
-
-static int open_proc_file(struct rproc *p, const char *name, int flags, int *fd, struct err *e)
-{
-	char path[48];
-
-	if (*fd >= 0)
-		return *fd;
-	snprintf(path, sizeof(path), "/proc/%d/%s", p->pid, name);
-	*fd = open(path, flags | O_CLOEXEC);
-	return *fd < 0 ? err_sys(e, "open '%s'", path) : *fd;
-}
 
 static int put_content(struct restore *r, uint32_t id, uint64_t off, uint64_t len, int kind, const void *data,
 		       struct err *e)
@@ -414,7 +422,7 @@ static int put_content(struct restore *r, uint32_t id, uint64_t off, uint64_t le
 	return 0;
 }
 
-static const struct seg *seg_at(const struct segs *l, uint64_t addr)
+const struct seg *seg_at(const struct segs *l, uint64_t addr)
 {
 	size_t lo = 0, hi = l->n;
 
@@ -510,6 +518,27 @@ int rmem_flush_drops(struct restore *r, struct err *e)
 	return q;
 }
 
+/* Is every mapping one here that was one there? A torn one works until the program moves it. */
+static int verify_borders(struct rproc *p, const Pm__Mm *mm, struct err *e)
+{
+	struct vma_list maps = { 0 };
+	size_t i;
+	int q = maps_read(p->pid, &maps, e);
+
+	for (i = 0; q >= 0 && i < mm->n_vmas; i++) {
+		const struct vma *v = vma_find(&maps, mm->vmas[i]->start);
+
+		if (!v || v->end < mm->vmas[i]->end) {
+			q = err_set(e, EIO, "pid %d: mapping %lx-%lx prot %u flags %x ends at %lx here (fresh %d)", p->nspid,
+				    (unsigned long)mm->vmas[i]->start, (unsigned long)mm->vmas[i]->end, mm->vmas[i]->prot,
+				    mm->vmas[i]->flags, v ? (unsigned long)v->end : 0, mm->vmas[i]->fresh);
+			log_error("%s", e->msg);
+		}
+	}
+	vma_list_done(&maps);
+	return q;
+}
+
 int rmem_verify(struct restore *r, struct err *e)
 {
 	size_t i, k;
@@ -518,6 +547,8 @@ int rmem_verify(struct restore *r, struct err *e)
 	for (i = 0; i < r->nprocs; i++) {
 		const Pm__Mm *mm = r->procs[i]->want ? r->procs[i]->want->mm : NULL;
 
+		if (mm && getenv("POD_VERIFY") && verify_borders(r->procs[i], mm, e) < 0)
+			bad = e->code;
 		for (k = 0; mm && k < mm->n_vmas; k++) {
 			const Pm__Vma *v = mm->vmas[k];
 

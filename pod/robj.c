@@ -427,7 +427,7 @@ static int unpack_objects(struct restore *r, struct err *e)
 /* Flags and position belong to the description, whatever its kind. */
 static int set_common(struct robject *o, struct err *e)
 {
-	const uint32_t settable = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | O_ASYNC;
+	const uint32_t settable = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME;
 	int have = fcntl(o->fd, F_GETFL);
 	struct stat st;
 
@@ -530,11 +530,31 @@ static int move(struct restore *r, struct rproc *p, Pm__Fd **fd, size_t n, struc
 	return q;
 }
 
+/* Whom the description sends signals, told by a process of the pod, as pids are its own there. O_ASYNC comes last: what
+ * was queued before sends none. */
+static void set_sigio(struct restore *r, struct robject *o, int fdno)
+{
+	const uint32_t flags = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | O_ASYNC;
+	const Pm__Object *m = o->msg;
+	struct f_owner_ex own = { (int)m->sigio_type - 1, m->sigio_pid };
+
+	if (o->sigio || (m->flags & O_PATH))
+		return;
+	o->sigio = true;
+	if (m->sigio_type)
+		batch_add3(r->b, SYS_fcntl, fdno, F_SETOWN_EX, batch_data(r->b, &own, sizeof(own)));
+	if (m->sigio_signal)
+		batch_add3(r->b, SYS_fcntl, fdno, F_SETSIG, m->sigio_signal);
+	if (m->flags & O_ASYNC)
+		batch_add3(r->b, SYS_fcntl, fdno, F_SETFL, m->flags & flags);
+}
+
 /* What a kind adds inside the process; an epoll may have more items than a batch has entries. */
 static int place_one(struct restore *r, struct rproc *p, struct robject *o, int fdno, struct err *e)
 {
 	int more = 1, q = 0;
 
+	set_sigio(r, o, fdno);
 	o->placed = 0;
 	while (q >= 0 && more > 0 && o->kind->place) {
 		more = q = o->kind->place(r, o, p->want, fdno, r->b, e);

@@ -69,9 +69,6 @@ int kind_check_common(const struct probe *p, struct err *e)
 
 		return KIND_REFUSE(e, "'%s' holds %s: cannot be carried yet", p->link, what);
 	}
-	if (p->flags & O_ASYNC)
-		return KIND_REFUSE(e, "'%s' sends signals on I/O (O_ASYNC): cannot be carried yet",
-				   p->link);
 	return 0;
 }
 

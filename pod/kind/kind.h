@@ -62,6 +62,7 @@ struct robject {
 	const struct kind *kind;
 	ProtobufCMessage *body;	/* unpacked by the kind's schema */
 	int fd;			/* the engine's; owned; -1: not made yet */
+	bool sigio;		/* its owner for signals is set */
 	size_t placed;		/* for place() that returns 1; 0 at the first call for a process's fd */
 };
 

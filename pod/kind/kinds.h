@@ -47,7 +47,7 @@ const char *kind_info_line(const char *info, const char *key);
 bool kind_info_u64(const char *info, const char *key, int base, uint64_t *out);
 /** fdinfo of the engine's own @fd, now; the caller frees. */
 int kind_info_now(int fd, char **out, struct err *e);
-/** What stays behind with any open file: locks, leases, asynchronous notification. Refused by name. */
+/** What stays behind with any open file: locks, leases. Refused by name. */
 int kind_check_common(const struct probe *, struct err *);
 /** Another description of the inode behind the engine's @fd. */
 int kind_reopen(int fd, int flags, struct err *e);

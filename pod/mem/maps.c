@@ -248,6 +248,32 @@ static int list_grow(struct vma_list *l)
 	return 0;
 }
 
+static int learn(struct vma_list *out, struct err *e)
+{
+	out->n = 0;
+	return out->shm_dev ? 0 : shm_dev_learn(&out->shm_dev, e);
+}
+
+static int add_line(pid_t pid, struct vma_list *out, char *p, char *eol, struct err *e)
+{
+	struct vma *v;
+	int r;
+
+	if (out->n == out->cap && list_grow(out)) {
+		out->n = 0;
+		return err_num(e, ENOMEM, "maps of %d", (int)pid);
+	}
+	v = &out->v[out->n];
+	r = parse_line(p, eol, v);
+	if (r < 0) {
+		out->n = 0;
+		return err_set(e, r, "/proc/%d/maps: not understood: '%.100s'", (int)pid, p);
+	}
+	v->type = vma_classify(v, out->shm_dev);
+	out->n++;
+	return 0;
+}
+
 /**
  * maps_read - the mappings of @pid, ascending
  * @out: refilled; start it zeroed. Names are valid until it is refilled or done. On failure empty.
@@ -255,34 +281,13 @@ static int list_grow(struct vma_list *l)
 int maps_read(pid_t pid, struct vma_list *out, struct err *e)
 {
 	char *p, *eol;
-	int r;
+	int r = learn(out, e);
 
-	out->n = 0;
-	if (!out->shm_dev) {
-		r = shm_dev_learn(&out->shm_dev, e);
-		if (r < 0)
-			return r;
-	}
-	r = slurp(pid, "maps", &out->strings, &out->scap, &out->slen, e);
-	if (r < 0)
-		return r;
-	for (p = out->strings; (eol = strchr(p, '\n')); p = eol + 1) {
-		struct vma *v;
-
-		if (out->n == out->cap && list_grow(out)) {
-			out->n = 0;
-			return err_num(e, ENOMEM, "maps of %d", (int)pid);
-		}
-		v = &out->v[out->n];
-		r = parse_line(p, eol, v);
-		if (r < 0) {
-			out->n = 0;
-			return err_set(e, r, "/proc/%d/maps: not understood: '%.100s'", (int)pid, p);
-		}
-		v->type = vma_classify(v, out->shm_dev);
-		out->n++;
-	}
-	return 0;
+	if (r >= 0)
+		r = slurp(pid, "maps", &out->strings, &out->scap, &out->slen, e);
+	for (p = out->strings; r >= 0 && (eol = strchr(p, '\n')); p = eol + 1)
+		r = add_line(pid, out, p, eol, e);
+	return r < 0 ? r : 0;
 }
 
 /* ---- smaps */
@@ -351,6 +356,28 @@ int maps_read_flags(pid_t pid, struct vma_list *list, struct err *e)
 			hex(q, ' ', &end);
 	}
 	return 0;
+}
+
+/** maps_read_all - mappings and flags of a running process: those of one mapping belong together */
+int maps_read_all(pid_t pid, struct vma_list *out, struct err *e)
+{
+	char *p, *eol;
+	int r = learn(out, e);
+
+	if (r >= 0)
+		r = slurp(pid, "smaps", &out->strings, &out->scap, &out->slen, e);
+	for (p = out->strings; r >= 0 && (eol = strchr(p, '\n')); p = eol + 1) {
+		uint64_t start;
+
+		if (starts(p, "VmFlags:") && out->n) {
+			size_t i = out->n - 1;
+
+			flags_apply(out, &i, out->v[i].start, out->v[i].end, parse_flags(p + 8, eol));
+		} else if (hex_digit(*p) >= 0 && hex(p, '-', &start)) {
+			r = add_line(pid, out, p, eol, e);
+		}
+	}
+	return r < 0 ? r : 0;
 }
 
 /* ---- looking things up */

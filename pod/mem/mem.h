@@ -55,6 +55,8 @@ struct vma_list {
 int maps_read(pid_t pid, struct vma_list *out, struct err *e);
 /** Fills flags of @list from /proc/@pid/smaps (slow: before the freeze only). */
 int maps_read_flags(pid_t pid, struct vma_list *list, struct err *e);
+/** Both from smaps at once: for a process that runs, where two readings would not fit together. Slow. */
+int maps_read_all(pid_t pid, struct vma_list *out, struct err *e);
 const struct vma *vma_find(const struct vma_list *, uint64_t addr);
 void vma_list_done(struct vma_list *);
 /** First hole of @len bytes at or above @from (page aligned) that is free in all @n lists; 0 = none. */
