@@ -597,9 +597,10 @@ static void release_network(struct restore *r)
 			log_warn("%s: %s: %s", name, r->objects[i].msg->link, e.msg);
 	for (i = 0; r->wake && i < r->nobjects; i++)
 		kind_tcp_nudge(&r->objects[i], r->wake, NULL);
-	/* the pod's files are its own from here on: a close() in it must be the last */
+	/* the pod's files are its own from here on: a close() in it must be the last. Connections follow. */
 	for (i = 0; i < r->nobjects; i++)
-		close_fdp(&r->objects[i].fd);
+		if (r->objects[i].kind != &kind_tcp)
+			close_fdp(&r->objects[i].fd);
 	/* what still arrives at the source, until the bridges have learnt */
 	r->s.deadline = deadline_ms(1000);
 	while (r->s.fd >= 0 && stream_recv(&r->s, &rec, NULL) >= 0) {
@@ -610,6 +611,10 @@ static void release_network(struct restore *r)
 		record_done(&rec);
 		if (!more)
 			break;
+	}
+	for (i = 0; i < r->nobjects; i++) {
+		kind_tcp_settle(&r->objects[i]);
+		close_fdp(&r->objects[i].fd);
 	}
 	wake_free(r->wake, true);
 	r->wake = NULL;

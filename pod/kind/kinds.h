@@ -32,6 +32,8 @@ int kind_ctty_early(struct restore *, const Pm__Proc *proc, struct batch *b, str
 struct wake;
 /** wake_nudge() of a TCP connection, after its release(); nothing for other objects. */
 int kind_tcp_nudge(const struct robject *, struct wake *, struct err *e);
+/** tcp_settle() of a TCP connection, when no late frames come any more; false for other objects. */
+bool kind_tcp_settle(const struct robject *);
 
 /** Names what an object is that no kind takes, and a remedy where there is one. Returns -EOPNOTSUPP. */
 int kind_refusal(const struct probe *, char *why, size_t len);

@@ -211,31 +211,25 @@ static int finish(struct restore *r, struct robject *o, struct err *e)
 	return 0;
 }
 
-/* Setting TCP_NODELAY makes the kernel push what is queued; the program's value is put back. */
-static int push(int fd, struct err *e)
-{
-	int on = 1, was = 0;
-	socklen_t len = sizeof(was);
-
-	if (getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &was, &len) < 0 ||
-	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
-		return err_sys(e, "push a TCP socket's queue");
-	if (!was && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &was, sizeof(was)) < 0)
-		return err_sys(e, "TCP_NODELAY");
-	return 0;
-}
-
 static int release(struct restore *r, struct robject *o, struct err *e)
 {
 	struct tcp_state s;
 	int ret = to_state((const void *)o->body, &s, e);
 
 	(void)r;
-	if (ret < 0 || !is_live(&s))
-		return ret;
-	ret = s.snd_unsent ? push(o->fd, e) : 0;
-	s.snd_unsent = 0; /* finish() has queued it */
-	return ret < 0 ? ret : tcp_release(o->fd, &s, e);
+	if (ret >= 0 && is_live(&s))
+		tcp_push(o->fd, &s);
+	return ret < 0 ? ret : 0;
+}
+
+bool kind_tcp_settle(const struct robject *o)
+{
+	struct tcp_state s;
+
+	if (o->kind != &kind_tcp || o->fd < 0 || to_state((const void *)o->body, &s, NULL) < 0 || !is_live(&s))
+		return false;
+	tcp_settle(o->fd, &s);
+	return true;
 }
 
 int kind_tcp_nudge(const struct robject *o, struct wake *w, struct err *e)
