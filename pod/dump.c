@@ -232,6 +232,8 @@ static int stage_check(struct dump *d, struct err *e)
 		r = connect_target(d, e);
 	if (r >= 0)
 		r = ask_target(d, e);
+	/* a file or a connection that the program closes shall be closed, not live on in us */
+	collect_drop_objects(d, false);
 	return r;
 }
 
