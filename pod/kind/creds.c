@@ -16,6 +16,7 @@
 
 #include "pod/dump.h"
 #include "pod/kind/task_kinds.h"
+#include "pod/restore.h"
 
 #define LAST_CAP 40u
 
@@ -79,12 +80,40 @@ static void give_caps(const Pm__Proc *m, struct batch *b)
 			batch_add3(b, SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, i);
 }
 
+static bool is_own_group(const Pm__PodSpec *spec, uint32_t gid)
+{
+	size_t i;
+
+	for (i = 0; i < spec->n_groups; i++)
+		if (spec->groups[i] == gid)
+			return true;
+	return gid == spec->gid;
+}
+
+/* An image says nothing about privilege: in a user's pod nobody is anybody else, or can become it. */
+static int check_policy(const Pm__PodSpec *spec, const Pm__Proc *m, struct err *e)
+{
+	const uint32_t uids[] = { m->uid, m->euid, m->suid, m->fsuid }, gids[] = { m->gid, m->egid, m->sgid, m->fsgid };
+	size_t i;
+	bool ok = !m->cap_inh && !m->cap_prm && !m->cap_eff && !m->cap_bnd && !m->cap_amb && m->no_new_privs;
+
+	if (!spec->uid)
+		return 0;
+	for (i = 0; i < 4; i++)
+		ok = ok && uids[i] == spec->uid && is_own_group(spec, gids[i]);
+	for (i = 0; i < m->n_groups; i++)
+		ok = ok && is_own_group(spec, m->groups[i]);
+	return ok ? 0 : err_set(e, EPERM, "pid %u has credentials that user '%s' does not have", m->pid, spec->user);
+}
+
 static int give(struct restore *r, const Pm__Proc *m, const Pm__Thread *th, struct batch *b, struct err *e)
 {
 	uint32_t keep = SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS;
+	int q = check_policy(r->req->spec, m, e);
 
-	(void)r;
 	(void)th;
+	if (q < 0)
+		return q;
 	if (m->n_groups > MAX_GROUPS)
 		return err_set(e, EBADMSG, "%zu supplementary groups", m->n_groups);
 	batch_add2(b, SYS_prctl, PR_SET_SECUREBITS, keep);
