@@ -415,8 +415,6 @@ static int collect_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool 
 	ssize_t n;
 	int r;
 
-	if (p->tracked && fdno == p->tr.uffd)
-		return 0;
 	snprintf(name, sizeof(name), "fd/%d", fdno);
 	n = readlinkat(dirfd, name, link, sizeof(link) - 1);
 	if (n < 0)
