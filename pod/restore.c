@@ -194,6 +194,31 @@ static int open_ns(struct restore *r, struct err *e)
 	return 0;
 }
 
+static int parse_mac(const char *text, uint8_t mac[6], struct err *e)
+{
+	unsigned b[6];
+	int i;
+
+	if (sscanf(text, "%x:%x:%x:%x:%x:%x", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5]) != 6)
+		return err_set(e, EINVAL, "'%s' is not a MAC address", text);
+	for (i = 0; i < 6; i++)
+		mac[i] = (uint8_t)b[i];
+	return 0;
+}
+
+/* Long before READY: opening these sockets takes milliseconds. */
+static int prepare_network(struct restore *r, struct err *e)
+{
+	const Pm__PodSpec *spec = r->req->spec;
+	uint8_t mac[6];
+	int q;
+
+	if (!spec->ip || !spec->ip[0])
+		return 0;
+	q = parse_mac(spec->mac, mac, e);
+	return q < 0 ? q : wake_open(r->netns, r->place.host_link, mac, &r->wake, e);
+}
+
 static int make_place(struct restore *r, const struct pod_clock *clock, struct err *e)
 {
 	const Pm__PodSpec *spec = r->req->spec;
@@ -208,6 +233,8 @@ static int make_place(struct restore *r, const struct pod_clock *clock, struct e
 		q = filter_prepare(r->netns, e);
 		if (q >= 0)
 			q = filter_block(r->netns, e);
+		if (q >= 0)
+			q = prepare_network(r, e);
 	}
 	return q < 0 ? q : task_tick_start(e);
 }
@@ -369,8 +396,6 @@ static int wait_clock(struct restore *r, const Pm__CutEnd *end, struct err *e)
 	return q;
 }
 
-static int prepare_network(struct restore *r, struct err *e);
-
 static int on_cut_end(struct restore *r, const struct record *rec, struct err *e)
 {
 	Pm__CutEnd *end = (Pm__CutEnd *)record_unpack(rec, &pm__cut_end__descriptor, e);
@@ -407,8 +432,6 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 	log_mark("target freeze", &t);
 	if (end)
 		pm__cut_end__free_unpacked(end, NULL);
-	if (q >= 0)
-		q = prepare_network(r, e);
 	if (q >= 0)
 		q = fault_point("engine-target", "ready", e);
 	if (q >= 0) {
@@ -548,31 +571,6 @@ static int wait_start(struct restore *r, struct err *e)
 		link_free(env);
 		return q;
 	}
-}
-
-static int parse_mac(const char *text, uint8_t mac[6], struct err *e)
-{
-	unsigned b[6];
-	int i;
-
-	if (sscanf(text, "%x:%x:%x:%x:%x:%x", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5]) != 6)
-		return err_set(e, EINVAL, "'%s' is not a MAC address", text);
-	for (i = 0; i < 6; i++)
-		mac[i] = (uint8_t)b[i];
-	return 0;
-}
-
-/* Before READY: what it takes to wake the network is at hand. */
-static int prepare_network(struct restore *r, struct err *e)
-{
-	const Pm__PodSpec *spec = r->req->spec;
-	uint8_t mac[6];
-	int q;
-
-	if (!spec->ip || !spec->ip[0])
-		return 0;
-	q = parse_mac(spec->mac, mac, e);
-	return q < 0 ? q : wake_open(r->netns, r->place.host_link, mac, &r->wake, e);
 }
 
 /* In the order of netfreeze/wake.c. Nothing here can undo the commit: what fails is said, and the pod's
