@@ -13,6 +13,7 @@ CHECK_RUN += tests/real/redis
 CHECK_RUN += tests/real/stream
 CHECK_RUN += tests/real/nginx
 CHECK_RUN += tests/real/scripts
+CHECK_RUN += tests/real/frozen tests/real/soak
 CHECK_RUN += tests/podrun.bats tests/priv.bats tests/console.bats
 UNIT_SRC += tests/unit/err_test.c
 UNIT_SRC += tests/unit/io_test.c
@@ -110,3 +111,20 @@ $(BIN)/fuzz_pages: tests/fuzz/fuzz_pages.c pod/mem/pages.c pod/mem/track.c pod/b
 	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined $(CPPFLAGS) -o $@ $^
 
 .PHONY: check-commit
+
+# frozen times next to their floors; a hundred moves in a row
+BENCH := $(B)/bench/floor $(B)/bench/load
+$(BENCH): $(B)/bench/%: tests/bench/%.c
+	@mkdir -p $(@D)
+	@echo "  LD   bench/$(@F)"
+	$(Q)$(CC) -D_GNU_SOURCE -std=gnu11 -O2 $(WARN) -pthread -o $@ $<
+
+bench: deps
+	$(Q)$(MAKE) --no-print-directory all $(BENCH) $(WORKLOADS) $(CLIENTS)
+	$(Q)B=$(B) tests/bench/run
+
+soak: deps
+	$(Q)$(MAKE) --no-print-directory all $(WORKLOADS) $(CLIENTS)
+	$(Q)SOAK_MOVES=$${SOAK_MOVES:-100} B=$(B) tests/real/soak
+
+.PHONY: soak
