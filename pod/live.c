@@ -30,7 +30,7 @@
 #include "pod/ns.h"
 
 #define HOLD_BYTES (64u << 20)
-#define ACCEPT_MS 500
+#define ACCEPT_MS 1500 /* a SYN-ACK that was lost is sent again after 1 s */
 #define CLOSE_MS 50
 #define DRAIN_MS 1
 #define STOP_MS 3000
@@ -181,8 +181,8 @@ int stage_precopy(struct dump *d, struct err *e)
 
 /* ---- quiesce */
 
-/* Duplicates of the pod's TCP sockets: listeners, and connected ones. */
-static size_t tcp_fds(struct dump *d, bool listeners, int **out)
+/* Duplicates of the pod's TCP sockets that do not listen. */
+static size_t tcp_fds(struct dump *d, int **out)
 {
 	size_t n = 0, i;
 
@@ -195,19 +195,18 @@ static size_t tcp_fds(struct dump *d, bool listeners, int **out)
 			continue;
 		if (getsockopt(d->objects[i]->p.fd, SOL_SOCKET, SO_ACCEPTCONN, &accepting, &len) < 0)
 			continue;
-		if (!accepting == !listeners)
+		if (!accepting)
 			(*out)[n++] = d->objects[i]->p.fd;
 	}
 	return n;
 }
 
 /* Until the program has taken every connection, and, for a short time, until what it has closed is with the peer. */
-static int hold_connections(struct dump *d, struct err *e)
+static int hold_connections(struct dump *d, int nl, struct err *e)
 {
 	uint64_t end = deadline_ms(ACCEPT_MS), soon = deadline_ms(CLOSE_MS);
-	autoclose int nl = tcp_unheld_open(d->netns, e);
 	struct tcp_unheld n = { 0 };
-	int r = nl < 0 ? nl : filter_set(d->filter, FILTER_SYN, e);
+	int r = filter_set(d->filter, FILTER_SYN, e);
 
 	while (r >= 0) {
 		struct timespec ts = { 0, 500000 };
@@ -226,7 +225,7 @@ static int hold_connections(struct dump *d, struct err *e)
 }
 
 /* What tasks closed while they were stopped: the kernel still sends, and waits for the peer's word. */
-static int drain_closing(struct dump *d, int nl, struct err *e)
+static int drain_closing(int nl, struct err *e)
 {
 	uint64_t end = deadline_ms(DRAIN_MS);
 	struct tcp_unheld n = { 0 };
@@ -241,6 +240,7 @@ static int drain_closing(struct dump *d, int nl, struct err *e)
 int stage_quiesce(struct dump *d, struct err *e)
 {
 	bool net = d->req->spec->ip && d->req->spec->ip[0];
+	autoclose int nl = -1;
 	uint64_t t;
 	int *fds, r = 0;
 	size_t n;
@@ -256,8 +256,10 @@ int stage_quiesce(struct dump *d, struct err *e)
 			r = hold_only_syn(d->hold, true, e);
 		if (r >= 0) {
 			d->blocked = true; /* SYNs are dropped from here on: undo replays them */
-			r = hold_connections(d, e);
+			nl = r = tcp_unheld_open(d->netns, e);
 		}
+		if (r >= 0)
+			r = hold_connections(d, nl, e);
 	}
 	if (r < 0)
 		return r;
@@ -270,10 +272,16 @@ int stage_quiesce(struct dump *d, struct err *e)
 	d->stop_ns = t = now_ns();
 	r = cut_stop(d, deadline_ms(STOP_MS), e);
 	log_mark("stop", &t);
+	/* not before: what we have a duplicate of is not closed when the program closes it */
+	if (r >= 0)
+		r = collect_fds(d, true, e);
 	if (r < 0 || !net)
 		return r;
-	n = tcp_fds(d, false, &fds);
+	log_mark("open files", &t);
+	n = tcp_fds(d, &fds);
 	r = drain_wire(fds, n, deadline_ms(DRAIN_MS), e);
+	if (r >= 0)
+		r = drain_closing(nl, e);
 	if (r >= 0)
 		r = hold_only_syn(d->hold, false, e);
 	if (r >= 0)
@@ -445,8 +453,6 @@ int stage_cut(struct dump *d, struct err *e)
 	pm__cut_end__init(&end);
 	d->exit_code = 7;
 	r = collect_maps(d, !d->live, e);
-	if (r >= 0)
-		r = collect_fds(d, true, e);
 	if (r >= 0)
 		r = collect_map_objects(d, e);
 	if (r >= 0)
