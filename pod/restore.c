@@ -27,6 +27,7 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -643,6 +644,22 @@ static int commit(struct restore *r, struct err *e)
 
 /* ---- all of it */
 
+/*
+ * Engine and skeletons on one CPU: a call inside a skeleton is two switches then, not two wake-ups of
+ * an idle CPU (4 us against 40 to 80). The program gets its own affinity back (kind sched).
+ */
+static void stay_on_one_cpu(void)
+{
+	cpu_set_t set;
+	int cpu = sched_getcpu();
+
+	if (cpu < 0)
+		return;
+	CPU_ZERO(&set);
+	CPU_SET((unsigned)cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
 static int run(struct restore *r, struct err *e)
 {
 	struct rlimit lim;
@@ -652,6 +669,7 @@ static int run(struct restore *r, struct err *e)
 		lim.rlim_cur = lim.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &lim);
 	}
+	stay_on_one_cpu();
 	r->phase = "check";
 	lfd = listen_here(r, e);
 	if (lfd < 0)
