@@ -351,7 +351,6 @@ static int on_soon(struct restore *r, const struct record *rec, struct err *e)
 	if (fault_point("engine-target", "quiesce", e) < 0)
 		return e->code;
 	prio_quick(true);
-	rtask_quick(r);
 	return in_pod_start(r, e);
 }
 
@@ -365,6 +364,8 @@ static int on_final(struct restore *r, const struct record *rec, struct err *e)
 	q = fault_point("engine-target", "cut", e);
 	if (q >= 0)
 		q = take_tree(r, rec, e);
+	if (q >= 0)
+		rtask_quick(r);
 	log_mark("target tree", &t);
 	return q;
 }

@@ -85,6 +85,7 @@ struct restore {
 	size_t nparked;
 	struct in_pod *in_pod;	/* the thread inside */
 	uint32_t temp_pid;
+	uint64_t slack;		/* timer slack of skeletons */
 	bool final, frozen;
 	struct wake *wake;
 	uint8_t **held;		/* frames, u32 length in front */

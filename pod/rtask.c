@@ -12,6 +12,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -182,30 +183,39 @@ static void note_sleeps(struct restore *r)
 
 /*
  * While the pod stands still its skeletons run before all ordinary tasks of the node: each call made
- * in one would wait for a free CPU otherwise. Children and threads made meanwhile inherit it;
- * end_quick() ends it.
+ * in one would wait for a free CPU otherwise. Not before all of them are there: what a real-time task
+ * forks has no timer slack to go back to.
  */
 void rtask_quick(struct restore *r)
 {
 	struct sched_param sp = { .sched_priority = 1 };
+	autofree char *text = NULL;
+	char path[48];
 	size_t i, k;
 
-	sched_setscheduler(r->ns.pid, SCHED_FIFO, &sp);
+	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", r->ns.pid);
+	if (io_read_file(path, 32, &text, NULL, NULL) < 0)
+		return;
+	r->slack = strtoull(text, NULL, 10);
 	for (i = 0; i < r->nprocs; i++)
 		for (k = 0; !r->procs[i]->zombie && k < r->procs[i]->ntasks; k++)
 			sched_setscheduler(r->procs[i]->tasks[k]->tid, SCHED_FIFO, &sp);
 }
 
-/* Before what threads are given: a real-time thread takes no timer slack. */
-static int end_quick(struct rproc *p, struct err *e)
+/* The program's own policy; and its timer slack, which a real-time thread could not be given. */
+static int end_quick(struct restore *r, struct rproc *p, const Pm__Thread *th, struct err *e)
 {
-	struct sched_param sp = { 0 };
-	size_t i;
+	struct sched_param sp = { .sched_priority = (int)th->rt_prio };
+	pid_t tid = task_of(p, th->tid)->tid;
+	char path[48], text[24];
 
-	for (i = 0; i < p->ntasks; i++)
-		if (sched_setscheduler(p->tasks[i]->tid, SCHED_OTHER, &sp) < 0)
-			return err_sys(e, "pid %d: scheduling policy", p->nspid);
-	return 0;
+	if (sched_setscheduler(tid, (int)th->policy, &sp) < 0)
+		return err_sys(e, "pid %d: scheduling policy %u", p->nspid, th->policy);
+	if (!th->timer_slack || th->timer_slack == r->slack)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", tid);
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)th->timer_slack);
+	return io_write_file(path, text, e);
 }
 
 static int finish_proc(struct restore *r, struct rproc *p, struct err *e)
@@ -219,8 +229,6 @@ static int finish_proc(struct restore *r, struct rproc *p, struct err *e)
 		q = set_oom(p, e);
 	if (q >= 0)
 		q = robj_place(r, p, e);
-	if (q >= 0)
-		q = end_quick(p, e);
 	for (i = w->n_threads; q >= 0 && i-- > 0;)
 		q = give(r, p, i, e);
 	for (i = 0; q >= 0 && i < w->n_threads; i++)
@@ -229,6 +237,8 @@ static int finish_proc(struct restore *r, struct rproc *p, struct err *e)
 		q = drop_scratch(r, p, e);
 	for (i = 0; q >= 0 && i < w->n_threads; i++)
 		q = set_registers(r, p, w->threads[i], e);
+	for (i = 0; q >= 0 && i < w->n_threads; i++)
+		q = end_quick(r, p, w->threads[i], e);
 	return q;
 }
 
