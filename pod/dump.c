@@ -95,6 +95,23 @@ int dump_poll_abort(struct dump *d, struct err *e)
 
 /* ---- connection */
 
+static int finish_connect(int fd, uint64_t deadline)
+{
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	socklen_t len = sizeof(int);
+	int n, soerr = 0;
+
+	do
+		n = poll(&p, 1, deadline_left_ms(deadline));
+	while (n < 0 && errno == EINTR);
+	if (n == 0)
+		soerr = ETIMEDOUT;
+	else if (n > 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &soerr, &len) < 0)
+		soerr = errno;
+	errno = soerr;
+	return n > 0 && !soerr ? 0 : -1;
+}
+
 static int connect_target(struct dump *d, struct err *e)
 {
 	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons((uint16_t)d->req->port) };
@@ -111,7 +128,8 @@ static int connect_target(struct dump *d, struct err *e)
 	setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
-	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
+	/* the tick of the tracer may interrupt it: then it goes on by itself, and poll says when it is done */
+	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 && (errno != EINTR || finish_connect(fd, d->s.deadline) < 0))
 		return err_sys(e, "connect to %s port %u", d->req->address, d->req->port);
 	d->s.fd = take_fd(&fd);
 	d->exit_code = 8;

@@ -234,6 +234,9 @@ static int make_place(struct restore *r, const struct pod_clock *clock, struct e
 		q = filter_prepare(r->netns, e);
 		if (q >= 0)
 			q = filter_block(r->netns, e);
+		/* now, though on no bridge: the kernel takes a link into use asynchronously, up to a second late */
+		if (q >= 0)
+			q = link_up(r->place.host_link, e);
 		if (q >= 0)
 			q = prepare_network(r, e);
 	}
