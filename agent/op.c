@@ -79,7 +79,7 @@ static const struct {
 	{ TGT_RECV, EV_GONE, tgt_gone },
 	{ TGT_RECV, EV_ABORT, tgt_abort },
 	{ TGT_RECV, EV_LOST, tgt_abort },
-	{ TGT_READY, EV_GONE, tgt_orphaned },
+	{ TGT_READY, EV_GONE, tgt_orphaned }, /* REFUSED */
 	{ TGT_READY, EV_COMMIT, tgt_commit },
 	{ TGT_READY, EV_ABORT, tgt_abort },
 	{ TGT_READY, EV_DIED, tgt_abort },

@@ -252,11 +252,14 @@ void tgt_ready(struct op *op, const Pm__Envelope *env)
 	agent_send(op->agent, &out);
 }
 
+/* START is not written: the source's copy has all that was held for the pod, this one has lost it. */
 void tgt_orphaned(struct op *op, const Pm__Envelope *env)
 {
-	(void)env;
-	log_warn("operation %s: pod-engine died after READY; pod '%s' waits for the outcome", op->id,
-		 op->name);
+	struct err e;
+
+	err_set(&e, EIO, "the target's pod-engine died after READY");
+	op_send_failed(op, &e, 9, "");
+	tgt_abort(op, env);
 }
 
 struct announcement {
