@@ -31,7 +31,8 @@
 
 #define HOLD_BYTES (64u << 20)
 #define ACCEPT_MS 1500 /* a SYN-ACK that was lost is sent again after 1 s */
-#define CLOSE_MS 50
+#define CLOSE_MS 300
+#define LINGER_MS 50
 #define DRAIN_MS 1
 #define STOP_MS 3000
 #define FREEZE_MS 5000
@@ -201,7 +202,10 @@ static size_t tcp_fds(struct dump *d, int **out)
 	return n;
 }
 
-/* Until the program has taken every connection, and, for a short time, until what it has closed is with the peer. */
+/*
+ * Until the program has taken every connection, and, for a short time, until what it has closed is with the peer: nobody
+ * has an fd of such a connection, so what it has not sent yet would be lost. Returns how many are left all the same.
+ */
 static int hold_connections(struct dump *d, int nl, struct err *e)
 {
 	uint64_t end = deadline_ms(ACCEPT_MS), soon = deadline_ms(CLOSE_MS);
@@ -221,19 +225,20 @@ static int hold_connections(struct dump *d, int nl, struct err *e)
 		}
 		nanosleep(&ts, NULL);
 	}
-	return r < 0 ? r : 0;
+	return r < 0 ? r : (int)n.closing;
 }
 
-/* What tasks closed while they were stopped: the kernel still sends, and waits for the peer's word. */
-static int drain_closing(int nl, struct err *e)
+/* What tasks closed until they stood still; @left: those whose peer has not answered for long. */
+static int drain_closing(int nl, int left, struct err *e)
 {
-	uint64_t end = deadline_ms(DRAIN_MS);
+	uint64_t end = deadline_ms(LINGER_MS);
 	struct tcp_unheld n = { 0 };
 	int r;
 
 	do
 		r = tcp_unheld(nl, &n, e);
-	while (r >= 0 && n.closing && now_ns() < end);
+	while (r >= 0 && n.closing > (unsigned)left && now_ns() < end);
+	log_debug("%u connections are still closing, %d of them for long", n.closing, left);
 	return r;
 }
 
@@ -242,7 +247,7 @@ int stage_quiesce(struct dump *d, struct err *e)
 	bool net = d->req->spec->ip && d->req->spec->ip[0];
 	autoclose int nl = -1;
 	uint64_t t;
-	int *fds, r = 0;
+	int *fds, r = 0, left = 0;
 	size_t n;
 
 	d->exit_code = 7;
@@ -259,7 +264,7 @@ int stage_quiesce(struct dump *d, struct err *e)
 			nl = r = tcp_unheld_open(d->netns, e);
 		}
 		if (r >= 0)
-			r = hold_connections(d, nl, e);
+			left = r = hold_connections(d, nl, e);
 	}
 	if (r < 0)
 		return r;
@@ -281,7 +286,7 @@ int stage_quiesce(struct dump *d, struct err *e)
 	n = tcp_fds(d, &fds);
 	r = drain_wire(fds, n, deadline_ms(DRAIN_MS), e);
 	if (r >= 0)
-		r = drain_closing(nl, e);
+		r = drain_closing(nl, left, e);
 	if (r >= 0)
 		r = hold_only_syn(d->hold, false, e);
 	if (r >= 0)
