@@ -32,6 +32,7 @@
 #define HOLD_BYTES (64u << 20)
 #define ACCEPT_MS 1500 /* a SYN-ACK that was lost is sent again after 1 s */
 #define CLOSE_MS 300
+#define QUEUE_MS 500
 #define LINGER_MS 50
 #define DRAIN_MS 1
 #define STOP_MS 3000
@@ -228,6 +229,44 @@ static int hold_connections(struct dump *d, int nl, struct err *e)
 	return r < 0 ? r : (int)n.closing;
 }
 
+/* Who has the socket with inode @ino. */
+static int refuse_queue(struct dump *d, uint64_t ino, struct err *e)
+{
+	char path[64], link[64], want[64];
+	size_t i;
+	int fd;
+
+	snprintf(want, sizeof(want), "socket:[%lu]", (unsigned long)ino);
+	for (i = 0; i < d->procs.n; i++)
+		for (fd = 0; fd < 4096; fd++) {
+			const struct proc *p = d->procs.p[i];
+			ssize_t n;
+
+			snprintf(path, sizeof(path), "/proc/%d/fd/%d", p->pid, fd);
+			n = readlink(path, link, sizeof(link) - 1);
+			if (n < 0)
+				continue;
+			link[n] = 0;
+			if (!strcmp(link, want))
+				return err_set(e, EBUSY,
+					       "pid %d (%s): fd %d is a unix socket whose accept queue holds data that the program does not take: cannot be carried",
+					       p->nspid, p->st.comm, fd);
+		}
+	return err_set(e, EBUSY, "a unix socket's accept queue holds data that no program takes: cannot be carried");
+}
+
+/* The same for unix sockets: a client in an accept queue can connect again, but what it sent cannot be read there. */
+static int await_queues(struct dump *d, int nl, struct err *e)
+{
+	uint64_t end = deadline_ms(QUEUE_MS), ino = 0;
+	struct timespec ts = { 0, 500000 };
+	int r;
+
+	while ((r = kind_unix_unaccepted(nl, &ino, e)) > 0 && now_ns() < end)
+		nanosleep(&ts, NULL);
+	return r > 0 ? refuse_queue(d, ino, e) : r;
+}
+
 /* What tasks closed until they stood still; @left: those whose peer has not answered for long. */
 static int drain_closing(int nl, int left, struct err *e)
 {
@@ -245,13 +284,13 @@ static int drain_closing(int nl, int left, struct err *e)
 int stage_quiesce(struct dump *d, struct err *e)
 {
 	bool net = d->req->spec->ip && d->req->spec->ip[0];
-	autoclose int nl = -1;
+	autoclose int nl = tcp_unheld_open(d->netns, e);
 	uint64_t t;
-	int *fds, r = 0, left = 0;
+	int *fds, r = nl, left = 0;
 	size_t n;
 
 	d->exit_code = 7;
-	if (net) {
+	if (r >= 0 && net) {
 		r = filter_prepare(d->netns, e);
 		if (r >= 0)
 			r = filter_open(d->netns, &d->filter, e);
@@ -261,11 +300,11 @@ int stage_quiesce(struct dump *d, struct err *e)
 			r = hold_only_syn(d->hold, true, e);
 		if (r >= 0) {
 			d->blocked = true; /* SYNs are dropped from here on: undo replays them */
-			nl = r = tcp_unheld_open(d->netns, e);
-		}
-		if (r >= 0)
 			left = r = hold_connections(d, nl, e);
+		}
 	}
+	if (r >= 0)
+		r = await_queues(d, nl, e);
 	if (r < 0)
 		return r;
 	r = stream_send(&d->s, REC_SOON, 0, NULL, 0, e);

@@ -29,6 +29,10 @@ extern const struct kind kind_ctty;
  * its terminal, too. Keeps the terminal's master parked until its object is restored. Nothing for others. */
 int kind_ctty_early(struct restore *, const Pm__Proc *proc, struct batch *b, struct err *e);
 
+/** Does a unix socket of the pod listen whose accept queue holds what cannot be made again: data, or a client that has
+ * gone? 1 and its inode, or 0. @nl: a NETLINK_SOCK_DIAG socket of the pod's network namespace. */
+int kind_unix_unaccepted(int nl, uint64_t *listener, struct err *e);
+
 struct wake;
 /** wake_nudge() of a TCP connection, after its release(); nothing for other objects. */
 int kind_tcp_nudge(const struct robject *, struct wake *, struct err *e);

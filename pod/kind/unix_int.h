@@ -18,7 +18,7 @@ struct unix_info {
 	uint8_t state, shutdown; /* shutdown: 1 = receive, 2 = send */
 	bool has_peer;
 	uint32_t peer;	    /* its inode; 0: it has none (closed, or not accepted yet) */
-	uint32_t backlog;
+	uint32_t backlog; /* of a listener; else memory of what was sent and not read */
 	uint32_t pending[UNIX_PENDING_MAX]; /* a listener's: inodes of the clients that wait */
 	size_t npending;
 };

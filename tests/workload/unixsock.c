@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * Unix stream sockets: pairs with bytes queued both ways, between processes and within one; bound to a
- * path and to an abstract name, listening, with connections that nobody has accepted yet and bytes in
- * them; half shut down; a peer that is gone; options, credentials and names of peers; a writer that is
+ * path and to an abstract name, listening, with connections that nobody has accepted yet (bytes are in
+ * them only for a moment); half shut down; a peer that is gone; options, credentials and names of peers; a writer that is
  * blocked; traffic all the time.
  */
 #include "wl.h"
@@ -78,14 +78,11 @@ static int stream_child(void *arg)
 	return 92;
 }
 
-static int connect_to(const struct sockaddr_un *sa, socklen_t len, uint64_t seed)
+static int connect_to(const struct sockaddr_un *sa, socklen_t len)
 {
 	int fd = (int)WL_SYS(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-	uint8_t buf[500];
 
 	WL_SYS(connect(fd, (const struct sockaddr *)sa, len));
-	wl_fill(buf, sizeof(buf), seed, 0);
-	wl_write(fd, buf, sizeof(buf));
 	return fd;
 }
 
@@ -120,8 +117,7 @@ static void setup(void)
 	lpath = listener(&apath, apath_len);
 	labstract = listener(&aabstract, aabstract_len);
 	for (i = 0; i < 4; i++)
-		pending[i] = connect_to(i < 2 ? &apath : &aabstract,
-					i < 2 ? apath_len : aabstract_len, 30 + (uint64_t)i);
+		pending[i] = connect_to(i < 2 ? &apath : &aabstract, i < 2 ? apath_len : aabstract_len);
 	/* the other end's last bytes, then end of file; and the way back is still open */
 	wl_fill(buf, sizeof(buf), 40, 0);
 	wl_write(half[1], buf, sizeof(buf));
@@ -157,8 +153,11 @@ static void accept_one(int fd, struct sockaddr_un *sa, socklen_t len, int *pend,
 	struct sockaddr_un got = { 0 };
 	socklen_t glen = sizeof(got);
 	uint8_t buf[500];
-	int c = (int)WL_SYS(accept4(fd, NULL, NULL, SOCK_CLOEXEC));
+	int c;
 
+	wl_fill(buf, sizeof(buf), seed[0], 0);
+	wl_write(pend[0], buf, sizeof(buf));
+	c = (int)WL_SYS(accept4(fd, NULL, NULL, SOCK_CLOEXEC));
 	wl_read(c, buf, sizeof(buf));
 	wl_verify("bytes in a connection that waited", buf, sizeof(buf), seed[0], 0);
 	WL_SYS(getsockname(c, (struct sockaddr *)&got, &glen));
@@ -176,7 +175,7 @@ static void accept_one(int fd, struct sockaddr_un *sa, socklen_t len, int *pend,
 	pend[0] = pend[1];
 	seed[0] = seed[1];
 	seed[1] += 4;
-	pend[1] = connect_to(sa, len, seed[1]);
+	pend[1] = connect_to(sa, len);
 }
 
 static void check_options(void)
