@@ -23,6 +23,7 @@
 #include "pod/task/restart.h"
 
 #define CALL_MS 5000
+#define AFFINITY_BYTES 1024
 
 /* What the making of stand-ins and zombies has left behind. */
 static void flush_sigchld(struct batch *b)
@@ -202,13 +203,18 @@ void rtask_quick(struct restore *r)
 			sched_setscheduler(r->procs[i]->tasks[k]->tid, SCHED_FIFO, &sp);
 }
 
-/* The program's own policy; and its timer slack, which a real-time thread could not be given. */
+/* The program's own CPUs and policy; and its timer slack, which a real-time thread could not be given. */
 static int end_quick(struct restore *r, struct rproc *p, const Pm__Thread *th, struct err *e)
 {
 	struct sched_param sp = { .sched_priority = (int)th->rt_prio };
 	pid_t tid = task_of(p, th->tid)->tid;
+	uint8_t all[AFFINITY_BYTES];
 	char path[48], text[24];
 
+	memset(all, 0xff, sizeof(all));
+	if (syscall(SYS_sched_setaffinity, tid, th->affinity.len ? th->affinity.len : sizeof(all),
+		    th->affinity.len ? th->affinity.data : all) < 0)
+		return err_sys(e, "pid %d: affinity", p->nspid);
 	if (sched_setscheduler(tid, (int)th->policy, &sp) < 0)
 		return err_sys(e, "pid %d: scheduling policy %u", p->nspid, th->policy);
 	if (!th->timer_slack || th->timer_slack == r->slack)

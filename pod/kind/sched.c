@@ -47,24 +47,12 @@ static int take(struct dump *d, struct task *t, struct batch *b, uint64_t cookie
 	return 0;
 }
 
+/* Affinity and policy come last and from outside (rtask.c): until then a skeleton is its engine's. */
 static int give(struct restore *r, const Pm__Proc *proc, const Pm__Thread *th, struct batch *b, struct err *e)
 {
-	uint8_t all[MASK_BYTES];
-
 	(void)r;
 	(void)proc;
 	(void)e;
-	memset(all, 0xff, sizeof(all)); /* a skeleton runs on its engine's CPU */
-	if (th->affinity.len && th->affinity.len <= MASK_BYTES)
-		batch_add3(b, SYS_sched_setaffinity, 0, th->affinity.len,
-			   batch_data(b, th->affinity.data, th->affinity.len));
-	else
-		batch_add3(b, SYS_sched_setaffinity, 0, sizeof(all), batch_data(b, all, sizeof(all)));
-	if (th->policy != SCHED_OTHER) {
-		struct sched_param sp = { .sched_priority = (int)th->rt_prio };
-
-		batch_add3(b, SYS_sched_setscheduler, 0, th->policy, batch_data(b, &sp, sizeof(sp)));
-	}
 	if (th->nice)
 		batch_add3(b, SYS_setpriority, PRIO_PROCESS, 0, (uint64_t)(int64_t)th->nice);
 	return 0;
