@@ -26,6 +26,9 @@ UNIT_SRC += tests/unit/mem_test.c
 UNIT_SRC += tests/unit/mem_track_test.c
 UNIT_SRC += tests/platform/mem_facts_test.c
 UNIT_WITH += pod/mem/maps.c pod/mem/track.c pod/mem/pages.c
+UNIT_SRC += tests/unit/stream_test.c tests/golden/image_test.c
+UNIT_WITH += pod/image/stream.c
+$(B)/tests/golden/image_test.o: tests/golden/image_bytes.inc
 
 # checking clients of real programs (tests/clients)
 CLIENTS := $(B)/tests/redis_check $(B)/tests/streamcheck $(B)/tests/http_check
@@ -109,6 +112,11 @@ check-commit: $(BIN)/commit-test
 $(BIN)/fuzz_pages: tests/fuzz/fuzz_pages.c pod/mem/pages.c pod/mem/track.c pod/base/io.c pod/base/err.c
 	@mkdir -p $(@D)
 	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined $(CPPFLAGS) -o $@ $^
+# with its seeds: `make build/bin/fuzz_stream && build/bin/fuzz_stream -max_total_time=60 -max_len=4096 NEWDIR tests/fuzz/corpus_stream`
+$(BIN)/fuzz_stream: tests/fuzz/fuzz_stream.c pod/image/stream.c pod/mem/pages.c pod/mem/track.c pod/base/io.c pod/base/err.c \
+		$(B)/gen/image.pb-c.c
+	@mkdir -p $(@D)
+	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined $(CPPFLAGS) -o $@ $^ $(PKG_LIBS)
 
 .PHONY: check-commit
 

@@ -3,7 +3,10 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -26,6 +29,16 @@ struct header {
 };
 _Static_assert(sizeof(struct header) == 24, "the format of records");
 
+#define REC_VERSION 1
+
+/* Of the payload, seeded with the header: neither can be changed alone. */
+static uint64_t digest_of(const struct header *h, const void *payload)
+{
+	uint64_t seed = XXH3_64bits(h, offsetof(struct header, digest));
+
+	return XXH3_64bits_withSeed(payload, le32toh(h->len), seed);
+}
+
 /* The longest payload that a record of a type may have. */
 static const uint32_t caps[REC_MAX] = {
 	[REC_GREETING] = SMALL, [REC_NEEDS] = LARGE,   [REC_MISSING] = SMALL, [REC_VERDICT] = SMALL,
@@ -38,13 +51,13 @@ int stream_send(struct stream *s, enum rec_type type, uint32_t id, const void *p
 		struct err *e)
 {
 	struct header h = { .magic = htole32(REC_MAGIC), .len = htole32((uint32_t)len),
-			    .type = htole16((uint16_t)type), .version = htole16(1), .id = htole32(id) };
+			    .type = htole16((uint16_t)type), .version = htole16(REC_VERSION), .id = htole32(id) };
 	struct iovec iov[2] = { { &h, sizeof(h) }, { (void *)(uintptr_t)payload, len } };
 	int r;
 
 	if (len > caps[type])
 		return err_set(e, EMSGSIZE, "record %d of %zu bytes", (int)type, len);
-	h.digest = htole64(XXH3_64bits(payload, len));
+	h.digest = htole64(digest_of(&h, payload));
 	r = io_writev_full(s->fd, iov, len ? 2 : 1, s->deadline, e);
 	if (r >= 0)
 		s->sent += sizeof(h) + len;
@@ -79,13 +92,16 @@ int stream_recv(struct stream *s, struct record *out, struct err *e)
 		return err_set(e, EBADMSG, "not a record");
 	if (len > caps[type])
 		return err_set(e, EBADMSG, "record %u of %u bytes", type, len);
+	if (le16toh(h.version) != REC_VERSION)
+		return err_set(e, EBADMSG, "record %u of version %u: this program reads version %u", type,
+			       le16toh(h.version), REC_VERSION);
 	buf = malloc(len ? len : 1);
 	if (!buf)
 		return err_num(e, ENOMEM, "record %u of %u bytes", type, len);
 	r = io_read_full(s->fd, buf, len, s->deadline, e);
 	if (r < 0)
 		return r;
-	if (le64toh(h.digest) != XXH3_64bits(buf, len))
+	if (le64toh(h.digest) != digest_of(&h, buf))
 		return err_set(e, EBADMSG, "record %u is damaged", type);
 	s->received += sizeof(h) + len;
 	*out = (struct record){ .type = (enum rec_type)type, .id = le32toh(h.id), .len = len };
@@ -153,23 +169,35 @@ int stream_expect(struct stream *s, enum rec_type type, struct record *out, stru
 	return r;
 }
 
+/* Has the other side said its last? What it has said before may still be unread. */
+static bool has_ended(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+
+	return poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP | POLLHUP | POLLERR);
+}
+
 int stream_next_is_pages(struct stream *s, struct err *e)
 {
 	uint32_t magic = 0;
 
 	for (;;) {
 		ssize_t n;
+		bool ended;
 		int r = io_wait_readable(s->fd, s->deadline, e);
 
 		if (r < 0)
 			return r;
+		ended = has_ended(s->fd); /* asked first, so that nothing can follow what is read now */
 		n = recv(s->fd, &magic, sizeof(magic), MSG_PEEK);
 		if (n == sizeof(magic))
 			return le32toh(magic) == PAGE_FRAME_MAGIC;
-		if (n == 0)
+		if (n == 0 || (n > 0 && ended))
 			return 0;
 		if (n < 0 && errno != EINTR && errno != EAGAIN)
 			return err_sys(e, "read");
+		if (now_ns() > s->deadline)
+			return err_set(e, ETIMEDOUT, "a record that does not go on");
 		/* the rest of the four bytes is on its way */
 		if (n > 0)
 			sched_yield();

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * Records on a stream: what two engines say to each other, and what an image file holds.
- *   {u32 magic, u32 len, u16 type, u16 version, u32 id, u64 xxh3 of the payload} + payload
- * all little-endian. Page frames (pod/mem/mem.h), which have a magic of their own, stand between
- * records. A record is refused before it is read if its length is over the cap of its type.
+ *   {u32 magic, u32 len, u16 type, u16 version, u32 id, u64 xxh3} + payload
+ * all little-endian; xxh3 is that of the payload, seeded with the xxh3 of the header before it. Page
+ * frames (pod/mem/mem.h), which have a magic of their own, stand between records. A record is refused
+ * before it is read if its length is over the cap of its type.
  */
 #ifndef POD_IMAGE_STREAM_H
 #define POD_IMAGE_STREAM_H
