@@ -430,12 +430,17 @@ static int set_common(struct robject *o, struct err *e)
 	const uint32_t settable = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME;
 	int have = fcntl(o->fd, F_GETFL);
 	struct stat st;
+	char buf[4096];
 
 	if (have < 0 || fstat(o->fd, &st) < 0)
 		return err_sys(e, "flags");
 	if ((o->msg->flags & O_PATH) == 0 && (((uint32_t)have ^ o->msg->flags) & settable) &&
 	    fcntl(o->fd, F_SETFL, (have & (int)~settable) | (int)(o->msg->flags & settable)) < 0)
 		return err_sys(e, "set flags %#o", o->msg->flags);
+	/* ext4 takes the end's position for a beginning if nothing was read before it: rewound, it would read nothing */
+	if (S_ISDIR(st.st_mode) && !(o->msg->flags & O_PATH) && o->msg->pos &&
+	    syscall(SYS_getdents64, o->fd, buf, sizeof(buf)) < 0)
+		return err_sys(e, "read the directory");
 	if ((S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) && !(o->msg->flags & O_PATH) &&
 	    lseek(o->fd, o->msg->pos, SEEK_SET) < 0)
 		return err_sys(e, "set the position");
