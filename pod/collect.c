@@ -576,6 +576,8 @@ int collect_check(struct dump *d, struct err *e)
 	if (r >= 0)
 		r = find_scratch(d, e);
 	if (r >= 0)
+		r = collect_ipc(d, e);
+	if (r >= 0)
 		r = collect_fds(d, false, e);
 	if (r >= 0)
 		r = collect_map_objects(d, e);

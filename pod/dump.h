@@ -92,6 +92,8 @@ int collect_map_objects(struct dump *, struct err *);
 /** Shared mappings of files on shared file systems are written back. */
 int collect_sync_files(struct dump *, struct err *);
 uint32_t collect_vma_object(struct dump *, const struct vma *);
+/** Refuses by name what lives in the pod's ipc namespace. */
+int collect_ipc(struct dump *, struct err *);
 void collect_drop_objects(struct dump *, bool undo);
 
 /* content.c */

@@ -305,6 +305,8 @@ int stage_quiesce(struct dump *d, struct err *e)
 	}
 	if (r >= 0)
 		r = await_queues(d, nl, e);
+	if (r >= 0)
+		r = collect_ipc(d, e); /* made since the check */
 	if (r < 0)
 		return r;
 	r = stream_send(&d->s, REC_SOON, 0, NULL, 0, e);
