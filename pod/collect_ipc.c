@@ -62,6 +62,7 @@ static int look_sysv(struct err *e)
 static int look_mqueue(struct err *e)
 {
 	autoclose int fs = (int)syscall(SYS_fsopen, "mqueue", FSOPEN_CLOEXEC);
+	autoclose int mnt = -1;
 	char name[256] = "";
 	struct dirent *de;
 	int fd;
@@ -71,7 +72,8 @@ static int look_mqueue(struct err *e)
 		return errno == ENODEV ? 0 : err_sys(e, "open the mqueue file system");
 	if (syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
 		return err_sys(e, "set the mqueue file system up");
-	fd = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, 0);
+	mnt = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, 0); /* as by O_PATH */
+	fd = mnt < 0 ? -1 : openat(mnt, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	dir = fd < 0 ? NULL : fdopendir(fd);
 	if (!dir) {
 		close_fdp(&fd);
