@@ -464,6 +464,7 @@ static void done(struct dump *d)
 	if (d->hold)
 		hold_free(d->hold);
 	filter_free(d->filter);
+	page_stream_free(d->pages);
 	for (i = 0; i < d->ncontents; i++)
 		content_free(d->contents[i]);
 	proc_list_done(&d->procs);

@@ -68,6 +68,7 @@ struct dump {
 	struct mapfile **mapfiles;
 	size_t nmapfiles;
 	struct filter *filter;
+	struct page_stream *pages; /* of the cut */
 	struct hold *hold;
 	bool stopped, blocked, frozen;
 	/* figures */

@@ -309,7 +309,8 @@ int stage_quiesce(struct dump *d, struct err *e)
 		r = collect_ipc(d, e); /* made since the check */
 	if (r < 0)
 		return r;
-	r = stream_send(&d->s, REC_SOON, 0, NULL, 0, e);
+	d->pages = page_stream_new(d->s.fd); /* its buffer is made before the freeze */
+	r = d->pages ? stream_send(&d->s, REC_SOON, 0, NULL, 0, e) : err_num(e, ENOMEM, "page stream");
 	if (r < 0)
 		return r;
 	cut_sample(d);
@@ -419,11 +420,11 @@ static int cut_vma(struct dump *d, struct proc *p, const struct vma *v, struct p
 
 static int cut_pages(struct dump *d, struct err *e)
 {
-	struct page_stream *ps = page_stream_new(d->s.fd);
+	struct page_stream *ps = d->pages;
 	uint64_t sent = 0, lost = 0;
 	char path[32];
 	size_t i, k;
-	int r = ps ? 0 : err_num(e, ENOMEM, "page stream");
+	int r = 0;
 
 	for (i = 0; r >= 0 && i < d->procs.n; i++) {
 		struct proc *p = d->procs.p[i];
@@ -445,7 +446,6 @@ static int cut_pages(struct dump *d, struct err *e)
 	if (r >= 0)
 		r = page_stream_flush(ps, &sent, &lost, e);
 	d->s.sent += sent;
-	page_stream_free(ps);
 	if (r >= 0 && lost)
 		r = err_set(e, EIO, "%lu pages could not be read", (unsigned long)lost);
 	return r < 0 ? r : content_send(d, true, e);

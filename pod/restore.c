@@ -370,6 +370,10 @@ static int on_final(struct restore *r, const struct record *rec, struct err *e)
 	if (q >= 0)
 		rtask_quick(r);
 	log_mark("target tree", &t);
+	/* while the source reads its last pages */
+	if (q >= 0)
+		q = robj_restore(r, e);
+	log_mark("target objects", &t);
 	return q;
 }
 
@@ -416,9 +420,6 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 	log_mark("target drops", &t);
 	if (q >= 0)
 		q = robj_seal(r, e);
-	if (q >= 0)
-		q = robj_restore(r, e);
-	log_mark("target objects", &t);
 	if (q >= 0)
 		q = robj_tmpfs_times(r, e);
 	if (q >= 0)
