@@ -20,7 +20,7 @@ ifeq ($(DEVELOPER),1)
 WARN += -Werror -Wcast-qual
 endif
 OPT := -O2 -g -fstack-protector-strong $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2)
-CPPFLAGS += -D_GNU_SOURCE -I. -I$(B)/gen -Iinclude
+CPPFLAGS += -D_GNU_SOURCE -I. -isystem $(B)/gen -Iinclude
 CFLAGS += -std=c11 $(OPT) $(WARN) -pthread
 CXXFLAGS += -std=c++17 $(OPT) -Wall -pthread
 ifneq ($(SANITIZE),)
