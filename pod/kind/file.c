@@ -14,8 +14,13 @@
  * top, a file whose name really ends in " (deleted)" are told apart so.
  *
  * Limits, refused by name: a removed file that has other links on a shared file system (its bytes
- * would split from theirs), removed directories, locks and leases, files of procfs, sysfs and their
- * like (open them again after the move), hugetlbfs, memfd_secret.
+ * would split from theirs), removed directories, locks and leases, files of sysfs and its like (open
+ * them again after the move), hugetlbfs, memfd_secret.
+ *
+ * Files of the pod's own procfs are opened again by path, if they were open for reading: /proc/self
+ * is /proc/PID in the link, and PID is the same there. What the opener may see is decided at open and
+ * kept, so it is opened with the user's credentials, but for a few files of processes: the skeletons
+ * are root's still, and of these files only the pod's own processes can be read.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +43,7 @@ static const struct {
 	const char *name;
 	bool dirs; /* directories may be carried: nothing but names in them */
 } pseudo_fs[] = {
-	{ PROC_SUPER_MAGIC, "procfs", true },
+	{ PROC_SUPER_MAGIC, "procfs", true }, /* check_proc() comes first */
 	{ SYSFS_MAGIC, "sysfs", true },
 	{ CGROUP2_SUPER_MAGIC, "cgroup2", true },
 	{ CGROUP_SUPER_MAGIC, "cgroup", true },
@@ -67,13 +72,64 @@ static bool match(const struct probe *p)
 	return S_ISREG(p->st.st_mode) || S_ISDIR(p->st.st_mode);
 }
 
-static int check_fs(const struct probe *p, struct err *e)
+/* Files of /proc/PID and /proc/PID/task/TID that show their opener nothing that the process itself may not see. */
+static const char *const harmless[] = {
+	"status", "stat", "statm", "cmdline", "environ", "maps", "smaps", "smaps_rollup", "limits", "mountinfo",
+	"mounts", "comm", "cgroup", "oom_score", "oom_score_adj", "auxv", "sched", "schedstat", "io",
+};
+
+static const char *skip_id(const char *s, const char *before)
+{
+	size_t n = strlen(before), digits;
+
+	if (!s || strncmp(s, before, n))
+		return NULL;
+	digits = strspn(s + n, "0123456789");
+	return digits && s[n + digits] == '/' ? s + n + digits : NULL;
+}
+
+static bool is_harmless(const char *path)
+{
+	const char *s = skip_id(path, "/proc/"), *task = skip_id(s, "/task/");
+	size_t i;
+
+	s = task ? task : s;
+	for (i = 0; s && i < ARRAY_SIZE(harmless); i++)
+		if (!strcmp(s + 1, harmless[i]))
+			return true;
+	return false;
+}
+
+static bool is_proc(const char *path, uint32_t mode)
+{
+	return S_ISREG(mode) && !strncmp(path, "/proc/", 6);
+}
+
+static int check_proc(struct dump *d, const struct probe *p, struct err *e)
+{
+	struct stat own, node;
+
+	if (fstatat(dump_pod_root(d), "proc", &own, 0) < 0 || stat("/proc", &node) < 0)
+		return err_sys(e, "stat '/proc'");
+	if (own.st_dev != p->st.st_dev || own.st_dev == node.st_dev || strncmp(p->link, "/proc/", 6))
+		return KIND_REFUSE(e, "'%s' is a file of a procfs that is not the pod's own: cannot be carried",
+				   p->link);
+	if ((p->flags & O_ACCMODE) != O_RDONLY && !kind_is_o_path(p))
+		return KIND_REFUSE(e, "'%s', a file of procfs, is open for writing: cannot be carried", p->link);
+	if (!is_harmless(p->link) && (!(p->st.st_mode & S_IROTH) || p->st.st_size))
+		return KIND_REFUSE(e, "'%s' is a file of procfs that only root may read: cannot be carried", p->link);
+	return 0;
+}
+
+static int check_fs(struct dump *d, const struct probe *p, struct err *e)
 {
 	struct statfs fs;
 	size_t i;
 
 	if (fstatfs(p->fd, &fs) < 0)
 		return err_sys(e, "statfs '%s'", p->link);
+	if ((long)fs.f_type == PROC_SUPER_MAGIC && S_ISREG(p->st.st_mode))
+		return check_proc(d, p, e);
 	for (i = 0; i < ARRAY_SIZE(pseudo_fs); i++)
 		if ((long)fs.f_type == pseudo_fs[i].magic &&
 		    !(pseudo_fs[i].dirs && S_ISDIR(p->st.st_mode)))
@@ -129,7 +185,7 @@ static int find_place(struct dump *d, const struct probe *p, struct place *at, s
 static int check(struct dump *d, const struct probe *p, struct err *e)
 {
 	struct place at;
-	int r = check_fs(p, e);
+	int r = check_fs(d, p, e);
 
 	if (r == 0)
 		r = kind_check_common(p, e);
@@ -141,7 +197,7 @@ static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struc
 	Pm__BodyFile *m = dump_alloc(d, sizeof(*m));
 	struct place at;
 	struct stat st;
-	int r = check_fs(&o->p, e);
+	int r = check_fs(d, &o->p, e);
 
 	if (r == 0)
 		r = kind_check_common(&o->p, e);
@@ -188,6 +244,30 @@ static int verify(int fd, const Pm__BodyFile *m, uint32_t flags, struct err *e)
 	return 0;
 }
 
+static int open_harmless(void *arg, struct err *e)
+{
+	const Pm__BodyFile *m = arg;
+	struct open_how how = { .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK,
+				.resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
+	autoclose int fd = (int)syscall(SYS_openat2, AT_FDCWD, m->path, &how, sizeof(how));
+	struct statfs fs;
+
+	if (fd < 0 || fstatfs(fd, &fs) < 0)
+		return err_sys(e, "open '%s'", m->path);
+	if ((long)fs.f_type != PROC_SUPER_MAGIC)
+		return KIND_DAMAGED(e, "'%s' is no file of procfs", m->path);
+	return take_fd(&fd);
+}
+
+/* Opens it in the pod. O_NONBLOCK: should there be a FIFO or a device in its place, opening it must not wait. Nothing
+ * else that F_GETFL would show is added. */
+static int open_path(struct restore *r, const Pm__BodyFile *m, uint32_t flags, struct err *e)
+{
+	if (is_proc(m->path, m->mode) && is_harmless(m->path) && !(flags & (O_ACCMODE | O_PATH)))
+		return restore_in_pod(r, false, open_harmless, (void *)(uintptr_t)m, e);
+	return restore_open(r, m->path, (int)(flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY), 0, e);
+}
+
 static int restore(struct restore *r, struct robject *o, struct err *e)
 {
 	const Pm__BodyFile *m = (const void *)o->body;
@@ -215,9 +295,7 @@ static int restore(struct restore *r, struct robject *o, struct err *e)
 		flags &= ~(uint32_t)O_DIRECTORY;
 	if (!(flags & O_PATH) && !S_ISREG(m->mode) && !S_ISDIR(m->mode))
 		return KIND_DAMAGED(e, "'%s': mode 0%o", m->path, m->mode);
-	/* O_NONBLOCK: should there be a FIFO or a device in its place, opening it must not wait. Nothing else that F_GETFL
-	 * would show is added. */
-	fd = ret = restore_open(r, m->path, (int)(flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY), 0, e);
+	fd = ret = open_path(r, m, flags, e);
 	if (ret < 0)
 		return ret;
 	ret = verify(fd, m, flags, e);

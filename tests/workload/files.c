@@ -18,7 +18,7 @@ static struct shared {
 
 static char path[4096], path2[4096];
 static int fd, dup_fd, other, append, gone, rdonly, wronly, high, opath, sync_fd;
-static int null_fd, zero_fd, full_fd, urandom_fd, dir_fd;
+static int proc_fd, proc_pos_fd, null_fd, zero_fd, full_fd, urandom_fd, dir_fd;
 static uint64_t pos, gone_len;
 static DIR *dir;
 
@@ -93,6 +93,9 @@ static void setup(const char *base)
 	full_fd = (int)WL_SYS(open("/dev/full", O_WRONLY));
 	urandom_fd = (int)WL_SYS(open("/dev/urandom", O_RDONLY | O_CLOEXEC));
 	dir_fd = (int)WL_SYS(open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	proc_fd = (int)WL_SYS(open("/proc/self/status", O_RDONLY));
+	proc_pos_fd = (int)WL_SYS(open("/proc/self/environ", O_RDONLY | O_CLOEXEC));
+	WL_SYS(lseek(proc_pos_fd, 3, SEEK_SET));
 	dir = opendir("/usr/bin");
 	WL_CHECK(dir, "opendir: %s", strerror(errno));
 }
@@ -179,6 +182,20 @@ static void check_contents(uint64_t round)
 	check_same(append, other);
 }
 
+static void check_proc(void)
+{
+	char buf[4096], *p;
+	ssize_t n;
+
+	WL_SYS(lseek(proc_fd, 0, SEEK_SET));
+	n = WL_SYS(read(proc_fd, buf, sizeof(buf) - 1));
+	buf[n] = 0;
+	p = strstr(buf, "\nPid:");
+	WL_CHECK(p, "/proc/self/status without a pid");
+	WL_EQ("pid in /proc/self/status", getpid(), strtol(p + 5, NULL, 10));
+	WL_EQ("offset in /proc/self/environ", 3, WL_SYS(lseek(proc_pos_fd, 0, SEEK_CUR)));
+}
+
 /* A directory being read: the rest comes after the move, each name once. */
 static void read_dir_on(void)
 {
@@ -246,6 +263,7 @@ int main(int argc, char **argv)
 		append_record(0);
 		check_all_flags();
 		check_devices();
+		check_proc();
 		check_gone(round);
 		check_contents(round++);
 		read_dir_on();
