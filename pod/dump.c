@@ -42,6 +42,7 @@
 #include "pod/ns.h"
 
 #define CTL_MS 5000
+#define SILENT_MS 4000 /* a target that acknowledges nothing for so long is dead */
 
 /* ---- phases and progress */
 
@@ -117,6 +118,7 @@ static int connect_target(struct dump *d, struct err *e)
 	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons((uint16_t)d->req->port) };
 	autoclose int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct timeval tv = { 5, 0 };
+	unsigned silent = SILENT_MS;
 	int one = 1;
 
 	d->exit_code = 4;
@@ -128,6 +130,7 @@ static int connect_target(struct dump *d, struct err *e)
 	setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silent, sizeof(silent));
 	/* the tick of the tracer may interrupt it: then it goes on by itself, and poll says when it is done */
 	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 && (errno != EINTR || finish_connect(fd, d->s.deadline) < 0))
 		return err_sys(e, "connect to %s port %u", d->req->address, d->req->port);
@@ -202,6 +205,7 @@ static int ask_target(struct dump *d, struct err *e)
 	Pm__HostFacts facts;
 	struct record rec;
 	Pm__Missing *miss;
+	size_t i;
 	int r;
 
 	pm__greeting__init(&hello);
@@ -227,11 +231,8 @@ static int ask_target(struct dump *d, struct err *e)
 	record_done(&rec);
 	if (!miss)
 		return -EBADMSG;
-	if (miss->n_lines) {
-		r = err_set(e, EOPNOTSUPP, "%s%s", miss->lines[0],
-			    miss->n_lines > 1 ? " (and more)" : "");
-		d->exit_code = 6;
-	}
+	for (i = 0; i < miss->n_lines && d->nrefused < MAX_REFUSED; i++)
+		d->refused[d->nrefused++] = dump_strdup(d, miss->lines[i]);
 	pm__missing__free_unpacked(miss, NULL);
 	return r < 0 ? r : 0;
 }
@@ -246,10 +247,17 @@ static int stage_check(struct dump *d, struct err *e)
 		r = collect_check(d, e);
 	if (r >= 0)
 		cut_read_notes(d);
-	if (r >= 0)
+	/* who tries it first wants to hear everything; else what is found here will do */
+	if (r >= 0 && (!d->nrefused || d->req->options->dry_run))
 		r = connect_target(d, e);
-	if (r >= 0)
+	if (d->s.fd >= 0 && r >= 0)
 		r = ask_target(d, e);
+	if (r >= 0 && d->nrefused) {
+		d->exit_code = 6;
+		r = err_set(e, EOPNOTSUPP, "%s", d->refused[0]);
+		if (d->nrefused > 1)
+			r = err_set(e, EOPNOTSUPP, "%s (and %zu more)", d->refused[0], d->nrefused - 1);
+	}
 	/* a file or a connection that the program closes shall be closed, not live on in us */
 	collect_drop_objects(d, false);
 	return r;
@@ -346,6 +354,7 @@ static int send_ready(struct dump *d, struct err *e)
 
 	env_body.pid = (uint32_t)d->pid1;
 	d->ready_ns = now_ns();
+	d->s.cancel = 0; /* from here on wait_outcome() listens */
 	return link_send(d->ctl, &env, deadline_ms(CTL_MS), e);
 }
 
@@ -518,7 +527,7 @@ static int report(struct dump *d)
 
 int engine_dump(int ctl, const Pm__EngineDump *req)
 {
-	struct dump d = { .ctl = ctl, .req = req, .s = { .fd = -1, .deadline = IO_FOREVER }, .root = -1,
+	struct dump d = { .ctl = ctl, .req = req, .s = { .fd = -1, .deadline = IO_FOREVER, .cancel = ctl }, .root = -1,
 			  .netns = -1, .pid1 = (pid_t)req->pid, .start_ns = now_ns(), .exit_code = 1 };
 	struct err e = { 0 };
 	size_t i;
@@ -545,9 +554,11 @@ int engine_dump(int ctl, const Pm__EngineDump *req)
 	if (r < 0) {
 		const char *phase = d.phase_name ? d.phase_name : "check";
 
+		if (r == -ECANCELED)
+			dump_poll_abort(&d, &e); /* why, if the stream was what heard it */
 		log_info("%s: %s: %s", req->spec->name, phase, e.msg);
 		undo(&d);
-		r = engine_fail(ctl, d.exit_code, phase, &e);
+		r = engine_refuse(ctl, d.exit_code, phase, &e, d.refused, d.exit_code == 6 ? d.nrefused : 0);
 	} else {
 		dump_phase(&d, NULL);
 		r = report(&d);

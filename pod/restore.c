@@ -275,8 +275,11 @@ static int stage_check(struct restore *r, struct err *e)
 	pm__needs__free_unpacked(needs, NULL);
 	if (q >= 0)
 		q = stream_send_msg(&r->s, REC_MISSING, 0, &miss.base, e);
-	if (q >= 0 && miss.n_lines)
+	if (q >= 0 && miss.n_lines) {
+		/* the source tells the user, with what it found itself; then its end is seen here */
+		io_wait_readable(r->s.fd, deadline_ms(CTL_MS), NULL);
 		q = err_set(e, EOPNOTSUPP, "%s", miss.lines[0]);
+	}
 	for (i = 0; i < miss.n_lines; i++)
 		free(miss.lines[i]);
 	free(miss.lines);
@@ -494,6 +497,7 @@ static int receive_all(struct restore *r, struct err *e)
 	int q = 0;
 
 	r->phase = "reserve";
+	r->s.cancel = r->ctl;
 	while (q == 0) {
 		q = poll_ctl(r, e);
 		if (q == 0)
@@ -510,6 +514,9 @@ static int receive_all(struct restore *r, struct err *e)
 			q = one_record(r, e);
 		}
 	}
+	r->s.cancel = 0;
+	if (q == -ECANCELED)
+		r->exit_code = 10;
 	return q < 0 ? q : 0;
 }
 

@@ -76,14 +76,32 @@ int stream_send_msg(struct stream *s, enum rec_type type, uint32_t id, const Pro
 	return stream_send(s, type, id, buf, len, e);
 }
 
+/* A peer whose node is dead says nothing, not even that it ends: who waits for it must hear the agent. */
+static int wait_next(struct stream *s, struct err *e)
+{
+	struct pollfd p[2] = { { .fd = s->fd, .events = POLLIN }, { .fd = s->cancel, .events = POLLIN } };
+	int n;
+
+	if (s->cancel <= 0)
+		return 0;
+	do
+		n = poll(p, 2, deadline_left_ms(s->deadline));
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return err_sys(e, "poll");
+	return p[1].revents && !p[0].revents ? err_set(e, ECANCELED, "aborted") : 0;
+}
+
 int stream_recv(struct stream *s, struct record *out, struct err *e)
 {
 	autofree uint8_t *buf = NULL;
 	struct header h;
 	uint16_t type;
 	uint32_t len;
-	int r = io_read_full(s->fd, &h, sizeof(h), s->deadline, e);
+	int r = wait_next(s, e);
 
+	if (r >= 0)
+		r = io_read_full(s->fd, &h, sizeof(h), s->deadline, e);
 	if (r < 0)
 		return r;
 	type = le16toh(h.type);
@@ -184,8 +202,10 @@ int stream_next_is_pages(struct stream *s, struct err *e)
 	for (;;) {
 		ssize_t n;
 		bool ended;
-		int r = io_wait_readable(s->fd, s->deadline, e);
+		int r = wait_next(s, e);
 
+		if (r >= 0)
+			r = io_wait_readable(s->fd, s->deadline, e);
 		if (r < 0)
 			return r;
 		ended = has_ended(s->fd); /* asked first, so that nothing can follow what is read now */

@@ -29,6 +29,7 @@ struct stream {
 	int fd;		 /* borrowed */
 	uint64_t sent, received; /* bytes */
 	uint64_t deadline;	 /* of each call, absolute; IO_FOREVER: none */
+	int cancel; /* borrowed: ends a wait for a record with -ECANCELED when it is readable; 0: none */
 };
 
 /** One record as read: payload is malloc'ed and the caller's to free. */
