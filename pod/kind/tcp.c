@@ -10,6 +10,7 @@
  * that timer. The receive buffer keeps its room for held frames until release().
  */
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,6 +18,8 @@
 #include "netfreeze/netfreeze.h"
 #include "pod/base/util.h"
 #include "pod/kind/kinds.h"
+
+#define LOT 256 /* sockets made in one visit */
 
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72
@@ -172,16 +175,45 @@ static int to_state(const Pm__BodyTcp *m, struct tcp_state *s, struct err *e)
 	return 0;
 }
 
+/* The sockets of all that are still to be made come in lots: each visit to the pod's namespace is a thread. */
+static int new_socket(struct restore *r, struct err *e)
+{
+	int fds[LOT], fd = restore_unpark(r, TYPE_TCP, 0), ret;
+	struct robject *o;
+	size_t i = 0, n = 0;
+
+	if (fd >= 0)
+		return fd;
+	while (n < LOT && (o = restore_next_object(r, &i)))
+		n += o->kind == &kind_tcp && o->fd < 0;
+	n = n ? n : 1;
+	ret = netns_sockets(restore_netns(r), AF_INET, SOCK_STREAM, IPPROTO_TCP, fds, n, e);
+	if (ret < 0)
+		return ret;
+	for (i = 1; i < n; i++) { /* the first error stays; every fd has an owner or is closed */
+		if (ret < 0)
+			close(fds[i]);
+		else
+			ret = restore_park(r, TYPE_TCP, 0, fds[i], e);
+	}
+	if (ret < 0)
+		close(fds[0]);
+	return ret < 0 ? ret : fds[0];
+}
+
 static int restore(struct restore *r, struct robject *o, struct err *e)
 {
+	autoclose int fd = -1;
 	struct tcp_state s;
 	int ret = to_state((const void *)o->body, &s, e);
 
 	if (ret == 0)
-		ret = tcp_restore(restore_netns(r), &s, e);
+		ret = fd = new_socket(r, e);
+	if (ret >= 0)
+		ret = tcp_restore_on(fd, restore_netns(r), &s, e);
 	if (ret < 0)
 		return ret;
-	o->fd = ret;
+	o->fd = take_fd(&fd);
 	return 0;
 }
 
