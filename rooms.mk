@@ -47,3 +47,4 @@ ENGINE_SRC += pod/kind/attrs.c
 ENGINE_SRC += pod/mem/digest.c
 NET_SRC += netfreeze/diag.c netfreeze/wake.c
 ENGINE_SRC += pod/rfamily.c
+ENGINE_SRC += pod/needs.c pod/buildid.c

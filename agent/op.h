@@ -38,6 +38,8 @@ struct op {
 	enum op_state state;
 	bool dry_run, hushed; /* hushed: the coordinator has been told how it ended */
 	uint32_t reply;       /* id of the question that started it */
+	bool probed;          /* target: nobody else answers for the pod's address */
+	uint32_t port;        /* target: the engine listens there; 0: not yet */
 	struct worker *worker;
 	struct event *timer;
 	char phase[16];          /* last heard of, for messages */

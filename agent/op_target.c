@@ -65,15 +65,34 @@ static void send_restore(struct op *op, struct pod *p, const Pm__AgentIncoming *
 	worker_send(op->worker, &env);
 }
 
-/* Beside the engine's work; it takes longer than this. */
+/* The coordinator hears of the port when the address is known to be free too: nothing has been stopped yet. */
+static void tell_listening(struct op *op)
+{
+	if (!op->probed || !op->port || op->state != TGT_OPEN)
+		return;
+	op->state = TGT_RECV;
+	LINK_ENVELOPE(out, agent_listening, AGENT_LISTENING, Pm__AgentListening,
+		      pm__agent_listening__init);
+	out_body.op = op->id;
+	out_body.address = op->agent->conf.agent_address;
+	out_body.port = op->port;
+	agent_send(op->agent, &out);
+}
+
+/* Beside the start of the engine. */
 static void probed(struct agent *a, const char *id, int busy)
 {
 	struct op *op = op_find(a, id);
 	struct pod *p = op ? op_pod(op) : NULL;
 	struct err e;
 
-	if (!busy || !p || (op->state != TGT_OPEN && op->state != TGT_RECV))
+	if (!p || op->state != TGT_OPEN)
 		return;
+	if (!busy) {
+		op->probed = true;
+		tell_listening(op);
+		return;
+	}
 	err_set(&e, EADDRINUSE, "address %s is in use by somebody else on node '%s's network",
 		p->spec->ip, a->conf.agent_name);
 	op_send_failed(op, &e, 13, "");
@@ -119,14 +138,9 @@ void op_incoming(struct agent *a, uint32_t id, const Pm__AgentIncoming *m)
 
 void tgt_listening(struct op *op, const Pm__Envelope *env)
 {
-	op->state = TGT_RECV;
 	fault_point("agent-target", "reserve", NULL);
-	LINK_ENVELOPE(out, agent_listening, AGENT_LISTENING, Pm__AgentListening,
-		      pm__agent_listening__init);
-	out_body.op = op->id;
-	out_body.address = op->agent->conf.agent_address;
-	out_body.port = env->engine_listening->port;
-	agent_send(op->agent, &out);
+	op->port = env->engine_listening->port;
+	tell_listening(op);
 }
 
 /* ---- it does not come: REFUSED first, then nothing of it stays */

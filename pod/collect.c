@@ -18,8 +18,23 @@
 #include "pod/kind/kinds.h"
 
 #define MAX_FDS (1u << 20)
+#define LOOKS 8
 
 #define REFUSE(e, ...) err_set(e, EOPNOTSUPP, __VA_ARGS__)
+
+int collect_note(struct dump *d, int r, const struct err *e)
+{
+	size_t i;
+
+	if (r != -EOPNOTSUPP || !d->noting)
+		return r;
+	for (i = 0; i < d->nrefused; i++)
+		if (!strcmp(d->refused[i], e->msg))
+			return 0;
+	if (d->nrefused < MAX_REFUSED)
+		d->refused[d->nrefused++] = dump_strdup(d, e->msg);
+	return 0;
+}
 
 /* ---- processes */
 
@@ -85,6 +100,33 @@ static int check_sharing(struct dump *d, struct proc *p, struct err *e)
 	return 0;
 }
 
+/* Its directories have names, by which the target finds them. */
+static int check_directories(struct dump *d, struct proc *p, struct err *e)
+{
+	char path[48], link[PATH_MAX];
+	struct stat root, mine, named, cwd;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/root", p->pid);
+	if (fstat(d->root, &root) < 0)
+		return err_sys(e, "stat the pod's root");
+	if (stat(path, &mine) < 0)
+		return errno == ENOENT ? -ESRCH : err_sys(e, "stat '%s'", path);
+	if (mine.st_ino != root.st_ino || mine.st_dev != root.st_dev)
+		return REFUSE(e, "pid %d (%s): has a root directory of its own (chroot): cannot be carried",
+			      p->nspid, p->st.comm);
+	snprintf(path, sizeof(path), "/proc/%d/cwd", p->pid);
+	n = readlink(path, link, sizeof(link) - 1);
+	if (n <= 0 || stat(path, &cwd) < 0)
+		return errno == ENOENT ? -ESRCH : err_sys(e, "read '%s'", path);
+	link[n] = 0;
+	if (fstatat(d->root, link[1] ? link + 1 : ".", &named, 0) < 0 || named.st_ino != cwd.st_ino ||
+	    named.st_dev != cwd.st_dev)
+		return REFUSE(e, "pid %d (%s): works in '%s', a directory without a name: cannot be carried yet",
+			      p->nspid, p->st.comm, link);
+	return 0;
+}
+
 static int check_proc(struct dump *d, struct proc *p, struct err *e)
 {
 	struct proc *one = d->procs.p[0];
@@ -110,6 +152,8 @@ static int check_proc(struct dump *d, struct proc *p, struct err *e)
 		r = check_timers(p, e);
 	if (r >= 0)
 		r = check_sharing(d, p, e);
+	if (r >= 0)
+		r = check_directories(d, p, e);
 	return r;
 }
 
@@ -243,6 +287,8 @@ static int add_mapfile(struct dump *d, struct proc *p, const struct vma *v, stru
 	m->dev = v->dev;
 	m->ino = v->ino;
 	m->rw = v->shared && (v->prot & PROT_WRITE);
+	m->nspid = p->nspid;
+	m->comm = dump_strdup(d, p->st.comm);
 	m->path = dump_strdup(d, v->name);
 	if (fd < 0)
 		return errno == ENOENT ? -ESRCH : err_sys(e, "pid %d: mapping of '%s'", p->nspid, v->name);
@@ -307,7 +353,7 @@ int collect_map_objects(struct dump *d, struct err *e)
 			if (needs_content(v))
 				r = add_map_content(d, p, v, e);
 			else if (v->type == VMA_FILE && !find_mapfile(d, v))
-				r = add_mapfile(d, p, v, e);
+				r = collect_note(d, add_mapfile(d, p, v, e), e);
 			if (r >= 0 && v->type == VMA_FILE && v->shared &&
 			    (c = content_by_inode(d, v->dev, v->ino)))
 				c->mapped = true;
@@ -404,7 +450,23 @@ static int add_fdref(struct dump *d, const struct probe *pr, struct object *o, s
 	return 0;
 }
 
-static int collect_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool final, struct err *e)
+/* Is fd @fdno still the file that was looked at? A program that runs may have closed, reopened or unlinked it meanwhile. */
+static bool still_same(struct proc *p, int dirfd, const struct probe *pr)
+{
+	char name[32], link[PATH_MAX];
+	ssize_t n;
+
+	snprintf(name, sizeof(name), "fd/%d", pr->fdno);
+	n = readlinkat(dirfd, name, link, sizeof(link) - 1);
+	if (n < 0)
+		return false;
+	link[n] = 0;
+	return !strcmp(link, pr->link) &&
+	       syscall(SYS_kcmp, getpid(), p->pid, KCMP_FILE, pr->fd, pr->fdno) == 0;
+}
+
+/* 1: look again. */
+static int look_at_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool final, struct err *e)
 {
 	char name[32], link[PATH_MAX], why[200];
 	autofree char *info = NULL;
@@ -418,7 +480,7 @@ static int collect_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool 
 	snprintf(name, sizeof(name), "fd/%d", fdno);
 	n = readlinkat(dirfd, name, link, sizeof(link) - 1);
 	if (n < 0)
-		return errno == ENOENT ? 0 : err_sys(e, "pid %d: fd %d", p->nspid, fdno);
+		return errno == ENOENT || errno == ESRCH ? 0 : err_sys(e, "pid %d: fd %d", p->nspid, fdno);
 	link[n] = 0;
 	fd = (int)syscall(SYS_pidfd_getfd, p->pidfd, fdno, 0);
 	if (fd < 0)
@@ -426,7 +488,7 @@ static int collect_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool 
 	snprintf(name, sizeof(name), "fdinfo/%d", fdno);
 	r = io_read_file_at(dirfd, name, 1 << 22, &info, NULL, e);
 	if (r < 0)
-		return r == -ENOENT ? 0 : r;
+		return r == -ENOENT || r == -ESRCH ? 0 : r;
 	pr.info = info;
 	pr.fd = fd;
 	if (fstat(fd, &pr.st) < 0)
@@ -435,14 +497,21 @@ static int collect_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool 
 	o = same_description(d, &pr);
 	if (!o) {
 		k = kind_match(&pr);
+		if (!k && !final && !still_same(p, dirfd, &pr))
+			return 1;
 		if (!k) {
 			kind_refusal(&pr, why, sizeof(why));
-			return REFUSE(e, "pid %d (%s): fd %d is %s", p->nspid, p->st.comm, fdno, why);
+			r = REFUSE(e, "pid %d (%s): fd %d is %s", p->nspid, p->st.comm, fdno, why);
+			return collect_note(d, r, e);
 		}
 		if (k->check && !final) {
 			r = k->check(d, &pr, e);
-			if (r < 0)
-				return err_wrap(e, "pid %d (%s): fd %d", p->nspid, p->st.comm, fdno);
+			if (r < 0 && !still_same(p, dirfd, &pr))
+				return 1;
+			if (r < 0) {
+				r = err_wrap(e, "pid %d (%s): fd %d", p->nspid, p->st.comm, fdno);
+				return collect_note(d, r, e);
+			}
 		}
 		r = add_object(d, &pr, k, &o, e);
 		if (r < 0)
@@ -450,6 +519,16 @@ static int collect_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool 
 		take_fd(&fd);
 	}
 	return add_fdref(d, &pr, o, e);
+}
+
+static int collect_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool final, struct err *e)
+{
+	int tries = 0, r;
+
+	do
+		r = look_at_fd(d, p, dirfd, fdno, final, e);
+	while (r > 0 && ++tries < LOOKS);
+	return r < 0 ? r : 0; /* one that changes all the time is looked at in the cut */
 }
 
 static int cmp_int(const void *a, const void *b)
@@ -470,6 +549,8 @@ static int list_fds(int dirfd, int **out, size_t *n, struct err *e)
 	for (;;) {
 		long len = syscall(SYS_getdents64, fd, buf, sizeof(buf)), at;
 
+		if (len < 0 && (errno == ENOENT || errno == ESRCH))
+			return err_set(e, ESRCH, "it has ended");
 		if (len < 0)
 			return err_sys(e, "list open files");
 		if (len == 0)
@@ -556,15 +637,17 @@ static int find_scratch(struct dump *d, struct err *e)
 	return 0;
 }
 
+/* All that is in the way is noted in d->refused; a negative result is something else. */
 int collect_check(struct dump *d, struct err *e)
 {
 	size_t i, k;
 	int r = proc_list_update(&d->procs, d->pid1, e);
 
+	d->noting = true;
 	for (i = 0; r >= 0 && i < d->procs.n; i++) {
 		r = proc_update_threads(d->procs.p[i], e);
 		if (r >= 0)
-			r = check_proc(d, d->procs.p[i], e);
+			r = collect_note(d, check_proc(d, d->procs.p[i], e), e);
 		if (r == -ESRCH)
 			r = 0;
 	}
@@ -572,67 +655,15 @@ int collect_check(struct dump *d, struct err *e)
 		r = collect_maps(d, true, e);
 	for (i = 0; r >= 0 && i < d->procs.n; i++)
 		for (k = 0; r >= 0 && k < d->procs.p[i]->vmas.n; k++)
-			r = check_vma(d, d->procs.p[i], &d->procs.p[i]->vmas.v[k], e);
+			r = collect_note(d, check_vma(d, d->procs.p[i], &d->procs.p[i]->vmas.v[k], e), e);
 	if (r >= 0)
-		r = find_scratch(d, e);
+		r = collect_note(d, find_scratch(d, e), e);
 	if (r >= 0)
 		r = collect_ipc(d, e);
 	if (r >= 0)
 		r = collect_fds(d, false, e);
 	if (r >= 0)
 		r = collect_map_objects(d, e);
+	d->noting = false;
 	return r;
-}
-
-static Pm__FileNeed *add_need(struct dump *d, Pm__Needs *needs, size_t cap, const char *path,
-			      const struct stat *st, bool writable, pid_t pid, const char *user)
-{
-	Pm__FileNeed *f;
-	size_t i;
-
-	for (i = 0; i < needs->n_files; i++)
-		if (!strcmp(needs->files[i]->path, path))
-			return needs->files[i];
-	if (needs->n_files == cap)
-		return NULL;
-	f = dump_alloc(d, sizeof(*f));
-	pm__file_need__init(f);
-	f->path = dump_strdup(d, path);
-	f->size = (uint64_t)st->st_size;
-	f->mtime_ns = st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec;
-	f->mode = st->st_mode;
-	f->writable = writable;
-	f->pid = (uint32_t)pid;
-	f->user = dump_strdup(d, user);
-	needs->files[needs->n_files++] = f;
-	return f;
-}
-
-int collect_needs(struct dump *d, Pm__Needs *needs, struct err *e)
-{
-	size_t cap = d->nmapfiles + d->nobjects, i;
-	char user[48];
-
-	(void)e;
-	needs->files = dump_alloc(d, (cap + 1) * sizeof(*needs->files));
-	for (i = 0; i < d->nmapfiles; i++)
-		if (!dump_is_private_tmpfs(d, d->mapfiles[i]->st.st_dev))
-			add_need(d, needs, cap, d->mapfiles[i]->path, &d->mapfiles[i]->st, d->mapfiles[i]->rw, 0,
-				 "mapping");
-	for (i = 0; i < d->nobjects; i++) {
-		const struct object *o = d->objects[i];
-		bool dir = S_ISDIR(o->p.st.st_mode);
-
-		if ((!S_ISREG(o->p.st.st_mode) && !dir) || o->p.link[0] != '/' || o->p.st.st_nlink == 0 ||
-		    dump_is_private_tmpfs(d, o->p.st.st_dev) || !strncmp(o->p.link, "/proc/", 6))
-			continue;
-		snprintf(user, sizeof(user), "fd %d", o->p.fdno);
-		add_need(d, needs, cap, o->p.link, &o->p.st,
-			 dir || (o->p.flags & O_ACCMODE) != O_RDONLY, o->p.nspid, user);
-	}
-	needs->procs = (uint32_t)d->procs.n;
-	needs->scratch = d->scratch;
-	for (i = 0; i < d->ncontents; i++)
-		needs->shm_bytes += d->contents[i]->size;
-	return 0;
 }

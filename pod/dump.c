@@ -237,8 +237,18 @@ static int ask_target(struct dump *d, struct err *e)
 	return r < 0 ? r : 0;
 }
 
+/* @here: so many of the refusals are this node's own. */
+static void refusal_hint(struct dump *d, size_t here)
+{
+	const char *todo = here ? "close what cannot be carried" : "give the target what it lacks";
+
+	snprintf(d->hint, sizeof(d->hint), "%s%s%s", todo, here ? "" : ", or choose another node",
+		 d->nrefused > 1 && !d->req->options->dry_run ? "; podmigrate --dry-run lists all" : "");
+}
+
 static int stage_check(struct dump *d, struct err *e)
 {
+	size_t here;
 	int r;
 
 	d->exit_code = 6;
@@ -247,12 +257,14 @@ static int stage_check(struct dump *d, struct err *e)
 		r = collect_check(d, e);
 	if (r >= 0)
 		cut_read_notes(d);
+	here = d->nrefused;
 	/* who tries it first wants to hear everything; else what is found here will do */
 	if (r >= 0 && (!d->nrefused || d->req->options->dry_run))
 		r = connect_target(d, e);
 	if (d->s.fd >= 0 && r >= 0)
 		r = ask_target(d, e);
 	if (r >= 0 && d->nrefused) {
+		refusal_hint(d, here);
 		d->exit_code = 6;
 		r = err_set(e, EOPNOTSUPP, "%s", d->refused[0]);
 		if (d->nrefused > 1)
@@ -558,7 +570,8 @@ int engine_dump(int ctl, const Pm__EngineDump *req)
 			dump_poll_abort(&d, &e); /* why, if the stream was what heard it */
 		log_info("%s: %s: %s", req->spec->name, phase, e.msg);
 		undo(&d);
-		r = engine_refuse(ctl, d.exit_code, phase, &e, d.refused, d.exit_code == 6 ? d.nrefused : 0);
+		r = engine_refuse(ctl, d.exit_code, phase, &e, d.refused, d.exit_code == 6 ? d.nrefused : 0,
+				  d.hint);
 	} else {
 		dump_phase(&d, NULL);
 		r = report(&d);

@@ -33,7 +33,11 @@ struct mapfile {
 	char *path;
 	bool rw;
 	struct stat st;
+	pid_t nspid;	/* who maps it, for messages */
+	char *comm;
 };
+
+#define MAX_REFUSED 64
 
 struct fdref {
 	pid_t nspid;
@@ -80,10 +84,17 @@ struct dump {
 	const char *phase_name;
 	uint64_t phase_ns;
 	int exit_code;		/* for EngineFailed */
+	bool noting;		/* what is refused is noted, and the check goes on */
+	char *refused[MAX_REFUSED]; /* arena */
+	size_t nrefused;
+	char hint[160];		/* what the user can do about it */
 };
 
 /* collect.c: while it runs */
 int collect_check(struct dump *, struct err *);
+/** A refusal (-EOPNOTSUPP in @r) during the check becomes a line of d->refused and 0; all else stays as it is. */
+int collect_note(struct dump *, int r, const struct err *);
+/** What the target must have. needs.c */
 int collect_needs(struct dump *, Pm__Needs *needs, struct err *);
 /** Reads every fd of every process into d->objects and d->fds (replacing what was there). @final: in the freeze. */
 int collect_fds(struct dump *, bool final, struct err *);
@@ -124,11 +135,17 @@ int cut_snapshot(struct dump *, Pm__Tree *tree, struct err *);
 
 /* hostfacts.c */
 int host_facts(Pm__HostFacts *out, void *(*alloc)(void *, size_t), void *arg, struct err *);
-/** Words on what the other host lacks to run what runs here; 0 lines: nothing. */
-int host_compare(const Pm__HostFacts *source, const Pm__HostFacts *target, char *why, size_t len);
+#define HOST_LINES 4
+/** Words on what the other host lacks to run what runs here: how many lines; 0: nothing. */
+size_t host_compare(const Pm__HostFacts *source, const Pm__HostFacts *target, char why[HOST_LINES][200]);
 /** Offsets of the time namespace of @pid against the initial one: monotonic, boot; ns. */
 int host_timens_offsets(pid_t pid, int64_t out[2], struct err *);
 int host_vdso(const uint8_t **image, size_t *len, struct err *);
+
+/* buildid.c */
+#define BUILD_ID_MAX 64
+/** The GNU build-id of an ELF file; 0: it is none or has none. */
+size_t elf_build_id(int fd, uint8_t out[BUILD_ID_MAX]);
 
 /* dump.c */
 /** Frees all that dump_alloc() gave. */

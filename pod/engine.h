@@ -14,5 +14,8 @@ int engine_restore(int ctl, const Pm__EngineRestore *req);
 
 /** Sends EngineFailed{exit_code, phase, cause = e->msg}; returns 1. */
 int engine_fail(int ctl, int exit_code, const char *phase, const struct err *e);
+/** The same with all that is in the way of a move, @e being its first, and what the user can do. */
+int engine_refuse(int ctl, int exit_code, const char *phase, const struct err *e, char **details, size_t n,
+		  const char *hint);
 
 #endif

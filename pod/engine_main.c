@@ -19,6 +19,12 @@
 
 int engine_fail(int ctl, int exit_code, const char *phase, const struct err *e)
 {
+	return engine_refuse(ctl, exit_code, phase, e, NULL, 0, "");
+}
+
+int engine_refuse(int ctl, int exit_code, const char *phase, const struct err *e, char **details, size_t n,
+		  const char *hint)
+{
 	LINK_ENVELOPE(rep, engine_failed, ENGINE_FAILED, Pm__EngineFailed,
 		      pm__engine_failed__init);
 	Pm__Error error;
@@ -27,6 +33,9 @@ int engine_fail(int ctl, int exit_code, const char *phase, const struct err *e)
 	error.exit_code = exit_code;
 	error.phase = (char *)(uintptr_t)phase;
 	error.cause = (char *)(uintptr_t)e->msg;
+	error.details = details;
+	error.n_details = n;
+	error.hint = (char *)(uintptr_t)hint;
 	rep_body.error = &error;
 	if (link_send(ctl, &rep, deadline_ms(ANSWER_MS), NULL) < 0)
 		log_error("%s: %s", phase, e->msg);

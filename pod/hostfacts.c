@@ -3,6 +3,7 @@
 #include <cpuid.h>
 #include <elf.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -100,35 +101,63 @@ int host_facts(Pm__HostFacts *out, void *(*alloc)(void *, size_t), void *arg, st
 	return 0;
 }
 
-int host_compare(const Pm__HostFacts *s, const Pm__HostFacts *t, char *why, size_t len)
+/* Features that programs and libraries choose their code by, for messages; word: as read_features() counts */
+static const struct {
+	unsigned word, bit;
+	const char *name;
+} feature_names[] = {
+	{ 0, 0, "sse3" },     { 0, 9, "ssse3" },    { 0, 12, "fma" },      { 0, 19, "sse4.1" },   { 0, 20, "sse4.2" },
+	{ 0, 23, "popcnt" },  { 0, 25, "aes" },     { 0, 26, "xsave" },    { 0, 28, "avx" },      { 0, 29, "f16c" },
+	{ 0, 30, "rdrand" },  { 1, 26, "sse2" },    { 2, 3, "bmi1" },      { 2, 5, "avx2" },      { 2, 8, "bmi2" },
+	{ 2, 9, "erms" },     { 2, 16, "avx512f" }, { 2, 18, "rdseed" },   { 2, 29, "sha_ni" },   { 2, 30, "avx512bw" },
+	{ 3, 8, "gfni" },     { 3, 9, "vaes" },     { 4, 24, "amx_tile" }, { 5, 4, "avx_vnni" },
+};
+
+static bool compare_cpu(const Pm__HostFacts *s, const Pm__HostFacts *t, char *why, size_t len)
 {
-	size_t i;
+	char names[100] = "", word[40];
+	size_t i, k, first = SIZE_MAX;
+	uint32_t a, b, lack = 0;
 
 	if (s->cpuid.len != t->cpuid.len) {
 		snprintf(why, len, "the two nodes describe their CPUs differently (other versions of podmigrate)");
-		return 1;
+		return true;
 	}
 	for (i = 0; i + 4 <= s->cpuid.len; i += 4) {
-		uint32_t a, b;
-
 		memcpy(&a, s->cpuid.data + i, 4);
 		memcpy(&b, t->cpuid.data + i, 4);
-		if (a & ~b) {
-			snprintf(why, len, "the CPU '%s' lacks features of '%s' (feature word %zu: %#x)", t->cpu, s->cpu,
-				 i / 4, a & ~b);
-			return 1;
+		if (!(a & ~b))
+			continue;
+		if (first == SIZE_MAX) {
+			first = i / 4;
+			lack = a & ~b;
 		}
+		for (k = 0; k < ARRAY_SIZE(feature_names); k++)
+			if (feature_names[k].word == i / 4 && (a & ~b) >> feature_names[k].bit & 1 &&
+			    strlen(names) + strlen(feature_names[k].name) + 2 < sizeof(names)) {
+				strcat(names, feature_names[k].name);
+				strcat(names, " ");
+			}
 	}
-	if (s->xstate_len != t->xstate_len) {
-		snprintf(why, len, "the extended registers differ: %u bytes there, %u here", t->xstate_len, s->xstate_len);
-		return 1;
-	}
-	if (s->vdso_hash != t->vdso_hash || s->vdso_len != t->vdso_len) {
-		snprintf(why, len, "another vdso (kernel %s there, %s here): programs have its addresses in use",
+	if (first == SIZE_MAX)
+		return false;
+	snprintf(word, sizeof(word), "word %zu: %#x", first, lack);
+	snprintf(why, len, "the target's CPU lacks features that programs here may use: %s(%s)", names, word);
+	return true;
+}
+
+size_t host_compare(const Pm__HostFacts *s, const Pm__HostFacts *t, char why[HOST_LINES][200])
+{
+	size_t n = compare_cpu(s, t, why[0], sizeof(why[0]));
+
+	if (s->xstate_len != t->xstate_len)
+		snprintf(why[n++], sizeof(why[0]), "the extended registers differ: %u bytes on the target, %u here",
+			 t->xstate_len, s->xstate_len);
+	if (s->vdso_hash != t->vdso_hash || s->vdso_len != t->vdso_len)
+		snprintf(why[n++], sizeof(why[0]),
+			 "the target has another vdso, whose addresses programs have in use (kernel %s there, %s here)",
 			 t->kernel, s->kernel);
-		return 1;
-	}
-	return 0;
+	return n;
 }
 
 int host_timens_offsets(pid_t pid, int64_t out[2], struct err *e)

@@ -1,18 +1,25 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Has this node what the pod needs? Asked, and answered by name, while the pod still runs elsewhere. */
+/*
+ * Has this node what the pod needs? Asked, and answered by name, while the pod still runs elsewhere.
+ * The pod's namespaces stand already, so that files are looked for where the pod will see them and with
+ * its user's rights, and its empty tmpfs can be asked what they will hold.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/sysinfo.h>
+#include <sys/statvfs.h>
 
+#include "pod/base/fault.h"
+#include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/dump.h"
 #include "pod/restore.h"
 
-#define MAX_LINES 64
+#define MAX_LINES MAX_REFUSED
+#define MIB(bytes) ((unsigned long)((bytes) >> 20))
 
 static void add_line(Pm__Missing *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -29,47 +36,141 @@ static void add_line(Pm__Missing *m, const char *fmt, ...)
 	va_end(ap);
 }
 
-struct need_arg {
+/* ---- files */
+
+struct file_arg {
 	const Pm__FileNeed *f;
 	struct stat st;
+	uint8_t id[BUILD_ID_MAX];
+	size_t id_len;
 };
 
-static int do_stat(void *arg, struct err *e)
+static int look_at_file(void *arg, struct err *e)
 {
-	struct need_arg *a = arg;
+	struct file_arg *a = arg;
+	autoclose int fd = -1;
 
-	return stat(a->f->path, &a->st) < 0 ? err_sys(e, "stat '%s'", a->f->path) : 0;
+	if (stat(a->f->path, &a->st) < 0)
+		return err_sys(e, "stat '%s'", a->f->path);
+	if (!a->f->build_id.len || !S_ISREG(a->st.st_mode))
+		return 0;
+	fd = open(a->f->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd >= 0)
+		a->id_len = elf_build_id(fd, a->id);
+	return 0;
+}
+
+static bool same_program(const struct file_arg *a)
+{
+	return a->id_len && a->id_len == a->f->build_id.len && !memcmp(a->id, a->f->build_id.data, a->id_len);
 }
 
 static void check_file(struct restore *r, const Pm__FileNeed *f, Pm__Missing *m)
 {
-	struct need_arg a = { .f = f };
+	struct file_arg a = { .f = f };
 	struct err e = { 0 };
-	const char *node = r->req->spec ? "the target" : "";
-	char who[96];
+	char who[120];
 	int64_t mtime;
 
-	if (f->pid)
-		snprintf(who, sizeof(who), "pid %u: %s is", f->pid, f->user);
-	else
-		snprintf(who, sizeof(who), "a %s of", f->user);
-	if (restore_in_pod(r, true, do_stat, &a, &e) < 0) {
-		add_line(m, "%s '%s': %s has no such file for this user (%s)", who, f->path, node, strerror(-e.code));
+	snprintf(who, sizeof(who), "pid %u (%.16s): %.32s", f->pid, f->comm, f->user);
+	if (restore_in_pod(r, true, look_at_file, &a, &e) < 0) {
+		add_line(m, "%s is '%s', which the target does not have for this user (%s)", who, f->path,
+			 strerror(-e.code));
 		return;
 	}
 	if ((a.st.st_mode & S_IFMT) != (f->mode & S_IFMT)) {
-		add_line(m, "%s '%s', which is something else on %s", who, f->path, node);
+		add_line(m, "%s is '%s', which is something else on the target", who, f->path);
 		return;
 	}
 	if (f->writable)
 		return; /* it may differ by what the program is about to write; a shared file system sees to it */
 	mtime = a.st.st_mtim.tv_sec * 1000000000ll + a.st.st_mtim.tv_nsec;
-	if ((uint64_t)a.st.st_size != f->size)
-		add_line(m, "%s '%s', which has another size on %s (%lu bytes, not %lu)", who, f->path, node,
+	if (((uint64_t)a.st.st_size == f->size && mtime == f->mtime_ns) || same_program(&a))
+		return;
+	if (f->build_id.len && a.id_len)
+		add_line(m, "%s is '%s', which is another program on the target (its build-id differs)", who, f->path);
+	else if ((uint64_t)a.st.st_size != f->size)
+		add_line(m, "%s is '%s', which has another size on the target (%lu bytes, not %lu)", who, f->path,
 			 (unsigned long)a.st.st_size, (unsigned long)f->size);
-	else if (mtime != f->mtime_ns)
-		add_line(m, "%s '%s', which was changed at another time on %s", who, f->path, node);
+	else
+		add_line(m, "%s is '%s', which was changed at another time on the target", who, f->path);
 }
+
+/* ---- memory */
+
+struct room_arg {
+	const char *path;
+	uint64_t room;
+};
+
+static int look_at_room(void *arg, struct err *e)
+{
+	struct room_arg *a = arg;
+	struct statvfs v;
+
+	if (statvfs(a->path, &v) < 0)
+		return err_sys(e, "statvfs '%s'", a->path);
+	a->room = v.f_bavail * v.f_frsize;
+	return 0;
+}
+
+/* A path of the pod's own tmpfs, and no other. */
+static bool is_top(const char *path)
+{
+	return !strcmp(path, "/tmp") || !strcmp(path, "/run") || !strcmp(path, "/dev/shm");
+}
+
+static int check_mounts(struct restore *r, const Pm__Needs *needs, bool full, Pm__Missing *m, struct err *e)
+{
+	size_t i;
+
+	for (i = 0; i < needs->n_mounts; i++) {
+		struct room_arg a = { .path = needs->mounts[i]->path };
+
+		if (!is_top(a.path))
+			return err_set(e, EBADMSG, "'%s' is no file system of a pod's own", a.path);
+		if (restore_in_pod(r, false, look_at_room, &a, e) < 0)
+			return e->code;
+		if (full)
+			a.room = 0;
+		if (needs->mounts[i]->bytes > a.room)
+			add_line(m, "the pod's %s holds %lu MiB, on the target there is room for %lu MiB: remove files there",
+				 a.path, MIB(needs->mounts[i]->bytes + (1 << 20) - 1), MIB(a.room));
+	}
+	return 0;
+}
+
+static int available(uint64_t *out, struct err *e)
+{
+	autofree char *text = NULL;
+	const char *s;
+	int q = io_read_file("/proc/meminfo", 65536, &text, NULL, e);
+
+	if (q < 0)
+		return q;
+	s = strstr(text, "MemAvailable:");
+	if (!s)
+		return err_set(e, ENOENT, "this kernel does not say how much memory is available");
+	*out = strtoull(s + strlen("MemAvailable:"), NULL, 10) * 1024;
+	return 0;
+}
+
+static int check_memory(const Pm__Needs *needs, bool full, Pm__Missing *m, struct err *e)
+{
+	uint64_t room = 0, want = needs->mem_bytes + needs->shm_bytes;
+	int q = available(&room, e);
+
+	if (q < 0)
+		return q;
+	if (full)
+		room = 0;
+	if (want < needs->mem_bytes || want > room)
+		add_line(m, "the pod uses %lu MiB of memory, on the target %lu MiB are available",
+			 MIB(want + (1 << 20) - 1), MIB(room));
+	return 0;
+}
+
+/* ---- the host */
 
 static void *facts_alloc(void *arg, size_t len)
 {
@@ -77,29 +178,51 @@ static void *facts_alloc(void *arg, size_t len)
 	return calloc(1, len);
 }
 
-int rneeds_check(struct restore *r, const Pm__Needs *needs, Pm__Missing *out, struct err *e)
+static void free_facts(Pm__HostFacts *f)
 {
+	free(f->kernel);
+	free(f->cpu);
+	free(f->cpuid.data);
+}
+
+static int check_host(const Pm__HostFacts *source, const char *other, Pm__Missing *m, struct err *e)
+{
+	char why[HOST_LINES][200];
 	Pm__HostFacts mine;
-	struct sysinfo si;
-	char why[256];
-	size_t i;
+	size_t n, i;
 	int q = host_facts(&mine, facts_alloc, NULL, e);
 
 	if (q < 0)
 		return q;
+	if (!strcmp(other, "cpuid"))
+		memset(mine.cpuid.data, 0, mine.cpuid.len);
+	else if (!strcmp(other, "xstate"))
+		mine.xstate_len += 64;
+	else if (!strcmp(other, "vdso"))
+		mine.vdso_hash ^= 1;
+	n = host_compare(source, &mine, why);
+	for (i = 0; i < n; i++)
+		add_line(m, "%s", why[i]);
+	free_facts(&mine);
+	return 0;
+}
+
+int rneeds_check(struct restore *r, const Pm__Needs *needs, Pm__Missing *out, struct err *e)
+{
+	char other[32] = ""; /* tests only: what this node is to lack */
+	size_t i;
+	int q;
+
 	out->lines = calloc(MAX_LINES, sizeof(char *));
 	if (!out->lines || !needs->host)
 		return err_set(e, EBADMSG, "no description of the source host");
-	if (host_compare(needs->host, &mine, why, sizeof(why)))
-		add_line(out, "%s", why);
-	for (i = 0; i < needs->n_files; i++)
+	fault_word("engine-target", "host", other, sizeof(other));
+	q = check_host(needs->host, other, out, e);
+	for (i = 0; q >= 0 && i < needs->n_files; i++)
 		check_file(r, needs->files[i], out);
-	if (sysinfo(&si) == 0 && needs->mem_bytes + needs->shm_bytes > (si.freeram + si.bufferram) * (uint64_t)si.mem_unit)
-		add_line(out, "not enough memory on the target: %lu MiB are needed, %lu MiB free",
-			 (unsigned long)((needs->mem_bytes + needs->shm_bytes) >> 20),
-			 (unsigned long)(si.freeram * (uint64_t)si.mem_unit >> 20));
-	free(mine.kernel);
-	free(mine.cpu);
-	free(mine.cpuid.data);
-	return 0;
+	if (q >= 0)
+		q = check_mounts(r, needs, !strcmp(other, "shm"), out, e);
+	if (q >= 0)
+		q = check_memory(needs, !strcmp(other, "memory"), out, e);
+	return q;
 }

@@ -270,13 +270,23 @@ static int show_result(struct migrate *m, const Pm__MigrateRep *r)
 
 static int show_error(struct migrate *m, const Pm__Error *e)
 {
+	json_t *details = json_array();
+	int code;
+
 	close_line(m);
+	for (size_t i = 0; details && i < e->n_details; i++)
+		json_array_append_new(details, json_string(e->details[i]));
 	if (m->progress == P_JSON)
-		json_line(m, json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:s}", "event", "error", "pod",
-				       m->req.target, "exit_code",
+		json_line(m, json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:O}", "event", "error",
+				       "pod", m->req.target, "exit_code",
 				       e->exit_code ? e->exit_code : EXIT_OTHER, "phase", e->phase,
-				       "cause", e->cause, "state", e->state, "hint", e->hint));
-	return say_error(m->c, m->req.target, e);
+				       "cause", e->cause, "state", e->state, "hint", e->hint,
+				       "details", details));
+	json_decref(details);
+	code = say_error(m->c, m->req.target, e);
+	for (size_t i = 0; m->req.dry_run && i < e->n_details; i++)
+		fprintf(stderr, "  %s\n", e->details[i]);
+	return code;
 }
 
 /* ---- the conversation */

@@ -46,6 +46,20 @@ static bool take_line(const char *path, const char *key, char *action, size_t le
 	return hit;
 }
 
+bool fault_word(const char *role, const char *what, char *word, size_t len)
+{
+	const char *path = getenv("POD_FAULT_FILE");
+	char key[64];
+
+	if (!path)
+		return false;
+	snprintf(key, sizeof(key), "%s@%s", role, what);
+	if (!take_line(path, key, word, len))
+		return false;
+	log_warn("fault point %s: %s", key, word);
+	return true;
+}
+
 int fault_point(const char *role, const char *stage, struct err *e)
 {
 	const char *path = getenv("POD_FAULT_FILE");

@@ -3,6 +3,9 @@
  * refused KIND: holds one thing that cannot be carried yet, so that the move must be refused before
  * anything is stopped; then the program goes on as if nothing had happened. KIND "list" prints the
  * kinds. Exit code 77 and "skip: why" if this machine does not have the thing.
+ *
+ * refused needs WHAT...: holds what another node may lack: open:FILE, map:FILE (private, for running),
+ * cwd:DIR, shm:MIB (a file in /dev/shm), gone: (a working directory without a name), busy: (nothing).
  */
 #include "wl.h"
 
@@ -17,6 +20,7 @@
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/ipc.h>
+#include <sys/mman.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
@@ -213,6 +217,74 @@ static void epoll_in_epoll(void)
 	WL_SYS(epoll_ctl(fd, EPOLL_CTL_ADD, inner, &ev));
 }
 
+/* ---- what a node may lack */
+
+static int filefd = -1;
+static unsigned char *mapped, first;
+
+static void hold_open(const char *path)
+{
+	filefd = (int)WL_SYS(open(path, O_RDONLY));
+}
+
+static void hold_map(const char *path)
+{
+	int f = (int)WL_SYS(open(path, O_RDONLY));
+
+	mapped = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, f, 0);
+	WL_CHECK(mapped != MAP_FAILED, "mmap %s: %s", path, strerror(errno));
+	first = *mapped;
+	close(f);
+}
+
+static void hold_cwd(const char *path)
+{
+	WL_SYS(chdir(path));
+}
+
+static void hold_shm(const char *mib)
+{
+	int f = (int)WL_SYS(open("/dev/shm/held", O_RDWR | O_CREAT | O_TRUNC, 0600));
+
+	WL_SYS(posix_fallocate(f, 0, (off_t)atoi(mib) << 20));
+	close(f);
+}
+
+static void hold_gone(const char *none)
+{
+	(void)none;
+	WL_SYS(mkdir("/tmp/wl-gone", 0700));
+	WL_SYS(chdir("/tmp/wl-gone"));
+	WL_SYS(rmdir("/tmp/wl-gone"));
+}
+
+static void hold_nothing(const char *none)
+{
+	(void)none;
+}
+
+static const struct {
+	const char *name;
+	void (*hold)(const char *arg);
+} needs[] = {
+	{ "open:", hold_open }, { "map:", hold_map },	{ "cwd:", hold_cwd },
+	{ "shm:", hold_shm },	{ "gone:", hold_gone }, { "busy:", hold_nothing },
+};
+
+static void hold(const char *what)
+{
+	size_t i, n;
+
+	for (i = 0; i < ARRAY_SIZE(needs); i++) {
+		n = strlen(needs[i].name);
+		if (!strncmp(what, needs[i].name, n)) {
+			needs[i].hold(what + n);
+			return;
+		}
+	}
+	WL_CHECK(0, "'%s' is nothing to be held", what);
+}
+
 static const struct {
 	const char *name;
 	void (*make)(void);
@@ -239,11 +311,16 @@ int main(int argc, char **argv)
 			printf("%s\n", kinds[i].name);
 		return 0;
 	}
-	for (i = 0; i < ARRAY_SIZE(kinds); i++)
-		if (argc > 1 && !strcmp(argv[1], kinds[i].name))
-			break;
-	WL_CHECK(i < ARRAY_SIZE(kinds), "kind: expected one of 'refused list'");
-	kinds[i].make();
+	if (argc > 1 && !strcmp(argv[1], "needs")) {
+		for (i = 2; i < (size_t)argc; i++)
+			hold(argv[i]);
+	} else {
+		for (i = 0; i < ARRAY_SIZE(kinds); i++)
+			if (argc > 1 && !strcmp(argv[1], kinds[i].name))
+				break;
+		WL_CHECK(i < ARRAY_SIZE(kinds), "kind: expected one of 'refused list'");
+		kinds[i].make();
+	}
 	wl_ready();
 	last = wl_now();
 	while (!wl_stopping()) {
@@ -253,6 +330,9 @@ int main(int argc, char **argv)
 		last = now;
 		if (fd >= 0)
 			WL_SYS(fcntl(fd, F_GETFD));
+		if (filefd >= 0)
+			WL_SYS(fcntl(filefd, F_GETFD));
+		WL_CHECK(!mapped || *mapped == first, "the mapping has changed");
 	}
 	wl_ok();
 }
