@@ -42,6 +42,8 @@
 #include "pod/ns.h"
 
 #define CTL_MS 5000
+#define CUT_MS 15000
+#define ALL_MS 1800000
 #define SILENT_MS 4000 /* a target that acknowledges nothing for so long is dead */
 
 /* ---- phases and progress */
@@ -506,11 +508,11 @@ static const struct {
 	const char *name;
 	int (*run)(struct dump *, struct err *);
 	bool live_only;
-	unsigned limit_ms; /* of the whole stage on the stream; 0: none of its own */
+	unsigned limit_ms; /* of the whole stage on the stream; 0: as long as all the memory may take */
 } stages[] = {
 	{ "check", stage_check, false, 30000 },	    { "reserve", stage_reserve, true, 30000 },
 	{ "precopy", stage_precopy, true, 0 },	    { "quiesce", stage_quiesce, false, 10000 },
-	{ "cut", stage_cut, false, 0 },		    { "commit", stage_commit, false, 0 },
+	{ "cut", stage_cut, false, CUT_MS },	    { "commit", stage_commit, false, 0 },
 };
 
 static int report(struct dump *d)
@@ -552,7 +554,9 @@ int engine_dump(int ctl, const Pm__EngineDump *req)
 		if (stages[i].live_only && !d.live)
 			continue;
 		dump_phase(&d, stages[i].name);
-		d.s.deadline = stages[i].limit_ms ? deadline_ms(stages[i].limit_ms) : deadline_ms(600000);
+		d.s.deadline = stages[i].limit_ms ? deadline_ms(stages[i].limit_ms) : deadline_ms(ALL_MS);
+		if (stages[i].run == stage_cut && !d.live) /* all of the memory is in it */
+			d.s.deadline = deadline_ms(ALL_MS);
 		log_debug("stage %s", stages[i].name);
 		if (stages[i].run != stage_commit) /* its point is where it waits */
 			r = fault_point("engine-source", stages[i].name, &e);
