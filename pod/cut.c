@@ -429,6 +429,17 @@ static Pm__Proc *new_proc(struct dump *d, struct proc *p)
 	return m;
 }
 
+/* A process whose parent has ended while we looked is left to the cut. */
+static bool has_parent(const Pm__Tree *tree, const struct proc *p)
+{
+	size_t i;
+
+	for (i = 0; i < tree->n_procs; i++)
+		if (tree->procs[i]->pid == (uint32_t)p->nsppid)
+			return true;
+	return p->nspid == 1;
+}
+
 int cut_snapshot(struct dump *d, Pm__Tree *tree, struct err *e)
 {
 	size_t i;
@@ -440,6 +451,8 @@ int cut_snapshot(struct dump *d, Pm__Tree *tree, struct err *e)
 		struct proc *p = d->procs.p[i];
 		Pm__Proc *m;
 
+		if (!has_parent(tree, p))
+			continue;
 		m = new_proc(d, p);
 		r = p->zombie ? 0 : fill_mm(d, p, m, e);
 		if (r == -ENOENT || r == -ESRCH) {

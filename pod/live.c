@@ -108,7 +108,8 @@ static int one_round(struct dump *d, struct page_stream *ps, struct round *rd, s
 	*rd = (struct round){ 0 };
 	for (i = 0; r >= 0 && i < d->procs.n; i++)
 		if (d->procs.p[i]->tracked) {
-			open_mem(d->procs.p[i]);
+			if (open_mem(d->procs.p[i]) < 0)
+				continue; /* it has ended; the cut will see */
 			r = round_proc(d, d->procs.p[i], ps, rd, e);
 		}
 	if (r >= 0)
