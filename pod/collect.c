@@ -105,20 +105,26 @@ static int check_directories(struct dump *d, struct proc *p, struct err *e)
 {
 	char path[48], link[PATH_MAX];
 	struct stat root, mine, named, cwd;
+	autoclose int fd = -1;
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/%d/root", p->pid);
 	if (fstat(d->root, &root) < 0)
 		return err_sys(e, "stat the pod's root");
 	if (stat(path, &mine) < 0)
-		return errno == ENOENT ? -ESRCH : err_sys(e, "stat '%s'", path);
+		return errno == ENOENT || errno == ESRCH ? -ESRCH : err_sys(e, "stat '%s'", path);
 	if (mine.st_ino != root.st_ino || mine.st_dev != root.st_dev)
 		return REFUSE(e, "pid %d (%s): has a root directory of its own (chroot): cannot be carried",
 			      p->nspid, p->st.comm);
+	/* taken once: the program may go elsewhere between two looks */
 	snprintf(path, sizeof(path), "/proc/%d/cwd", p->pid);
+	fd = open(path, O_PATH | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT || errno == ESRCH ? -ESRCH : err_sys(e, "open '%s'", path);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	n = readlink(path, link, sizeof(link) - 1);
-	if (n <= 0 || stat(path, &cwd) < 0)
-		return errno == ENOENT ? -ESRCH : err_sys(e, "read '%s'", path);
+	if (n <= 0 || fstat(fd, &cwd) < 0)
+		return err_sys(e, "read '%s'", path);
 	link[n] = 0;
 	if (fstatat(d->root, link[1] ? link + 1 : ".", &named, 0) < 0 || named.st_ino != cwd.st_ino ||
 	    named.st_dev != cwd.st_dev)
