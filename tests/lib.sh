@@ -33,6 +33,7 @@ lab_up() {
 	[[ $(id -u) == 0 ]] || skip_all "must be root"
 	[[ -x $build/bin/podcoord ]] || { echo "not ok ${0##*/}: no programs in $build/bin"; exit 1; }
 	out=$(mktemp -d) || exit 1
+	cd / || exit 1 # a pod starts where podrun is called, if it has that directory: a checkout may be in /tmp
 	trap finish EXIT
 	trap 'exit 130' INT TERM HUP
 	export LAB_NAME=${TEST_LAB:-$name$$}
