@@ -298,7 +298,7 @@ static int add_node(struct walk *w, const char *path, const struct stat *st, Pm_
 	node->gid = st->st_gid;
 	node->mtime_ns = (int64_t)ts_ns(&st->st_mtim);
 	node->size = (uint64_t)st->st_size;
-	node->inode = st->st_nlink > 1 && !S_ISDIR(st->st_mode) ? st->st_ino : 0;
+	node->inode = st->st_ino;
 	w->nodes[w->n++] = node;
 	*out = node;
 	return 0;

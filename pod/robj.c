@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,12 +16,16 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/restore.h"
 
 #define MAX_FDS_CALL 200
+/* files that are made for their inode numbers alone, 2 us each: before the freeze, or if everything is in it; and in it */
+#define FILLERS 50000
+#define FILLERS_LATE 1000
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u
 #endif
@@ -201,9 +206,10 @@ int robj_mapfiles(struct restore *r, struct err *e)
 
 /* ---- tmpfs trees */
 
+static const char *const tops[] = { "tmp", "run", "dev/shm" };
+
 static bool path_is_private(const char *path)
 {
-	static const char *const tops[] = { "tmp", "run", "dev/shm" };
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(tops); i++) {
@@ -348,12 +354,112 @@ static int remove_stale(int root, Pm__Tmpfs *old, Pm__Tmpfs *now, struct err *e)
 	return 0;
 }
 
+/*
+ * Inode numbers. Programs tell by them whether a file is still the one that they opened (SQLite: "readonly database"). A
+ * tmpfs numbers its inodes in the order of their making, so they are made in that order, and what is not there any more is
+ * stood for by files that vanish at once. That is bounded; what cannot be had is a new number, as before.
+ */
+struct inodes {
+	int top;
+	uint64_t next; /* the number that comes next */
+	unsigned left;
+};
+
+static int make_nameless(struct inodes *s)
+{
+	int fd = openat(s->top, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	struct stat st;
+
+	if (fd >= 0 && fstat(fd, &st) == 0)
+		s->next = st.st_ino + 1;
+	return fd;
+}
+
+/* Is @ino the next number now? */
+static bool reach_inode(struct inodes *s, uint64_t ino)
+{
+	if (!s->next) {
+		autoclose int fd = make_nameless(s);
+
+		if (fd < 0)
+			return false;
+	}
+	if (ino < s->next || ino - s->next > s->left)
+		return false;
+	while (s->next < ino) {
+		autoclose int fd = make_nameless(s);
+
+		if (fd < 0 || !s->left--)
+			return false;
+	}
+	return s->next == ino;
+}
+
+static void make_numbered(struct restore *r, int root, struct inodes *s, const Pm__TmpfsNode *n)
+{
+	struct rcontent *c = S_ISREG(n->mode) ? robj_content(r, n->object) : NULL;
+	autoclose int dir = -1;
+	const char *name;
+	struct stat st;
+
+	if (c) {
+		if (c->fd < 0 && c->body->source == CONTENT_TMPFS && reach_inode(s, n->inode))
+			c->fd = make_nameless(s); /* make_file() gives it its names */
+		return;
+	}
+	if ((!S_ISDIR(n->mode) && !S_ISFIFO(n->mode)) || is_top(n->path))
+		return;
+	dir = open_parent(root, n->path, &name, NULL);
+	if (dir < 0 || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 || !reach_inode(s, n->inode))
+		return;
+	if (make_other(dir, name, n, NULL) == 0)
+		s->next++;
+}
+
+static int by_inode(const void *a, const void *b)
+{
+	uint64_t x = (*(Pm__TmpfsNode *const *)a)->inode, y = (*(Pm__TmpfsNode *const *)b)->inode;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Of one of the private trees, which is a file system. */
+static int keep_inodes(struct restore *r, int root, const char *top, struct err *e)
+{
+	struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+				.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
+	autoclose int fd = (int)syscall(SYS_openat2, root, top, &how, sizeof(how));
+	struct inodes s = { .top = fd, .left = r->old_tmpfs ? FILLERS_LATE : FILLERS };
+	size_t n = 0, i, len = strlen(top);
+	Pm__TmpfsNode **sorted;
+	struct statfs fs;
+	struct stat st;
+
+	if (fd < 0 || fstatfs(fd, &fs) < 0 || fs.f_type != TMPFS_MAGIC || fstat(fd, &st) < 0)
+		return 0;
+	if (!r->old_tmpfs && st.st_nlink == 2)
+		s.next = st.st_ino + 1; /* it is new */
+	sorted = malloc((r->tmpfs->n_nodes + 1) * sizeof(*sorted));
+	if (!sorted)
+		return err_num(e, ENOMEM, "tmpfs trees");
+	for (i = 0; i < r->tmpfs->n_nodes; i++)
+		if (!strncmp(r->tmpfs->nodes[i]->path, top, len) && r->tmpfs->nodes[i]->path[len] == '/')
+			sorted[n++] = r->tmpfs->nodes[i];
+	qsort(sorted, n, sizeof(*sorted), by_inode);
+	for (i = 0; i < n; i++)
+		make_numbered(r, root, &s, sorted[i]);
+	free(sorted);
+	return 0;
+}
+
 int robj_tmpfs(struct restore *r, struct err *e)
 {
 	autoclose int root = open_root(r, e);
 	size_t i;
 	int q = root < 0 ? root : 0;
 
+	for (i = 0; q >= 0 && i < ARRAY_SIZE(tops); i++)
+		q = keep_inodes(r, root, tops[i], e);
 	for (i = 0; q >= 0 && i < r->tmpfs->n_nodes; i++)
 		q = make_node(r, root, r->tmpfs->nodes[i], e);
 	if (q >= 0 && r->old_tmpfs)
