@@ -106,6 +106,10 @@ $(COMMIT_TEST):
 	@echo "  LD   $(@F)"
 	$(Q)$(CC) $(LDFLAGS) -pthread -o $@ $(filter %.o,$^) $(PKG_LIBS)
 $(BIN)/commit-test: | $(BIN)/fake-engine $(BIN)/podagent $(BIN)/podcoord
+# the same with real engines and a stream; `make check` runs a short list of it
+CHECK_RUN += tests/fault/kill
+check-fault: all $(WORKLOADS) $(CLIENTS) $(BIN)/commit-test
+	$(Q)B=$(B) CHECK_TIMEOUT=1800 tests/run $(BIN)/commit-test tests/fault/kill-all
 check-commit: $(BIN)/commit-test
 	$(Q)tests/run $(BIN)/commit-test
 # libFuzzer targets, where there is clang: `make build/bin/fuzz_pages && build/bin/fuzz_pages -max_total_time=60`
@@ -118,7 +122,7 @@ $(BIN)/fuzz_stream: tests/fuzz/fuzz_stream.c pod/image/stream.c pod/mem/pages.c 
 	@mkdir -p $(@D)
 	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined $(CPPFLAGS) -o $@ $^ $(PKG_LIBS)
 
-.PHONY: check-commit
+.PHONY: check-commit check-fault
 
 # frozen times next to their floors; a hundred moves in a row
 BENCH := $(B)/bench/floor $(B)/bench/load
