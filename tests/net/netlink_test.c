@@ -243,6 +243,18 @@ static void test_filter_is_quick(void)
 
 /* ---- hold */
 
+/* Takes all that is held; how much of it came from the pod itself. Others may say things unasked. */
+static int held_from_pod(struct hold *h)
+{
+	static uint8_t frame[HOLD_FRAME_MAX];
+	struct err e;
+	int n, own = 0;
+
+	while ((n = hold_take(h, frame, sizeof(frame), &e)) > 0)
+		own += n >= 10 + 12 && !memcmp(frame + 10 + 6, pod_mac, 6);
+	return n < 0 ? n : own;
+}
+
 static void test_hold_and_replay(void)
 {
 	static uint8_t frame[HOLD_FRAME_MAX];
@@ -259,19 +271,21 @@ static void test_hold_and_replay(void)
 	T_OK(hold_only_syn(w.a.hold, false, &e), &e);
 	T_OK(filter_set(w.a.filter, FILTER_BLOCK, &e), &e);
 	hold_discard(w.a.hold);
-	T_CHECK_EQ(hold_take(w.a.hold, frame, sizeof(frame), &e), 0);
+	T_CHECK_EQ(held_from_pod(w.a.hold), 0);
 	T_CHECK_EQ(send(peer, "y", 1, 0), 1);
-	T_OK(io_wait_readable(hold_fd(w.a.hold), deadline_ms(2000), &e), &e);
-	T_OK(n = hold_take(w.a.hold, frame, sizeof(frame), &e), &e);
-	T_CHECK(n > 42 && frame_is_for_pod(frame, (size_t)n, pod_mac) &&
-		!frame_is_syn(frame, (size_t)n));
+	do {
+		T_OK(io_wait_readable(hold_fd(w.a.hold), deadline_ms(2000), &e), &e);
+		T_OK(n = hold_take(w.a.hold, frame, sizeof(frame), &e), &e);
+	} while (!frame_is_for_pod(frame, (size_t)n, pod_mac));
+	T_CHECK(n > 42 && !frame_is_syn(frame, (size_t)n));
 	T_CHECK(recv(pod, &c, 1, MSG_DONTWAIT) < 0);
 	/* what the pod itself sends is not held */
 	T_OK(filter_set(w.a.filter, FILTER_OPEN, &e), &e);
 	T_CHECK_EQ(udp_passes(peer, pod, 2000), 1);
-	T_CHECK_EQ(hold_take(w.a.hold, frame + 4096, 4096, &e), 0);
+	T_CHECK_EQ(held_from_pod(w.a.hold), 0);
 	/* replayed to the same place: not held again */
 	T_OK(hold_stop(w.a.hold, &e), &e);
+	hold_discard(w.a.hold);
 	T_OK(fd = in_ns(w.node, (struct call){.fn = do_replay_open, .a = "pma"}, &e), &e);
 	T_OK(replay_send(fd, frame, (size_t)n, &e), &e);
 	close(fd);
