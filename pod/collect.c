@@ -74,8 +74,31 @@ static int check_timers(struct proc *p, struct err *e)
 	return 0;
 }
 
+/* Credentials are carried per process: threads that have taken others, or a filter of their own, are refused. */
+static int check_threads(struct proc *p, struct err *e)
+{
+	const struct proc_status *a = &p->st;
+	size_t i;
+
+	for (i = 1; i < p->ntasks; i++) {
+		struct proc_status b;
+
+		if (proc_read_status(p->pid, p->tasks[i]->tid, &b, NULL) < 0)
+			continue; /* it has ended */
+		if (memcmp(a->uid, b.uid, sizeof(a->uid)) || memcmp(a->gid, b.gid, sizeof(a->gid)) ||
+		    memcmp(a->cap, b.cap, sizeof(a->cap)) || a->no_new_privs != b.no_new_privs ||
+		    a->ngroups != b.ngroups || memcmp(a->groups, b.groups, a->ngroups * sizeof(a->groups[0])))
+			return REFUSE(e, "pid %d (%s): thread %d has credentials of its own: cannot be carried", p->nspid,
+				      p->st.comm, p->tasks[i]->nstid);
+		if (b.seccomp)
+			return REFUSE(e, "pid %d (%s): thread %d has a seccomp filter: cannot be carried yet", p->nspid,
+				      p->st.comm, p->tasks[i]->nstid);
+	}
+	return 0;
+}
+
 /* Threads and forked children share what they should: one memory, one fd table and one fs per process. */
-static int check_sharing(struct dump *d, struct proc *p, struct err *e)
+static int check_sharing(struct dump *d, struct proc *p, bool still, struct err *e)
 {
 	static const struct { int type; const char *what; } shared[] = {
 		{ KCMP_VM, "memory" }, { KCMP_FILES, "file table" }, { KCMP_FS, "working directory" },
@@ -92,8 +115,8 @@ static int check_sharing(struct dump *d, struct proc *p, struct err *e)
 	for (k = 0; parent && !parent->zombie && k < ARRAY_SIZE(shared); k++) {
 		if (syscall(SYS_kcmp, p->pid, parent->pid, shared[k].type, 0, 0) != 0)
 			continue;
-		if (k == 0)
-			return 0; /* a vfork in progress: it ends before the cut */
+		if (k == 0 && !still)
+			return 0; /* perhaps a vfork in progress: that is over when all stand still */
 		return REFUSE(e, "pid %d (%s): shares its %s with pid %d: cannot be carried", p->nspid,
 			      p->st.comm, shared[k].what, parent->nspid);
 	}
@@ -133,20 +156,24 @@ static int check_directories(struct dump *d, struct proc *p, struct err *e)
 	return 0;
 }
 
-static int check_proc(struct dump *d, struct proc *p, struct err *e)
+int collect_refuse_leaderless(const struct proc *p, struct err *e)
+{
+	return REFUSE(e, "pid %d (%s): its main thread has ended, others run: cannot be carried yet", p->nspid, p->st.comm);
+}
+
+/* What no kind carries. @still: all tasks are stopped by us; looked at again, since a program may have come to it since. */
+static int check_proc(struct dump *d, struct proc *p, bool still, struct err *e)
 {
 	struct proc *one = d->procs.p[0];
 	int r;
 
-	if (p->zombie) {
-		if (p->ntasks > 1)
-			return REFUSE(e, "pid %d (%s): its main thread has ended, others run: cannot be carried yet",
-				      p->nspid, p->st.comm);
+	if (p->leaderless)
+		return collect_refuse_leaderless(p, e);
+	if (p->zombie)
 		return 0;
-	}
-	if (p->st.tracer)
+	if (p->st.tracer && !still)
 		return REFUSE(e, "pid %d (%s): is traced by another process (a debugger, strace)", p->nspid, p->st.comm);
-	if (p->st.state == 'T' || p->st.state == 't')
+	if ((p->st.state == 'T' || p->st.state == 't') && !still)
 		return REFUSE(e, "pid %d (%s): is stopped (SIGSTOP or ^Z): cannot be carried yet; continue it first",
 			      p->nspid, p->st.comm);
 	if (p->st.seccomp)
@@ -157,9 +184,27 @@ static int check_proc(struct dump *d, struct proc *p, struct err *e)
 	if (r >= 0)
 		r = check_timers(p, e);
 	if (r >= 0)
-		r = check_sharing(d, p, e);
+		r = check_sharing(d, p, still, e);
 	if (r >= 0)
+		r = check_threads(p, e);
+	if (r >= 0 && !still) /* in the cut kind cwd looks */
 		r = check_directories(d, p, e);
+	return r;
+}
+
+int collect_recheck(struct dump *d, struct err *e)
+{
+	size_t i;
+	int r = 0;
+
+	for (i = 0; r >= 0 && i < d->procs.n; i++) {
+		struct proc *p = d->procs.p[i];
+
+		if (!p->zombie)
+			r = proc_read_status(p->pid, 0, &p->st, e);
+		if (r >= 0)
+			r = check_proc(d, p, true, e);
+	}
 	return r;
 }
 
@@ -653,7 +698,7 @@ int collect_check(struct dump *d, struct err *e)
 	for (i = 0; r >= 0 && i < d->procs.n; i++) {
 		r = proc_update_threads(d->procs.p[i], e);
 		if (r >= 0)
-			r = collect_note(d, check_proc(d, d->procs.p[i], e), e);
+			r = collect_note(d, check_proc(d, d->procs.p[i], false, e), e);
 		if (r == -ESRCH)
 			r = 0;
 	}

@@ -3,8 +3,8 @@
  * Contents: the bytes behind shared memory, memfds, unlinked files and the files of a pod's private
  * tmpfs. They may be written in ways that no page table of the pod shows (write(2), another mapper
  * that has gone since), so a content is compared page by page, by digest, with what was last sent.
- * What nobody maps shared is trusted by its times, unless they are too close to the last reading to
- * tell (the kernel's clock for file times is coarse).
+ * Between rounds what nobody maps shared is trusted by its times, unless they are too close to the last
+ * reading to tell (the kernel's clock for file times is coarse); in the cut everything is compared.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -190,7 +190,7 @@ static int scan(struct content *c, struct runs *out, struct err *e)
 	return r == -ENOMEM ? err_num(e, ENOMEM, "'%s'", c->name) : r;
 }
 
-static int send_one(struct dump *d, struct content *c, struct err *e)
+static int send_one(struct dump *d, struct content *c, bool final, struct err *e)
 {
 	struct runs changed = { 0 };
 	struct timespec now;
@@ -199,7 +199,8 @@ static int send_one(struct dump *d, struct content *c, struct err *e)
 
 	if (fstat(c->fd, &st) < 0)
 		return err_sys(e, "stat '%s'", c->name);
-	if (untouched(c, &st))
+	/* not in the cut: who maps a file, writes and lets go again changes no times */
+	if (!final && untouched(c, &st))
 		return 0;
 	clock_gettime(CLOCK_REALTIME, &now);
 	c->size = (uint64_t)st.st_size;
@@ -222,11 +223,10 @@ int content_send(struct dump *d, bool final, struct err *e)
 	size_t i;
 	int r = 0;
 
-	(void)final;
 	for (i = 0; r >= 0 && i < d->ncontents; i++) {
 		r = refresh(d->contents[i], e);
 		if (r >= 0)
-			r = send_one(d, d->contents[i], e);
+			r = send_one(d, d->contents[i], final, e);
 	}
 	return r;
 }

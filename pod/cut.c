@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "pod/base/io.h"
 #include "pod/base/log.h"
@@ -24,7 +25,6 @@
 
 #define VFORK_MS 20
 #define ATTACH_MS 300
-#define MAX_PASSES 1000
 #define MAX_DIGEST (1ull << 33)
 
 /* ---- stopping */
@@ -92,11 +92,11 @@ static int wait_proc(struct dump *d, struct proc *p, uint64_t deadline, struct e
 		int r = 0;
 
 		if (t->seized && !t->stopped) {
-			r = task_wait_stopped(t, MIN(deadline, deadline_ms(VFORK_MS)), e);
-			if (r == -ETIMEDOUT) {
-				free_children(d, p);
-				r = task_wait_stopped(t, deadline, e);
-			}
+			do {
+				r = task_wait_stopped(t, MIN(deadline, deadline_ms(VFORK_MS)), e);
+				if (r == -ETIMEDOUT)
+					free_children(d, p);
+			} while (r == -ETIMEDOUT && now_ns() < deadline);
 			if (r >= 0)
 				r = task_save(t, e);
 		}
@@ -121,14 +121,20 @@ int cut_stop(struct dump *d, uint64_t deadline, struct err *e)
 	size_t i;
 
 	d->stopped = true;
-	for (pass = 0; fresh && pass < MAX_PASSES; pass++) {
+	for (pass = 0; fresh; pass++) {
+		struct timespec nap = { 0, 200000 };
+
 		fresh = 0;
+		if (pass > 3) /* what is ending needs a CPU for it */
+			nanosleep(&nap, NULL);
 		r = pass ? proc_list_update(&d->procs, d->pid1, e) : 0;
 		for (i = 0; r >= 0 && i < d->procs.n; i++) {
 			struct proc *p = d->procs.p[i];
 
 			if (p->zombie)
 				continue;
+			if (p->leaderless)
+				return collect_refuse_leaderless(p, e);
 			r = proc_update_threads(p, e);
 			if (r == -ESRCH) {
 				r = 0;
@@ -150,7 +156,7 @@ int cut_stop(struct dump *d, uint64_t deadline, struct err *e)
 		if (now_ns() > deadline)
 			return err_set(e, ETIMEDOUT, "the pod's processes did not stop in time");
 	}
-	return fresh ? err_set(e, ETIMEDOUT, "new processes keep coming") : 0;
+	return 0;
 }
 
 /* ---- scratch and tracker */
@@ -192,7 +198,11 @@ static int ensure_scratch(struct dump *d, struct proc *p, struct err *e)
 		p->tasks[i]->sysinsn = vdso->start + d->vdso_syscall;
 	if (p->scratch && there)
 		return 0;
-	if (p->scratch && p->tracked) { /* an exec since: the tracker belongs to memory that is gone */
+	if (p->scratch) { /* an exec since: what was opened belongs to memory that is gone */
+		close_fdp(&p->memfd);
+		close_fdp(&p->pagemap);
+	}
+	if (p->scratch && p->tracked) {
 		tracker_done(&p->tr);
 		p->tr.uffd = p->tr.pagemap = -1;
 		p->tracked = false;
@@ -249,6 +259,17 @@ static int take_uffd(struct dump *d, struct proc *p, struct err *e)
 	return 0;
 }
 
+/* Tasks that did not stop in time when they were asked to, and have since: they go on. */
+void cut_let_go(struct dump *d)
+{
+	size_t i, k;
+
+	for (i = 0; i < d->procs.n; i++)
+		for (k = 0; k < d->procs.p[i]->ntasks; k++)
+			if (d->procs.p[i]->tasks[k]->seized)
+				task_release(d->procs.p[i]->tasks[k], NULL);
+}
+
 /* All threads of one running process stand still: nobody changes its mappings meanwhile. */
 static int stop_proc(struct dump *d, struct proc *p, struct err *e)
 {
@@ -286,6 +307,8 @@ int cut_attach(struct dump *d, struct proc *p, struct err *e)
 		r = ensure_scratch(d, p, e);
 	if (r >= 0 && !p->tracked)
 		r = take_uffd(d, p, e);
+	if (r == -ETIMEDOUT && proc_leader(p)->borrowed)
+		r = -EIO; /* not one that is only slow to stop: a call in it hangs */
 	for (i = 0; i < p->ntasks; i++)
 		task_release(p->tasks[i], NULL);
 	return r;
@@ -645,10 +668,20 @@ static void drop_scratch(struct dump *d, struct proc *p)
 	const uint64_t args[6] = { p->scratch, SCRATCH_LEN };
 	struct task *t = proc_leader(p);
 	int64_t ret;
+	size_t i;
 
 	(void)d;
 	if (!p->scratch)
 		return;
+	/* a batch that was given up may still run: its end is waited for, or the scratch stays */
+	for (i = 0; i < p->ntasks; i++) {
+		struct task *b = p->tasks[i];
+		int status;
+
+		if (b->seized && b->borrowed && !b->stopped &&
+		    (task_wait(b, &status, deadline_ms(2000), NULL) < 0 || task_repair(b, NULL) < 0))
+			return;
+	}
 	if (!t->stopped) {
 		if (task_seize(t, NULL) < 0 || task_interrupt(t, NULL) < 0 ||
 		    task_wait_stopped(t, deadline_ms(500), NULL) < 0 || task_save(t, NULL) < 0)

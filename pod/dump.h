@@ -98,6 +98,9 @@ int collect_note(struct dump *, int r, const struct err *);
 int collect_needs(struct dump *, Pm__Needs *needs, struct err *);
 /** Reads every fd of every process into d->objects and d->fds (replacing what was there). @final: in the freeze. */
 int collect_fds(struct dump *, bool final, struct err *);
+/** When all tasks are stopped: refuses what the check would, and a memory that two processes share. */
+int collect_recheck(struct dump *, struct err *);
+int collect_refuse_leaderless(const struct proc *, struct err *);
 int collect_maps(struct dump *, bool flags, struct err *);
 /** Gives mappings their objects (files, contents). */
 int collect_map_objects(struct dump *, struct err *);
@@ -122,6 +125,8 @@ void content_free(struct content *);
 /** Before cut_stop(): what each task waits for. */
 void cut_sample(struct dump *);
 void cut_read_notes(struct dump *);
+/** While the pod runs: lets go of tasks whose stop came after it was waited for. */
+void cut_let_go(struct dump *);
 int cut_stop(struct dump *, uint64_t deadline, struct err *);
 /** Stops a running process for a moment, maps the scratch in it and takes a userfaultfd out of it. */
 int cut_attach(struct dump *, struct proc *, struct err *);

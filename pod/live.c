@@ -36,6 +36,7 @@
 #define LINGER_MS 50
 #define DRAIN_MS 1
 #define STOP_MS 3000
+#define STOP_TRIES 50
 #define FREEZE_MS 5000
 #define DEFAULT_ROUNDS 8
 #define DEFAULT_DOWNTIME_MS 300
@@ -78,6 +79,7 @@ static int round_proc(struct dump *d, struct proc *p, struct page_stream *ps, st
 
 		if (!is_private(d, v))
 			continue;
+		cut_let_go(d);
 		/* what a scan has reported it reports no more: any error ends the move */
 		r = round_vma(d, p, v, ps, rd, e);
 		if (r == -ESRCH)
@@ -261,11 +263,23 @@ static int await_queues(struct dump *d, int nl, struct err *e)
 {
 	uint64_t end = deadline_ms(QUEUE_MS), ino = 0;
 	struct timespec ts = { 0, 500000 };
+	struct tcp_unheld n = { 0 };
 	int r;
 
-	while ((r = kind_unix_unaccepted(nl, &ino, e)) > 0 && now_ns() < end)
+	do {
+		r = tcp_unheld(nl, &n, e);
+		if (r >= 0 && !n.half_open)
+			r = kind_unix_unaccepted(nl, &ino, e);
+		else if (r >= 0)
+			r = 1;
+		if (r <= 0)
+			return r;
 		nanosleep(&ts, NULL);
-	return r > 0 ? refuse_queue(d, ino, e) : r;
+	} while (now_ns() < end);
+	if (n.half_open)
+		return err_set(e, EBUSY, "%u connections wait in an accept queue and the program does not take them",
+			       n.half_open);
+	return refuse_queue(d, ino, e);
 }
 
 /* What tasks closed until they stood still; @left: those whose peer has not answered for long. */
@@ -280,6 +294,45 @@ static int drain_closing(int nl, int left, struct err *e)
 	while (r >= 0 && n.closing > (unsigned)left && now_ns() < end);
 	log_debug("%u connections are still closing, %d of them for long", n.closing, left);
 	return r;
+}
+
+/* Is there a connection that cannot be made again? All stand still: it stays so. */
+static int queues_filled(int nl, struct err *e)
+{
+	struct tcp_unheld n = { 0 };
+	uint64_t ino;
+	int r = tcp_unheld(nl, &n, e);
+
+	return r < 0 || n.half_open ? (r < 0 ? r : 1) : kind_unix_unaccepted(nl, &ino, e);
+}
+
+/*
+ * A client of the pod's own may connect between the last look at the accept queues and the stop: then
+ * all go on for a moment, and it is tried again.
+ */
+static int stop_all(struct dump *d, int nl, struct err *e)
+{
+	int tries, r = 0;
+
+	for (tries = 0; tries < STOP_TRIES; tries++) {
+		cut_sample(d);
+		/* a busy program on the same CPU would hold the tracer up for ticks */
+		prio_quick(true);
+		d->stop_ns = now_ns();
+		r = cut_stop(d, deadline_ms(STOP_MS), e);
+		if (r >= 0)
+			r = queues_filled(nl, e);
+		if (r <= 0)
+			return r;
+		r = cut_release(d, e);
+		d->stopped = false;
+		prio_quick(false);
+		if (r >= 0)
+			r = await_queues(d, nl, e);
+		if (r < 0)
+			return r;
+	}
+	return err_set(e, EBUSY, "connections are made faster than they are taken: there is no moment to stop in");
 }
 
 int stage_quiesce(struct dump *d, struct err *e)
@@ -314,11 +367,10 @@ int stage_quiesce(struct dump *d, struct err *e)
 	r = d->pages ? stream_send(&d->s, REC_SOON, 0, NULL, 0, e) : err_num(e, ENOMEM, "page stream");
 	if (r < 0)
 		return r;
-	cut_sample(d);
-	/* a busy program on the same CPU would hold the tracer up for ticks */
-	prio_quick(true);
-	d->stop_ns = t = now_ns();
-	r = cut_stop(d, deadline_ms(STOP_MS), e);
+	r = stop_all(d, nl, e);
+	if (r >= 0)
+		r = collect_recheck(d, e);
+	t = d->stop_ns;
 	log_mark("stop", &t);
 	/* not before: what we have a duplicate of is not closed when the program closes it */
 	if (r >= 0)
@@ -480,11 +532,12 @@ static int freeze(struct dump *d, struct err *e)
 		for (k = 0; r >= 0 && k < d->procs.p[i]->ntasks; k++)
 			if (d->procs.p[i]->tasks[k]->stopped)
 				r = task_repair(d->procs.p[i]->tasks[k], e);
-	if (r >= 0)
-		r = pod_cgroup_freeze(d->req->cgroup, deadline_ms(FREEZE_MS), e);
 	if (r < 0)
 		return r;
-	d->frozen = true;
+	d->frozen = true; /* even if it fails half way: thawing what is not frozen does no harm */
+	r = pod_cgroup_freeze(d->req->cgroup, deadline_ms(FREEZE_MS), e);
+	if (r < 0)
+		return r;
 	r = cut_release(d, e);
 	d->stopped = false;
 	return r;

@@ -135,6 +135,7 @@ static int parse_stat(char *text, struct proc_status *o)
 		case 4: o->ppid_outer = (pid_t)v; break;
 		case 7: o->tty_nr = (int)v; break;
 		case 8: o->tpgid_outer = (int)v; break;
+		case 20: o->nthreads = (unsigned)v; break;
 		case 22: o->starttime = v; break;
 		case 26: o->mm[0] = v; break;
 		case 27: o->mm[1] = v; break;
@@ -272,7 +273,8 @@ static int add_proc(struct proc_list *list, pid_t pid, const struct proc_status 
 	p->nspid = st->nspid;
 	p->nsppid = nsppid;
 	p->st = *st;
-	p->zombie = st->state == 'Z' || st->state == 'X';
+	p->leaderless = st->state == 'Z' && st->nthreads > 1;
+	p->zombie = (st->state == 'Z' || st->state == 'X') && !p->leaderless;
 	p->fresh = true;
 	p->memfd = p->pagemap = -1;
 	p->tr.uffd = p->tr.pagemap = -1;
@@ -370,6 +372,7 @@ static int visit(struct proc_list *list, pid_t pid, struct err *e)
 	struct proc_status st;
 	struct proc *p = proc_by_outer(list, pid), *parent;
 	pid_t nsppid;
+	int r;
 
 	if (proc_read_status(pid, 0, &st, NULL) < 0)
 		return 0;
@@ -380,11 +383,13 @@ static int visit(struct proc_list *list, pid_t pid, struct err *e)
 	if (p && p->st.starttime == st.starttime) {
 		p->st = st;
 		p->nsppid = nsppid;
-		p->zombie = st.state == 'Z';
+		p->leaderless = st.state == 'Z' && st.nthreads > 1;
+		p->zombie = st.state == 'Z' && !p->leaderless;
 		p->seen = list->round;
 		return 0;
 	}
-	return add_proc(list, pid, &st, nsppid, e);
+	r = add_proc(list, pid, &st, nsppid, e);
+	return r == -ESRCH ? 0 : r; /* it has ended meanwhile */
 }
 
 int proc_list_update(struct proc_list *list, pid_t pid1, struct err *e)

@@ -22,6 +22,7 @@ struct proc_status {
 	unsigned ns_depth;
 	int tty_nr, tpgid_outer;
 	uint64_t starttime;	/* clock ticks since boot of the node */
+	unsigned nthreads;
 	uint32_t exit_code;
 	uint64_t mm[11];	/* start_code end_code start_data end_data start_brk - start_stack arg_start arg_end env_start env_end */
 	uint32_t uid[4], gid[4], groups[MAX_GROUPS], ngroups;
@@ -38,6 +39,7 @@ struct proc {
 	struct task **tasks;	/* leader first; owned */
 	size_t ntasks;
 	bool zombie;
+	bool leaderless;	/* its main thread has ended, others run */
 	bool fresh;		/* not in the snapshot that the target has */
 	struct vma_list vmas;
 	uint64_t scratch;	/* 0: none mapped yet */

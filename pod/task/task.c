@@ -220,17 +220,38 @@ int task_repair(struct task *t, struct err *e)
 	return 0;
 }
 
+/* Has the stop come that was asked for? Without waiting. What ends a batch is repaired by who lets go. */
+static bool task_has_stopped(struct task *t)
+{
+	int status;
+	pid_t p = waitpid(t->tid, &status, __WALL | WNOHANG);
+
+	if (p == 0)
+		return false;
+	if (p < 0 || WIFEXITED(status) || WIFSIGNALED(status)) {
+		t->seized = t->stopped = false;
+		return false;
+	}
+	t->stopped = true;
+	t->sysstop = WSTOPSIG(status) == SYSSTOP;
+	if (!t->borrowed && EVENT(status) == 0 && !t->sysstop) /* a signal of the program's own */
+		t->pending_sig = WSTOPSIG(status);
+	return true;
+}
+
 int task_release(struct task *t, struct err *e)
 {
 	int r = 0;
 
 	if (!t->seized)
 		return 0;
-	if (t->stopped)
-		r = task_repair(t, e);
-	if (ptrace(PTRACE_DETACH, t->tid, NULL, NULL) < 0 && errno != ESRCH && !r)
+	if (!t->stopped && !task_has_stopped(t))
+		return t->seized ? -EAGAIN : 0; /* only a stopped task can be let go: it stays ours until then */
+	r = task_repair(t, e);
+	if (ptrace(PTRACE_DETACH, t->tid, NULL, (void *)(long)t->pending_sig) < 0 && errno != ESRCH && !r)
 		r = err_sys(e, "pid %d: detach", t->nstid);
 	t->seized = t->stopped = false;
+	t->pending_sig = 0;
 	return r == -ESRCH ? 0 : r;
 }
 

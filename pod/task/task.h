@@ -39,6 +39,7 @@ struct task {
 	bool stopped;
 	bool borrowed;	/* registers or mask differ from the saved ones */
 	bool sysstop;	/* last stop was a syscall stop */
+	int pending_sig; /* came instead of the stop: delivered when the task is let go */
 	bool nobatch;	/* a real SIGURG is pending: single remote calls only */
 	struct user_regs_struct regs;
 	uint64_t sigmask;
@@ -63,7 +64,8 @@ int task_wait_stopped(struct task *, uint64_t deadline, struct err *e);
 int task_save(struct task *, struct err *e);
 /** Puts saved registers and mask back if they were borrowed. */
 int task_repair(struct task *, struct err *e);
-/** Repairs and detaches: the task goes on. Errors of a dead task are none. */
+/** Repairs and detaches: the task goes on. Errors of a dead task are none. -EAGAIN: it has not stopped
+ * yet, stays seized, and must be released again. */
 int task_release(struct task *, struct err *e);
 void task_done(struct task *);
 /** Waits for the next stop of the task: its raw wait status. */
