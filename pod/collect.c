@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 
 #include "pod/base/io.h"
 #include "pod/base/util.h"
@@ -97,6 +98,29 @@ static int check_threads(struct proc *p, struct err *e)
 	return 0;
 }
 
+/* Does @parent wait for a child that has its memory until it execs? Such a wait begins a moment after the child. */
+static bool in_vfork(const struct proc *parent)
+{
+	size_t i;
+	int tries;
+
+	for (tries = 0; tries < 20; tries++) {
+		struct timespec ts = { 0, 1000000 };
+
+		for (i = 0; i < parent->ntasks; i++) {
+			autofree char *text = NULL;
+			char path[64];
+
+			snprintf(path, sizeof(path), "/proc/%d/task/%d/wchan", parent->pid, parent->tasks[i]->tid);
+			if (io_read_file(path, 4096, &text, NULL, NULL) >= 0 &&
+			    (strstr(text, "clone") || strstr(text, "vfork")))
+				return true;
+		}
+		nanosleep(&ts, NULL);
+	}
+	return false;
+}
+
 /* Threads and forked children share what they should: one memory, one fd table and one fs per process. */
 static int check_sharing(struct dump *d, struct proc *p, bool still, struct err *e)
 {
@@ -115,8 +139,9 @@ static int check_sharing(struct dump *d, struct proc *p, bool still, struct err 
 	for (k = 0; parent && !parent->zombie && k < ARRAY_SIZE(shared); k++) {
 		if (syscall(SYS_kcmp, p->pid, parent->pid, shared[k].type, 0, 0) != 0)
 			continue;
-		if (k == 0 && !still)
-			return 0; /* perhaps a vfork in progress: that is over when all stand still */
+		if (k == 0 && !still && (in_vfork(parent) ||
+					 syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) != 0))
+			return 0; /* a vfork in progress: that is over when all stand still */
 		return REFUSE(e, "pid %d (%s): shares its %s with pid %d: cannot be carried", p->nspid,
 			      p->st.comm, shared[k].what, parent->nspid);
 	}

@@ -13,15 +13,20 @@
 #include <linux/if_alg.h>
 #include <linux/io_uring.h>
 #include <linux/netlink.h>
+#include <linux/filter.h>
 #include <linux/perf_event.h>
+#include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
 #include <netinet/in.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/msg.h>
+#include <sys/prctl.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
@@ -217,6 +222,69 @@ static void epoll_in_epoll(void)
 	WL_SYS(epoll_ctl(fd, EPOLL_CTL_ADD, inner, &ev));
 }
 
+/* ---- tasks that are not like the others of their process */
+
+static void *idle(void *arg)
+{
+	(void)arg;
+	for (;;)
+		pause();
+	return NULL;
+}
+
+static void *other_user(void *arg)
+{
+	WL_SYS(syscall(SYS_setresuid, 1, 1, 1)); /* this thread alone */
+	return idle(arg);
+}
+
+static void thread_creds(void)
+{
+	pthread_t t;
+
+	WL_ZERO(pthread_create(&t, NULL, other_user, NULL));
+}
+
+static void seccomp_filter(void)
+{
+	struct sock_filter allow = { BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW };
+	struct sock_fprog prog = { 1, &allow };
+
+	WL_SYS(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	WL_SYS(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog));
+}
+
+static int sharer(void *arg)
+{
+	idle(arg);
+	return 0;
+}
+
+static void shared_memory(void)
+{
+	static char stack[65536] __attribute__((aligned(16)));
+
+	WL_SYS(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0));
+	WL_SYS(clone(sharer, stack + sizeof(stack), CLONE_VM | SIGCHLD, NULL));
+}
+
+static void work(void);
+
+static void *rest(void *arg)
+{
+	(void)arg;
+	work();
+	return NULL;
+}
+
+static void leader_exit(void)
+{
+	pthread_t t;
+
+	WL_ZERO(pthread_create(&t, NULL, rest, NULL));
+	pthread_exit(NULL);
+}
+
 /* ---- what a node may lack */
 
 static int filefd = -1;
@@ -297,12 +365,32 @@ static const struct {
 	{ "userfaultfd", userfault }, { "bpf", bpf },		  { "pidfd", pidfd },
 	{ "sysv_shm", sysv_shm },   { "sysv_sem", sysv_sem },	  { "sysv_msg", sysv_msg },
 	{ "proc_file", proc_file }, { "posix_lock", flock_held },
-	{ "epoll_in_epoll", epoll_in_epoll },
+	{ "epoll_in_epoll", epoll_in_epoll }, { "thread_creds", thread_creds },
+	{ "seccomp", seccomp_filter }, { "shared_memory", shared_memory }, { "leader_exit", leader_exit },
 };
+
+static void work(void)
+{
+	uint64_t last, now;
+
+	wl_ready();
+	last = wl_now();
+	while (!wl_stopping()) {
+		wl_pace();
+		now = wl_now();
+		WL_CHECK(now >= last, "CLOCK_MONOTONIC went backward");
+		last = now;
+		if (fd >= 0)
+			WL_SYS(fcntl(fd, F_GETFD));
+		if (filefd >= 0)
+			WL_SYS(fcntl(filefd, F_GETFD));
+		WL_CHECK(!mapped || *mapped == first, "the mapping has changed");
+	}
+	wl_ok();
+}
 
 int main(int argc, char **argv)
 {
-	uint64_t last, now;
 	size_t i;
 
 	wl_init();
@@ -321,18 +409,5 @@ int main(int argc, char **argv)
 		WL_CHECK(i < ARRAY_SIZE(kinds), "kind: expected one of 'refused list'");
 		kinds[i].make();
 	}
-	wl_ready();
-	last = wl_now();
-	while (!wl_stopping()) {
-		wl_pace();
-		now = wl_now();
-		WL_CHECK(now >= last, "CLOCK_MONOTONIC went backward");
-		last = now;
-		if (fd >= 0)
-			WL_SYS(fcntl(fd, F_GETFD));
-		if (filefd >= 0)
-			WL_SYS(fcntl(filefd, F_GETFD));
-		WL_CHECK(!mapped || *mapped == first, "the mapping has changed");
-	}
-	wl_ok();
+	work();
 }
