@@ -433,10 +433,8 @@ int collect_map_objects(struct dump *d, struct err *e)
 			if (r >= 0 && v->type == VMA_FILE && v->shared &&
 			    (c = content_by_inode(d, v->dev, v->ino)))
 				c->mapped = true;
-			if (r == -ESRCH) {
-				r = 0;
-				break;
-			}
+			if (r == -ESRCH)
+				r = 0; /* unmapped meanwhile, or the process has ended */
 		}
 	}
 	return r;

@@ -352,12 +352,36 @@ static uint32_t exe_object(struct dump *d, struct proc *p)
 	return 0;
 }
 
+static bool needs_object(const struct vma *v)
+{
+	return v->type != VMA_ANON && v->type != VMA_VDSO && v->type != VMA_VVAR && v->type != VMA_VSYSCALL;
+}
+
+/*
+ * The list of a running process may be torn (overlaps), and what is mapped may have gone since. Such a
+ * mapping is in neither the landing zone nor the rounds: no page of it counts as sent before the cut.
+ */
+static void drop_unsure(struct dump *d, struct proc *p)
+{
+	uint64_t prev = 0;
+	size_t i, n = 0;
+
+	for (i = 0; i < p->vmas.n; i++) {
+		const struct vma *v = &p->vmas.v[i];
+
+		if (v->start < prev || (needs_object(v) && !collect_vma_object(d, v)))
+			continue;
+		prev = v->end;
+		p->vmas.v[n++] = *v;
+	}
+	p->vmas.n = n;
+}
+
 static int fill_mm(struct dump *d, struct proc *p, Pm__Proc *m, struct err *e)
 {
 	autofree char *auxv = NULL;
 	Pm__Mm *mm = dump_alloc(d, sizeof(*mm));
 	const uint64_t *s = p->st.mm;
-	uint64_t prev = 0;
 	char path[48];
 	size_t len, i;
 	int r;
@@ -386,13 +410,14 @@ static int fill_mm(struct dump *d, struct proc *p, Pm__Proc *m, struct err *e)
 	if (!mm->exe)
 		return err_set(e, EOPNOTSUPP, "pid %d (%s): its program file is not mapped", p->nspid, p->st.comm);
 	mm->vmas = dump_alloc(d, p->vmas.n * sizeof(*mm->vmas));
+	if (!d->stopped)
+		drop_unsure(d, p);
 	for (i = 0; i < p->vmas.n; i++) {
 		const struct vma *v = &p->vmas.v[i];
 		Pm__Vma *o;
 
-		if (v->type == VMA_VSYSCALL || v->start == d->scratch || v->start < prev)
-			continue; /* the list of a running process may be torn; the cut has it right */
-		prev = v->end;
+		if (v->type == VMA_VSYSCALL || v->start == d->scratch)
+			continue;
 		o = dump_alloc(d, sizeof(*o));
 		pm__vma__init(o);
 		o->start = v->start;
@@ -406,7 +431,7 @@ static int fill_mm(struct dump *d, struct proc *p, Pm__Proc *m, struct err *e)
 		o->object = collect_vma_object(d, v);
 		if (p->tracked && d->stopped && v->type == VMA_ANON && !v->shared)
 			o->fresh = tracker_covers(&p->tr, v, NULL) == 0;
-		if (!o->object && v->type != VMA_ANON && v->type != VMA_VDSO && v->type != VMA_VVAR)
+		if (!o->object && needs_object(v))
 			return err_set(e, EOPNOTSUPP, "pid %d (%s): mapping %lx-%lx '%s' cannot be carried", p->nspid,
 				       p->st.comm, (unsigned long)v->start, (unsigned long)v->end, v->name);
 		mm->vmas[mm->n_vmas++] = o;

@@ -476,13 +476,13 @@ int rmem_frame(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, co
 		return put_content(r, id & ~CONTENT_FRAME, addr, len, kind, data, e);
 	p = rproc_by_ns(r, (pid_t)id);
 	if (!p)
-		return r->final ? err_set(e, EBADMSG, "pages of the unknown pid %u", id) : 0;
+		return err_set(e, EBADMSG, "pages of the unknown pid %u", id);
 	while (q >= 0 && len) {
 		const struct seg *s = seg_at(&p->have, addr);
 		uint64_t n;
 
 		if (!s) {
-			if (!r->final || kind == RUN_DROP) /* a mapping that came after the snapshot: the cut sends it again */
+			if (kind == RUN_DROP)
 				return 0;
 			return err_set(e, EBADMSG, "pages of pid %u at %lx, where nothing is mapped", id,
 				       (unsigned long)addr);

@@ -42,6 +42,29 @@ static uint8_t *map_of(int fd)
 	return p;
 }
 
+/* A file that nobody maps but for the moment of a write: its times do not tell of it. */
+static uint64_t brief_count;
+
+static void brief_step(void)
+{
+	int fd = (int)WL_SYS(open("/dev/shm/wl-brief", O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+	volatile uint64_t *p;
+	size_t i;
+
+	if (!brief_count)
+		WL_SYS(ftruncate(fd, PAGES * WL_PAGE));
+	p = mmap(NULL, PAGES * WL_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	WL_CHECK(p != MAP_FAILED, "mmap: %s", strerror(errno));
+
+	for (i = 0; i < PAGES; i++)
+		WL_EQ("count in a file mapped for a moment", brief_count, p[i * WL_PAGE / 8]);
+	brief_count++;
+	for (i = 0; i < PAGES; i++)
+		p[i * WL_PAGE / 8] = brief_count;
+	WL_SYS(munmap((void *)(uintptr_t)p, PAGES * WL_PAGE));
+	WL_SYS(close(fd));
+}
+
 static void setup(struct place *pl, const char *base)
 {
 	const struct timespec times[2] = { { 1000000000, 123456789 }, { 1100000000, 987654321 } };
@@ -227,6 +250,7 @@ int main(void)
 	do {
 		gen++;
 		mapped_round(gen);
+		brief_step();
 		for (i = 0; i < 2; i++) {
 			check_static(&places[i]);
 			grow(&places[i], gen);
@@ -236,6 +260,7 @@ int main(void)
 	} while (!wl_stopping());
 	sh->stop = 1;
 	wl_reap(pid, 31);
+	WL_SYS(unlink("/dev/shm/wl-brief"));
 	for (i = 0; i < 2; i++) {
 		check_static(&places[i]);
 		cleanup(&places[i]);
