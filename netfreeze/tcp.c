@@ -96,6 +96,7 @@
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 
+#define MSS_DEFAULT 536
 #define QUEUE_MAX (1u << 30) /* a queue longer than that is not one of TCP's */
 
 const char *tcp_addr(const struct sockaddr_in *a, char *buf)
@@ -340,8 +341,8 @@ static int save_connected(int fd, const struct tcp_info *ti, struct tcp_state *s
 		set_int(fd, SOL_SOCKET, SO_PEEK_OFF, peek_off, "SO_PEEK_OFF", NULL);
 	if (r < 0)
 		return r;
-	s->mss = (uint32_t)get_int(fd, IPPROTO_TCP, TCP_MAXSEG,
-				   536); /* in repair mode: the peer's */
+	/* in repair mode: the peer's */
+	s->mss = (uint32_t)get_int(fd, IPPROTO_TCP, TCP_MAXSEG, MSS_DEFAULT);
 	s->ts_val = (uint32_t)get_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, 0);
 	if (getsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &s->window, &len) < 0)
 		return err_sys(e, "TCP_REPAIR_WINDOW");
@@ -351,12 +352,16 @@ static int save_connected(int fd, const struct tcp_info *ti, struct tcp_state *s
 static int save_syn_sent(int fd, struct tcp_state *s, struct err *e)
 {
 	uint32_t end;
-	int r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e);
+	int r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e), mss;
 
 	if (r < 0)
 		return r;
 	set_int(fd, SOL_SOCKET, SO_REUSEADDR, tcp_opts_get(s, SOL_SOCKET, SO_REUSEADDR, 0),
 		"SO_REUSEADDR", NULL);
+	/* before an answer has come it is in repair mode what the program has set, or 536 */
+	mss = get_int(fd, IPPROTO_TCP, TCP_MAXSEG, MSS_DEFAULT);
+	if (mss != MSS_DEFAULT && mss >= TCP_MSS_LEAST && mss <= TCP_MSS_MOST)
+		tcp_opts_note(s, IPPROTO_TCP, TCP_MAXSEG, mss);
 	r = queue_seq(fd, TCP_SEND_QUEUE, &end, e);
 	if (r < 0)
 		return r;

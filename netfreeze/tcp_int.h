@@ -13,6 +13,10 @@ enum opt_when {
 	OPT_RELEASE, /* when repair mode is off: leaving it, or sending, would spoil them */
 };
 
+/* what may be set as TCP_MAXSEG */
+#define TCP_MSS_LEAST 88
+#define TCP_MSS_MOST  32767
+
 /** Options of @fd that are not at the kernel's constant default, into @s->opt[]. Before repair
  * mode. */
 int tcp_opts_save(int fd, struct tcp_state *s, struct err *e);
@@ -22,7 +26,7 @@ int tcp_opts_restore(int fd, const struct tcp_state *s, enum opt_when when, stru
 /** The value of a carried int option, or @dfl. */
 int tcp_opts_get(const struct tcp_state *s, int level, int name, int dfl);
 
-/** Adds a note (OPT_NOTE) to the carried options. */
+/** Adds an int to the carried options: a note (OPT_NOTE), or one that was asked otherwise. */
 void tcp_opts_note(struct tcp_state *s, int level, int name, int v);
 /** Sets one carried int option again, if it was carried; errors do not matter. */
 void tcp_opts_set(int fd, const struct tcp_state *s, int level, int name);

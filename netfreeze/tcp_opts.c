@@ -107,7 +107,7 @@ static const struct opt_row rows[] = {
 	INT_OPT(IPPROTO_TCP, TCP_FASTOPEN, OPT_EARLY, IN_CLOSE | IN_LISTEN, 0),
 	INT_OPT(IPPROTO_TCP, TCP_INQ, OPT_EARLY, IN_ALL, 0),
 	INT_OPT(IPPROTO_TCP, TCP_TX_DELAY, OPT_EARLY, IN_ALL, 0),
-	/* without a connection TCP_MAXSEG reads as what was set, or as 536 */
+	/* see mss_was_set(); in SYN_SENT tcp_save() asks, in repair mode */
 	INT_OPT(IPPROTO_TCP, TCP_MAXSEG, OPT_EARLY, IN_CLOSE | IN_LISTEN, 536),
 	INT_OPT(IPPROTO_TCP, TCP_WINDOW_CLAMP, OPT_EARLY, IN_CLOSE | IN_LISTEN, 0),
 	/* a change of the receive buffer moves it */
@@ -138,6 +138,25 @@ static bool is_default(const struct opt_row *o, const void *val, size_t len)
 	return v == o->dfl;
 }
 
+/*
+ * Without a connection TCP_MAXSEG reads as what the program has set, else as the segment size of
+ * the last connection (tcpi_snd_mss; over lo it is 65483, which cannot be set), else as 536. In
+ * SYN_SENT it never shows what was set.
+ */
+static bool mss_was_set(int fd, const struct tcp_state *s, const void *val)
+{
+	struct tcp_info ti = {0};
+	socklen_t len = sizeof(ti);
+	int v;
+
+	memcpy(&v, val, sizeof(v));
+	if (s->state == TCP_SYN_SENT || v < TCP_MSS_LEAST || v > TCP_MSS_MOST)
+		return false;
+	/* of a listener the kernel does not tell tcpi_snd_mss, and it is 536 */
+	return s->state == TCP_LISTEN || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &len) < 0 ||
+	       (uint32_t)v != ti.tcpi_snd_mss;
+}
+
 int tcp_opts_save(int fd, struct tcp_state *s, struct err *e)
 {
 	const int bit = state_bit(s->state);
@@ -157,6 +176,8 @@ int tcp_opts_save(int fd, struct tcp_state *s, struct err *e)
 			return err_sys(e, "read %s", o->text);
 		}
 		if (is_default(o, val, len))
+			continue;
+		if (o->level == IPPROTO_TCP && o->name == TCP_MAXSEG && !mss_was_set(fd, s, val))
 			continue;
 		if (s->nopt == ARRAY_SIZE(s->opt))
 			return err_set(e, EOVERFLOW, "more than %zu socket options",

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "netfreeze/tcp_int.h"
 #include "pod/base/io.h"
 #include "tests/harness.h"
 #include "tests/net/world.h"
@@ -266,6 +267,63 @@ static void test_dead(void)
 	close(p[0]);
 	close(p[1]);
 	close(q[0]);
+	world_done(&w);
+}
+
+static int mss_of(int fd)
+{
+	int v = -1;
+	socklen_t len = sizeof(v);
+
+	T_REQUIRE(getsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &v, &len) == 0);
+	return v;
+}
+
+/* TCP_MAXSEG of a socket without a connection may show the segment size of the one it had, over lo
+ * one that cannot be set. What the program has set is carried, in SYN_SENT too. */
+static void test_segment_size_set(void)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(7001)};
+	int l, p[5], k, v = 1000;
+	struct filter *f;
+	struct err e = {0};
+	struct world w;
+	char c;
+
+	world_init(&w);
+	l = world_listen(w.at->ns, "127.0.0.1", 7000, 8);
+	p[0] = world_connect(w.at->ns, "127.0.0.1", 7000);
+	p[1] = world_accept(l);
+	close(l);
+	for (k = 0; k < 2; k++)
+		T_REQUIRE(shutdown(p[k], SHUT_WR) == 0);
+	for (k = 0; k < 2; k++)
+		wait_state(p[k], TCP_CLOSE);
+	T_CHECK(mss_of(p[0]) > TCP_MSS_MOST); /* or this is no test */
+	p[2] = world_listen(w.at->ns, POD_IP, 7000, 8);
+	for (k = 3; k < 5; k++)
+		T_OK(p[k] = netns_socket(w.at->ns, AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0, &e), &e);
+	for (k = 2; k < 5; k++)
+		T_REQUIRE(setsockopt(p[k], IPPROTO_TCP, TCP_MAXSEG, &v, sizeof(v)) == 0);
+	T_OK(filter_open(w.peer, &f, &e), &e);
+	T_OK(filter_set(f, FILTER_SYN, &e), &e);
+	l = world_listen(w.peer, PEER_IP, 7001, 8);
+	a.sin_addr.s_addr = inet_addr(PEER_IP);
+	T_REQUIRE(connect(p[4], (struct sockaddr *)&a, sizeof(a)) < 0 && errno == EINPROGRESS);
+	move(&w, p, 5);
+	T_CHECK_EQ(tcp_state_of(p[4]), TCP_SYN_SENT);
+	T_OK(filter_set(f, FILTER_OPEN, &e), &e);
+	move(&w, p, 5); /* its SYN is sent anew */
+	T_CHECK_EQ(recv(p[0], &c, 1, MSG_DONTWAIT), 0);
+	T_CHECK_EQ(mss_of(p[2]), 1000);
+	T_CHECK_EQ(mss_of(p[3]), 1000);
+	k = world_accept(l);
+	T_CHECK(mss_of(k) <= 1000); /* what the SYN has said */
+	close(k);
+	close(l);
+	for (k = 0; k < 5; k++)
+		close(p[k]);
+	filter_free(f);
 	world_done(&w);
 }
 
@@ -833,6 +891,7 @@ static const struct test_case cases[] = {
 	{"both_closed_unacked", test_both_closed_unacked},
 	{"shut_rd", test_shut_rd},
 	{"dead", test_dead},
+	{"segment_size_set", test_segment_size_set},
 	{"full_windows", test_full_windows},
 	{"segment_size", test_segment_size},
 	{"thousand", test_thousand},
