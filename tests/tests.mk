@@ -26,8 +26,8 @@ UNIT_SRC += tests/unit/mem_test.c
 UNIT_SRC += tests/unit/mem_track_test.c
 UNIT_SRC += tests/platform/mem_facts_test.c
 UNIT_WITH += pod/mem/maps.c pod/mem/track.c pod/mem/pages.c
-UNIT_SRC += tests/unit/stream_test.c tests/golden/image_test.c
-UNIT_WITH += pod/image/stream.c
+UNIT_SRC += tests/unit/stream_test.c tests/golden/image_test.c tests/unit/image_file_test.c
+UNIT_WITH += pod/image/stream.c pod/image/image.c
 $(B)/tests/golden/image_test.o: tests/golden/image_bytes.inc
 
 # checking clients of real programs (tests/clients)
@@ -46,6 +46,8 @@ UNIT_WITH += netfreeze/netns.c netfreeze/tcp.c netfreeze/tcp_opts.c netfreeze/tc
 UNIT_WITH += netfreeze/hold.c netfreeze/filter.c netfreeze/link.c netfreeze/drain.c tests/net/world.c
 UNIT_SRC += tests/net/netlink_test.c tests/net/tcp_state_test.c tests/net/tcp_move_test.c
 UNIT_WITH += netfreeze/diag.c netfreeze/wake.c
+UNIT_SRC += tests/unit/tmpfs_test.c
+UNIT_WITH += pod/rtmpfs.c pod/private.c
 
 UNIT := $(BIN)/unit-tests
 
@@ -115,12 +117,12 @@ check-commit: $(BIN)/commit-test
 # libFuzzer targets, where there is clang: `make build/bin/fuzz_pages && build/bin/fuzz_pages -max_total_time=60`
 $(BIN)/fuzz_pages: tests/fuzz/fuzz_pages.c pod/mem/pages.c pod/mem/track.c pod/base/io.c pod/base/err.c
 	@mkdir -p $(@D)
-	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined $(CPPFLAGS) -o $@ $^
+	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION $(CPPFLAGS) -o $@ $^ -lxxhash
 # with its seeds: `make build/bin/fuzz_stream && build/bin/fuzz_stream -max_total_time=60 -max_len=4096 NEWDIR tests/fuzz/corpus_stream`
 $(BIN)/fuzz_stream: tests/fuzz/fuzz_stream.c pod/image/stream.c pod/mem/pages.c pod/mem/track.c pod/base/io.c pod/base/err.c \
 		$(B)/gen/image.pb-c.c
 	@mkdir -p $(@D)
-	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined $(CPPFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION $(CPPFLAGS) -o $@ $^ $(PKG_LIBS)
 
 .PHONY: check-commit check-fault
 

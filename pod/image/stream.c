@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #include "image.pb-c.h"
@@ -44,7 +45,8 @@ static const uint32_t caps[REC_MAX] = {
 	[REC_GREETING] = SMALL, [REC_NEEDS] = LARGE,   [REC_MISSING] = SMALL, [REC_VERDICT] = SMALL,
 	[REC_OBJECTS] = LARGE,	[REC_TMPFS] = LARGE,   [REC_TREE] = LARGE,    
 	[REC_CUT_END] = SMALL,	[REC_HELD] = 1u << 17, [REC_HELD_END] = 0,    [REC_CLOCK] = SMALL,
-	[REC_FINAL] = LARGE,   [REC_SOON] = 0,
+	[REC_FINAL] = LARGE,   [REC_SOON] = 0,	       [REC_HEAD] = SMALL,    [REC_INDEX] = 64u << 20,
+	[REC_END] = 64,
 };
 
 int stream_send(struct stream *s, enum rec_type type, uint32_t id, const void *payload, size_t len,
@@ -82,7 +84,7 @@ static int wait_next(struct stream *s, struct err *e)
 	struct pollfd p[2] = { { .fd = s->fd, .events = POLLIN }, { .fd = s->cancel, .events = POLLIN } };
 	int n;
 
-	if (s->cancel <= 0)
+	if (s->cancel <= 0 || s->file)
 		return 0;
 	do
 		n = poll(p, 2, deadline_left_ms(s->deadline));
@@ -90,6 +92,23 @@ static int wait_next(struct stream *s, struct err *e)
 	if (n < 0)
 		return err_sys(e, "poll");
 	return p[1].revents && !p[0].revents ? err_set(e, ECANCELED, "aborted") : 0;
+}
+
+int stream_parse_header(const void *header, uint16_t *type, uint32_t *len, struct err *e)
+{
+	struct header h;
+
+	memcpy(&h, header, sizeof(h));
+	*type = le16toh(h.type);
+	*len = le32toh(h.len);
+	if (le32toh(h.magic) != REC_MAGIC || *type == 0 || *type >= REC_MAX)
+		return err_set(e, EBADMSG, "not a record");
+	if (*len > caps[*type])
+		return err_set(e, EBADMSG, "record %u of %u bytes", *type, *len);
+	if (le16toh(h.version) != REC_VERSION)
+		return err_set(e, EBADMSG, "record %u of version %u: this program reads version %u", *type,
+			       le16toh(h.version), REC_VERSION);
+	return 0;
 }
 
 int stream_recv(struct stream *s, struct record *out, struct err *e)
@@ -102,17 +121,10 @@ int stream_recv(struct stream *s, struct record *out, struct err *e)
 
 	if (r >= 0)
 		r = io_read_full(s->fd, &h, sizeof(h), s->deadline, e);
+	if (r >= 0)
+		r = stream_parse_header(&h, &type, &len, e);
 	if (r < 0)
 		return r;
-	type = le16toh(h.type);
-	len = le32toh(h.len);
-	if (le32toh(h.magic) != REC_MAGIC || type == 0 || type >= REC_MAX)
-		return err_set(e, EBADMSG, "not a record");
-	if (len > caps[type])
-		return err_set(e, EBADMSG, "record %u of %u bytes", type, len);
-	if (le16toh(h.version) != REC_VERSION)
-		return err_set(e, EBADMSG, "record %u of version %u: this program reads version %u", type,
-			       le16toh(h.version), REC_VERSION);
 	buf = malloc(len ? len : 1);
 	if (!buf)
 		return err_num(e, ENOMEM, "record %u of %u bytes", type, len);
@@ -199,6 +211,12 @@ int stream_next_is_pages(struct stream *s, struct err *e)
 {
 	uint32_t magic = 0;
 
+	if (s->file) {
+		off_t at = lseek(s->fd, 0, SEEK_CUR);
+
+		return at >= 0 && pread(s->fd, &magic, sizeof(magic), at) == sizeof(magic) &&
+		       le32toh(magic) == PAGE_FRAME_MAGIC;
+	}
 	for (;;) {
 		ssize_t n;
 		bool ended;

@@ -10,6 +10,7 @@
 #define POD_IMAGE_STREAM_H
 
 #include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "pod/base/err.h"
@@ -22,13 +23,16 @@ enum content_source { CONTENT_MEMFD = 1, CONTENT_SHMEM = 2, CONTENT_UNLINKED = 3
 
 enum rec_type {
 	REC_GREETING = 1, REC_NEEDS, REC_MISSING, REC_VERDICT, REC_OBJECTS, REC_TMPFS, REC_TREE,
-	REC_CUT_END, REC_HELD, REC_HELD_END, REC_CLOCK, REC_FINAL, REC_SOON, REC_MAX
+	REC_CUT_END, REC_HELD, REC_HELD_END, REC_CLOCK, REC_FINAL, REC_SOON,
+	REC_HEAD, REC_INDEX, REC_END, /* of image files alone: image.h */
+	REC_MAX
 };
 
 struct stream {
 	int fd;		 /* borrowed */
 	uint64_t sent, received; /* bytes */
 	uint64_t deadline;	 /* of each call, absolute; IO_FOREVER: none */
+	bool file; /* an image, not a peer: nobody answers */
 	int cancel; /* borrowed: ends a wait for a record with -ECANCELED when it is readable; 0: none */
 };
 
@@ -52,5 +56,7 @@ int stream_expect(struct stream *, enum rec_type type, struct record *out, struc
 /** Waits for what comes next on a socket: 1 a page frame, 0 a record (or the end, which stream_recv() names). */
 int stream_next_is_pages(struct stream *, struct err *e);
 void record_done(struct record *);
+/** The 24 bytes of a record's header: what it is, and how long its payload. -EBADMSG: not a record. */
+int stream_parse_header(const void *header, uint16_t *type, uint32_t *len, struct err *e);
 
 #endif

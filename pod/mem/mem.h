@@ -112,7 +112,7 @@ void tracker_done(struct tracker *);
 
 /* ---- pages in and out */
 /* What is on the stream: a frame, its runs, then the data of its data runs. Little-endian. */
-#define PAGE_FRAME_MAGIC 0x47504d50u
+#define PAGE_FRAME_MAGIC 0x32504d50u /* "PMP2" */
 #define PAGE_FRAME_DATA_MAX (256u << 10)
 #define PAGE_FRAME_RUNS_MAX 4096u
 #define PAGE_RUN_PAGES_MAX (1u << 28)
@@ -121,7 +121,11 @@ struct page_frame {
 	uint32_t magic, nruns;
 	uint32_t id; /* process or object */
 	uint32_t bytes; /* of data */
+	uint64_t digest; /* XXH3 of runs and data, seeded with that of the fields above */
 };
+struct iovec;
+/** What page_frame.digest must be: of the @n pieces that follow the header, seeded with the header's own fields. */
+uint64_t page_frame_digest(const struct page_frame *h, const struct iovec *rest, int n);
 enum { RUN_DATA, RUN_ZERO, RUN_DROP };
 struct page_run {
 	uint64_t addr;

@@ -2,7 +2,7 @@
 /*
  * Pages on a stream. A frame is
  *
- *	struct page_frame	magic, number of runs, process or object, bytes of data
+ *	struct page_frame	magic, number of runs, process or object, bytes of data, digest
  *	struct page_run[nruns]	address, pages, kind: data, zero or drop
  *	data of the data runs, in their order
  *
@@ -30,6 +30,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#define XXH_STATIC_LINKING_ONLY /* the state on the stack */
+#include <xxhash.h>
 
 #include "pod/base/io.h"
 #include "pod/base/util.h"
@@ -39,8 +41,15 @@
 #define PUT_IOV 512 /* pieces per process_vm_writev */
 #define SEND_RUN_PAGES (1u << 27) /* longer zero and drop runs are split */
 
+/* a fuzzer shall get to what is behind the digest */
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
+#define DIGESTS 0
+#else
+#define DIGESTS 1
+#endif
+
 _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "frames are written as they lie in memory");
-_Static_assert(sizeof(struct page_frame) == 16 && sizeof(struct page_run) == 16, "wire format");
+_Static_assert(sizeof(struct page_frame) == 24 && sizeof(struct page_run) == 16, "wire format");
 
 /* where the data of a stream comes from */
 struct source {
@@ -160,6 +169,17 @@ static void table_add(struct page_stream *s, uint64_t addr, uint32_t npages, uin
 	s->runs[s->head.nruns++] = (struct page_run){ addr, npages, kind };
 }
 
+uint64_t page_frame_digest(const struct page_frame *h, const struct iovec *iov, int n)
+{
+	XXH3_state_t state;
+	int i;
+
+	XXH3_64bits_reset_withSeed(&state, XXH3_64bits(h, offsetof(struct page_frame, digest)));
+	for (i = 0; i < n; i++)
+		XXH3_64bits_update(&state, iov[i].iov_base, iov[i].iov_len);
+	return XXH3_64bits_digest(&state);
+}
+
 /* Writes the frame out: header and table, then the block without its holes (@have). */
 static int frame_write(struct page_stream *s, const bool *data, size_t pages, struct err *e)
 {
@@ -180,6 +200,7 @@ static int frame_write(struct page_stream *s, const bool *data, size_t pages, st
 		iov[n++] = (struct iovec){ s->block + i * PAGE, (end - i) * PAGE };
 		s->head.bytes += (uint32_t)((end - i) * PAGE);
 	}
+	s->head.digest = page_frame_digest(&s->head, iov + 1, n - 1);
 	r = io_writev_full(s->out, iov, n, s->deadline, e);
 	if (r < 0)
 		return err_wrap(e, "pages");
@@ -452,6 +473,7 @@ int pages_recv(int fd, const struct page_sink *sink, uint64_t *got, uint64_t dea
 {
 	char block[PAGE_FRAME_DATA_MAX] __attribute__((aligned(4096)));
 	struct page_run runs[PAGE_FRAME_RUNS_MAX];
+	struct iovec in[2];
 	struct page_frame h;
 	int r;
 
@@ -473,6 +495,10 @@ int pages_recv(int fd, const struct page_sink *sink, uint64_t *got, uint64_t dea
 		if (r < 0)
 			return err_wrap(e, "page frame");
 	}
+	in[0] = (struct iovec){ runs, h.nruns * sizeof(*runs) };
+	in[1] = (struct iovec){ block, h.bytes };
+	if (DIGESTS && page_frame_digest(&h, in, 2) != h.digest)
+		return err_set(e, EBADMSG, "page frame: damaged");
 	if (got)
 		*got += sizeof(h) + h.nruns * sizeof(*runs) + h.bytes;
 	return frame_apply(sink, &h, runs, block, e);

@@ -163,6 +163,31 @@ static const ProtobufCMessage *cut_end(void)
 	return &m.base;
 }
 
+static const ProtobufCMessage *head(void)
+{
+	static Pm__ImageHead m = PM__IMAGE_HEAD__INIT;
+	static uint8_t spec[] = { 10, 1, 'p' };
+	STR(id, "p.1");
+	STR(node, "n1");
+	STR(build, "0.1");
+
+	m.version = 1;
+	m.compat = 1;
+	m.spec.data = spec;
+	m.spec.len = sizeof(spec);
+	m.id = id;
+	m.node = node;
+	m.created_ns = 1700000000000000000;
+	m.epoch = 3;
+	m.build = build;
+	m.ended = true;
+	return &m.base;
+}
+
+/* one entry: a frame of 4136 bytes at 0 */
+static const uint8_t index_entry[] = { 0, 0, 0, 0, 0, 0, 0, 0, 0x28, 0x10, 0, 0, 0xff, 0xff, 0, 0 };
+/* INDEX at 4136, one entry, some digest */
+static const uint8_t image_end[] = { 0x28, 0x10, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1 };
 static const uint8_t frame[] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 6 };
 
 static const struct golden {

@@ -347,9 +347,11 @@ static void test_hostile_frames(void)
 		char data[PAGE];
 	} f, good = { .h = { PAGE_FRAME_MAGIC, 2, 3, PAGE },
 		      .r = { { 0x1000, 1, RUN_DATA }, { 0x5000, 9, RUN_ZERO } } };
+	const struct iovec rest[] = { { good.r, sizeof(good.r) + sizeof(good.data) } };
 	static const size_t all = sizeof(good);
 	size_t cut;
 
+	good.h.digest = page_frame_digest(&good.h, rest, 1);
 	T_CHECK_EQ(feed(&good, all), 0);
 #define BAD(change, code)                             \
 	do {                                          \
@@ -378,6 +380,11 @@ static void test_hostile_frames(void)
 	BAD(f.r[1].kind = RUN_DATA, -EPROTO);
 	BAD(f.r[1].kind = 3, -EPROTO);
 	BAD(f.r[1].kind = UINT32_MAX, -EPROTO);
+	BAD(f.r[1].npages = 8, -EBADMSG);
+	BAD(f.r[0].addr = 0x2000, -EBADMSG);
+	BAD(f.h.id = 4, -EBADMSG);
+	BAD(f.h.digest ^= 1, -EBADMSG);
+	BAD(f.data[PAGE - 1] = 1, -EBADMSG);
 #undef BAD
 	for (cut = 0; cut < all; cut += cut < 64 ? 1 : 499)
 		T_CHECK_EQ(feed(&good, cut), -EPIPE);

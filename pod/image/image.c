@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Image files; what is in them: image.h. */
+#include "pod/image/image.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+#include "pod/mem/mem.h"
+
+#define HEADER 24u /* of a record, and of a frame */
+#define ENTRIES_MAX (64u << 20 >> 4) /* in one INDEX: with frames of 256 KiB that is 1 TiB */
+
+/* The payload of END, little-endian */
+struct image_end {
+	uint64_t index;	  /* offset of INDEX */
+	uint64_t entries; /* in it */
+	uint64_t digest;  /* XXH3 of the digests of all records and frames before INDEX, and INDEX's own */
+};
+
+/* ---- in whose name */
+
+int image_be_user(const struct image_user *u, struct err *e)
+{
+	/* raw calls: those of the library change the whole process */
+	if (u && u->uid) {
+		if (syscall(SYS_setgroups, u->ngroups, u->groups) < 0)
+			return err_sys(e, "take the user's groups");
+		setfsgid(u->gid);
+		setfsuid(u->uid); /* the kernel takes CAP_DAC_* and the like away with it */
+		if ((uid_t)setfsuid((uid_t)-1) != u->uid)
+			return err_set(e, EPERM, "take the user's rights");
+		return 0;
+	}
+	if (!u) {
+		setfsuid(0);
+		setfsgid(0);
+		if (geteuid() == 0 && syscall(SYS_setgroups, 0, NULL) < 0)
+			return err_sys(e, "give the user's groups back");
+	}
+	return 0;
+}
+
+/* ---- writing */
+
+static int open_dir(struct image_file *f, const char *path, struct err *e)
+{
+	const char *slash = strrchr(path, '/');
+	char dir[PATH_MAX];
+
+	if (path[0] != '/' || !slash[1] || strlen(slash + 1) >= sizeof(f->name) || strlen(path) >= sizeof(dir))
+		return err_set(e, EINVAL, "'%s' is not a path for an image", path);
+	snprintf(f->name, sizeof(f->name), "%s", slash + 1);
+	snprintf(dir, sizeof(dir), "%.*s", slash == path ? 1 : (int)(slash - path), path);
+	f->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return f->dir < 0 ? err_sys(e, "open '%s'", dir) : 0;
+}
+
+static int open_new(struct image_file *f, const char *path, bool replace, struct err *e)
+{
+	struct stat st;
+	int r = open_dir(f, path, e);
+
+	if (r < 0)
+		return r;
+	if (fstatat(f->dir, f->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && (!replace || !S_ISREG(st.st_mode)))
+		return err_num(e, EEXIST, "'%s'", path);
+	f->fd = openat(f->dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (f->fd >= 0)
+		return 0;
+	/* a file system that has no files without a name */
+	snprintf(f->temp, sizeof(f->temp), ".%.240s.part", f->name);
+	unlinkat(f->dir, f->temp, 0);
+	f->fd = openat(f->dir, f->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (f->fd >= 0)
+		return 0;
+	r = err_sys(e, "create '%s'", path);
+	f->temp[0] = 0;
+	return r;
+}
+
+int image_create(struct image_file *f, const char *path, const struct image_user *u, bool replace, struct err *e)
+{
+	struct err back;
+	int r;
+
+	*f = (struct image_file){ .dir = -1, .fd = -1, .user = u };
+	r = image_be_user(u, e);
+	if (r >= 0)
+		r = open_new(f, path, replace, e);
+	if (image_be_user(NULL, &back) < 0)
+		r = err_set(e, EPERM, "%s", back.msg);
+	if (r < 0)
+		image_done(f);
+	return r;
+}
+
+static int read_at(int fd, uint64_t off, void *buf, size_t len, struct err *e)
+{
+	char *p = buf;
+
+	while (len) {
+		ssize_t n = pread(fd, p, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(e, "read the image");
+		if (n == 0)
+			return err_set(e, EBADMSG, "the image is too short");
+		p += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* What stands at @off: its entry, and the digest in its header. */
+static int look(int fd, uint64_t off, uint64_t end, struct image_entry *out, uint64_t *digest, struct err *e)
+{
+	union {
+		struct page_frame frame;
+		uint8_t bytes[HEADER];
+	} h;
+	uint64_t len;
+	int r;
+
+	_Static_assert(sizeof(struct page_frame) == HEADER, "headers are of one size");
+	r = off + HEADER > end ? err_set(e, EBADMSG, "the image ends within a record") :
+				 read_at(fd, off, &h, HEADER, e);
+	if (r < 0)
+		return r;
+	memcpy(digest, h.bytes + 16, 8);
+	*digest = le64toh(*digest);
+	out->off = off;
+	if (le32toh(h.frame.magic) == PAGE_FRAME_MAGIC) {
+		out->type = IMAGE_FRAME;
+		len = HEADER + le32toh(h.frame.nruns) * (uint64_t)sizeof(struct page_run) + le32toh(h.frame.bytes);
+	} else {
+		uint16_t type;
+		uint32_t plen;
+
+		r = stream_parse_header(h.bytes, &type, &plen, e);
+		if (r < 0)
+			return err_wrap(e, "at byte %lu", (unsigned long)off);
+		out->type = type;
+		len = HEADER + (uint64_t)plen;
+	}
+	if (len > end - off || len > UINT32_MAX)
+		return err_set(e, EBADMSG, "the image ends within a record");
+	out->len = (uint32_t)len;
+	return 0;
+}
+
+struct walk {
+	struct image_entry *entry;
+	size_t n, cap;
+	XXH3_state_t *sum;
+};
+
+static void walk_done(struct walk *w)
+{
+	free(w->entry);
+	XXH3_freeState(w->sum);
+}
+
+/* Entries and digests of [0, @end). */
+static int walk_image(int fd, uint64_t end, struct walk *w, struct err *e)
+{
+	uint64_t off = 0, digest;
+	int r = 0;
+
+	w->sum = XXH3_createState();
+	if (!w->sum)
+		return err_num(e, ENOMEM, "image");
+	XXH3_64bits_reset(w->sum);
+	while (r >= 0 && off < end) {
+		if (w->n == w->cap) {
+			size_t cap = w->cap ? w->cap * 2 : 1024;
+			struct image_entry *ne = reallocarray(w->entry, cap, sizeof(*ne));
+
+			if (!ne)
+				return err_num(e, ENOMEM, "image");
+			w->entry = ne;
+			w->cap = cap;
+		}
+		if (w->n == ENTRIES_MAX)
+			return err_set(e, EFBIG, "an image of more than %u pieces", ENTRIES_MAX);
+		r = look(fd, off, end, &w->entry[w->n], &digest, e);
+		if (r < 0)
+			break;
+		off += w->entry[w->n++].len;
+		digest = htole64(digest);
+		XXH3_64bits_update(w->sum, &digest, sizeof(digest));
+	}
+	return r;
+}
+
+static uint64_t end_digest(struct walk *w, uint64_t entries, uint64_t index)
+{
+	uint64_t v[2] = { htole64(entries), htole64(index) };
+
+	XXH3_64bits_update(w->sum, v, sizeof(v));
+	XXH3_64bits_update(w->sum, w->entry, w->n * sizeof(*w->entry));
+	return XXH3_64bits_digest(w->sum);
+}
+
+int image_seal(struct image_file *f, uint64_t *size, uint64_t *digest, struct err *e)
+{
+	struct stream s = { .fd = f->fd, .deadline = IO_FOREVER, .sent = *size };
+	struct image_end end = { .index = htole64(*size) };
+	struct walk w = { 0 };
+	int r = walk_image(f->fd, *size, &w, e);
+
+	_Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "entries are written as they lie in memory");
+	end.entries = htole64(w.n);
+	if (r >= 0 && lseek(f->fd, (off_t)*size, SEEK_SET) < 0)
+		r = err_sys(e, "seek");
+	if (r >= 0)
+		r = stream_send(&s, REC_INDEX, 0, w.entry, w.n * sizeof(*w.entry), e);
+	if (r >= 0) {
+		*digest = end_digest(&w, w.n, *size);
+		end.digest = htole64(*digest);
+		r = stream_send(&s, REC_END, 0, &end, sizeof(end), e);
+	}
+	walk_done(&w);
+	*size = s.sent;
+	return r;
+}
+
+static int give_name(struct image_file *f, struct err *e)
+{
+	char self[48];
+
+	if (!f->temp[0]) {
+		snprintf(self, sizeof(self), "/proc/self/fd/%d", f->fd);
+		if (linkat(AT_FDCWD, self, f->dir, f->name, AT_SYMLINK_FOLLOW) == 0)
+			return 0;
+		if (errno != EEXIST)
+			return err_sys(e, "name '%s'", f->name);
+		snprintf(f->temp, sizeof(f->temp), ".%.240s.part", f->name);
+		unlinkat(f->dir, f->temp, 0);
+		if (linkat(AT_FDCWD, self, f->dir, f->temp, AT_SYMLINK_FOLLOW) < 0)
+			return err_sys(e, "name '%s'", f->name);
+	}
+	if (renameat(f->dir, f->temp, f->dir, f->name) < 0)
+		return err_sys(e, "name '%s'", f->name);
+	f->temp[0] = 0;
+	return 0;
+}
+
+int image_publish(struct image_file *f, struct err *e)
+{
+	struct err back;
+	int r;
+
+	if (fsync(f->fd) < 0)
+		return err_sys(e, "write '%s' to the disk", f->name);
+	r = image_be_user(f->user, e);
+	if (r >= 0)
+		r = give_name(f, e);
+	if (image_be_user(NULL, &back) < 0)
+		r = err_set(e, EPERM, "%s", back.msg);
+	if (r >= 0 && fsync(f->dir) < 0)
+		r = err_sys(e, "write the directory of '%s' to the disk", f->name);
+	return r;
+}
+
+void image_done(struct image_file *f)
+{
+	if (f->dir >= 0 && f->temp[0])
+		unlinkat(f->dir, f->temp, 0);
+	close_fdp(&f->fd);
+	close_fdp(&f->dir);
+}
+
+/* ---- reading */
+
+/* What a peer may do, a file may not: to end early, to say what it should not. */
+static int file_error(int r, struct err *e)
+{
+	if (r == -EPIPE)
+		return err_set(e, EBADMSG, "the image ends within a record");
+	if (r == -EPROTO && e)
+		e->code = -EBADMSG;
+	return r == -EPROTO ? -EBADMSG : r;
+}
+
+/* The record at @off, whole. */
+static int read_record(int fd, uint64_t off, enum rec_type type, struct record *out, struct err *e)
+{
+	struct stream s = { .fd = fd, .deadline = IO_FOREVER };
+	int r;
+
+	if (lseek(fd, (off_t)off, SEEK_SET) < 0)
+		return err_sys(e, "seek");
+	r = file_error(stream_recv(&s, out, e), e);
+	if (r < 0)
+		return err_wrap(e, "the image");
+	if (out->type == type)
+		return 0;
+	record_done(out);
+	return err_set(e, EBADMSG, "the image has another record where %d should be", (int)type);
+}
+
+/* END, then INDEX, which must be all that is between them. */
+static int read_index(struct image *im, struct err *e)
+{
+	struct image_end end;
+	struct record rec;
+	uint64_t index;
+	int r;
+
+	if (im->size < 2 * HEADER + sizeof(end))
+		return err_set(e, EBADMSG, "it is not an image of a pod");
+	r = read_record(im->fd, im->size - HEADER - sizeof(end), REC_END, &rec, e);
+	if (r < 0)
+		return r;
+	if (rec.len != sizeof(end)) {
+		record_done(&rec);
+		return err_set(e, EBADMSG, "the image's end is damaged");
+	}
+	memcpy(&end, rec.payload, sizeof(end));
+	record_done(&rec);
+	index = le64toh(end.index);
+	im->digest = le64toh(end.digest);
+	im->n = le64toh(end.entries);
+	if (im->n > ENTRIES_MAX || index + HEADER + im->n * sizeof(*im->entry) + HEADER + sizeof(end) != im->size)
+		return err_set(e, EBADMSG, "the image's end is damaged");
+	r = read_record(im->fd, index, REC_INDEX, &rec, e);
+	if (r < 0)
+		return r;
+	if (rec.len != im->n * sizeof(*im->entry)) {
+		record_done(&rec);
+		return err_set(e, EBADMSG, "the image's index is damaged");
+	}
+	im->entry = (struct image_entry *)(void *)rec.payload;
+	return 0;
+}
+
+/* Each entry begins where the one before ends. */
+static int check_index(const struct image *im, struct err *e)
+{
+	uint64_t off = 0;
+	size_t i;
+
+	for (i = 0; i < im->n; i++) {
+		if (im->entry[i].off != off || im->entry[i].len < HEADER)
+			return err_set(e, EBADMSG, "the image's index is damaged");
+		off += im->entry[i].len;
+	}
+	if (!im->n || im->entry[0].type != REC_HEAD)
+		return err_set(e, EBADMSG, "it is not an image of a pod");
+	return 0;
+}
+
+int image_open_fd(struct image *im, int fd, struct err *e)
+{
+	struct stat st;
+	int r = 0;
+
+	*im = (struct image){ .fd = fd };
+	if (fstat(fd, &st) < 0)
+		r = err_sys(e, "stat");
+	else if (!S_ISREG(st.st_mode))
+		r = err_set(e, EBADMSG, "it is not a regular file");
+	im->size = r < 0 ? 0 : (uint64_t)st.st_size;
+	if (r >= 0)
+		r = read_index(im, e);
+	if (r >= 0)
+		r = check_index(im, e);
+	if (r >= 0) {
+		im->head = (Pm__ImageHead *)image_message(im, REC_HEAD, &pm__image_head__descriptor, e);
+		r = im->head ? 0 : e ? e->code : -EBADMSG;
+	}
+	if (r >= 0 && im->head->compat > IMAGE_VERSION)
+		r = err_set(e, EOPNOTSUPP, "the image is of version %u, which needs a reader of version %u: this is version %u",
+			    im->head->version, im->head->compat, IMAGE_VERSION);
+	if (r < 0)
+		image_close(im);
+	return r;
+}
+
+int image_open(struct image *im, const char *path, const struct image_user *u, struct err *e)
+{
+	struct err back;
+	int fd = -1, r = u ? image_be_user(u, e) : 0;
+
+	*im = (struct image){ .fd = -1 };
+	if (r >= 0) {
+		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+		r = fd < 0 ? err_sys(e, "open '%s'", path) : 0;
+	}
+	if (u && image_be_user(NULL, &back) < 0)
+		r = err_set(e, EPERM, "%s", back.msg);
+	if (r >= 0)
+		return image_open_fd(im, fd, e) < 0 ? err_wrap(e, "'%s'", path) : 0;
+	close_fdp(&fd);
+	return r;
+}
+
+int image_record(const struct image *im, enum rec_type type, struct record *out, struct err *e)
+{
+	size_t i;
+
+	for (i = im->n; i-- > 0;)
+		if (im->entry[i].type == (uint32_t)type)
+			return read_record(im->fd, im->entry[i].off, type, out, e);
+	return err_set(e, ENOENT, "the image has no record %d", (int)type);
+}
+
+ProtobufCMessage *image_message(const struct image *im, enum rec_type type, const ProtobufCMessageDescriptor *desc,
+				struct err *e)
+{
+	ProtobufCMessage *m;
+	struct record rec;
+
+	if (image_record(im, type, &rec, e) < 0)
+		return NULL;
+	m = record_unpack(&rec, desc, e);
+	record_done(&rec);
+	return m;
+}
+
+static int no_run(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data, struct err *e)
+{
+	(void)arg, (void)id, (void)addr, (void)len, (void)kind, (void)data, (void)e;
+	return 0;
+}
+
+int image_verify(const struct image *im, struct err *e)
+{
+	struct stream s = { .fd = im->fd, .deadline = IO_FOREVER };
+	const struct page_sink sink = { .run = no_run };
+	uint64_t end = im->n ? im->entry[im->n - 1].off + im->entry[im->n - 1].len : 0;
+	struct walk w = { 0 };
+	struct record rec;
+	size_t i;
+	int r = walk_image(im->fd, end, &w, e);
+
+	if (r >= 0 && (w.n != im->n || memcmp(w.entry, im->entry, w.n * sizeof(*w.entry)) != 0 ||
+		       end_digest(&w, w.n, end) != im->digest))
+		r = err_set(e, EBADMSG, "the image's index is not that of its records");
+	walk_done(&w);
+	if (r >= 0 && lseek(im->fd, 0, SEEK_SET) < 0)
+		r = err_sys(e, "seek");
+	for (i = 0; r >= 0 && i < im->n; i++) {
+		if (im->entry[i].type == IMAGE_FRAME) {
+			r = pages_recv(im->fd, &sink, NULL, IO_FOREVER, e);
+		} else {
+			r = stream_recv(&s, &rec, e);
+			if (r >= 0)
+				record_done(&rec);
+		}
+		r = file_error(r, e);
+		if (r < 0)
+			err_wrap(e, "at byte %lu", (unsigned long)im->entry[i].off);
+	}
+	return r;
+}
+
+void image_close(struct image *im)
+{
+	close_fdp(&im->fd);
+	free(im->entry);
+	im->entry = NULL;
+	im->n = 0;
+	if (im->head)
+		pm__image_head__free_unpacked(im->head, NULL);
+	im->head = NULL;
+}

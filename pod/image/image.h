@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * An image: what a source's engine says to a target's, kept in a file. From the beginning:
+ *
+ *	HEAD		what pod it is, when and where it was made
+ *	GREETING ... CUT_END, page frames between them: the stream of a move, as it is
+ *	INDEX		where each record and frame is: so that nobody reads pages to find the rest
+ *	END		where INDEX is, and the digest of the whole: always the last bytes of the file
+ *
+ * Every record and every frame carries its own digest, END one over all of those: what names an image.
+ * An image has no name before it is whole and on the disk; images are 0600 and their user's.
+ */
+#ifndef POD_IMAGE_IMAGE_H
+#define POD_IMAGE_IMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "image.pb-c.h"
+#include "pod/image/stream.h"
+
+#define IMAGE_VERSION 1u
+#define IMAGE_SUFFIX ".img"
+/* In image_entry.type: a page frame */
+#define IMAGE_FRAME 0xffffu
+
+/* One of INDEX, little-endian */
+struct image_entry {
+	uint64_t off;	/* of its header */
+	uint32_t len;	/* with its header */
+	uint32_t type;	/* enum rec_type or IMAGE_FRAME */
+};
+
+/* In whose name files are opened and made. */
+struct image_user {
+	uid_t uid;
+	gid_t gid;
+	const uint32_t *groups;
+	size_t ngroups;
+};
+
+/** Takes @u's file system rights for this thread, and gives them back with NULL. 0 or negative errno. */
+int image_be_user(const struct image_user *u, struct err *e);
+
+/* ---- writing */
+struct image_file {
+	int dir, fd;
+	char name[256], temp[272]; /* temp: "" while it has no name at all */
+	const struct image_user *user;
+};
+/** A new file, without a name, in the directory of @path (absolute), as @u. @replace: one of that name may be there. */
+int image_create(struct image_file *f, const char *path, const struct image_user *u, bool replace, struct err *e);
+/** Adds INDEX and END to the @size bytes that were written; *@size grows, *@digest: the image's. */
+int image_seal(struct image_file *f, uint64_t *size, uint64_t *digest, struct err *e);
+/** To the disk, then its name. */
+int image_publish(struct image_file *f, struct err *e);
+/** Closes; what was not published is gone. */
+void image_done(struct image_file *f);
+
+/* ---- reading */
+struct image {
+	int fd;			/* owned */
+	uint64_t size, digest;
+	struct image_entry *entry;
+	size_t n;
+	Pm__ImageHead *head;
+};
+/** Opens @path as @u. -EBADMSG: it is none, or damaged; in its pages is not looked. */
+int image_open(struct image *im, const char *path, const struct image_user *u, struct err *e);
+/** Takes over @fd. */
+int image_open_fd(struct image *im, int fd, struct err *e);
+/** The last record of @type; record_done() it. -ENOENT: there is none. */
+int image_record(const struct image *im, enum rec_type type, struct record *out, struct err *e);
+/** Its message, by @desc; free by protobuf_c_message_free_unpacked(). */
+ProtobufCMessage *image_message(const struct image *im, enum rec_type type, const ProtobufCMessageDescriptor *desc,
+				struct err *e);
+/** Reads all of it and compares every digest. */
+int image_verify(const struct image *im, struct err *e);
+void image_close(struct image *im);
+
+#endif
