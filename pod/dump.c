@@ -40,6 +40,7 @@
 #include "pod/dump_stages.h"
 #include "pod/engine.h"
 #include "pod/ns.h"
+#include "pod/private.h"
 
 #define CTL_MS 5000
 #define CUT_MS 15000
@@ -146,7 +147,6 @@ static int open_pod(struct dump *d, struct err *e)
 	static const char *const dirs[] = { "tmp", "run", "dev/shm", "dev" };
 	const uint8_t *vdso;
 	char path[64];
-	struct stat st;
 	size_t i, len;
 	int64_t off;
 	int r;
@@ -159,13 +159,11 @@ static int open_pod(struct dump *d, struct err *e)
 	d->netns = open(path, O_RDONLY | O_CLOEXEC);
 	if (d->netns < 0)
 		return err_sys(e, "open '%s'", path);
-	/* private are those that are not the node's own */
 	for (i = 0; i < ARRAY_SIZE(dirs); i++) {
-		struct stat host;
+		autoclose int fd = private_open(d->root, dirs[i]);
+		struct stat st;
 
-		snprintf(path, sizeof(path), "/%s", dirs[i]);
-		if (fstatat(d->root, dirs[i], &st, 0) == 0 &&
-		    (stat(path, &host) < 0 || host.st_dev != st.st_dev))
+		if (fd >= 0 && private_is(fd) && fstat(fd, &st) == 0)
 			d->private_dev[d->nprivate++] = st.st_dev;
 	}
 	r = host_vdso(&vdso, &len, e);

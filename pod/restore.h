@@ -46,7 +46,6 @@ struct rcontent {
 	uint32_t id;
 	int fd;			/* read-write; owned */
 	Pm__BodyMem *body;
-	bool placed;		/* a tmpfs file that has its name */
 };
 
 struct rmapfile {
@@ -117,18 +116,20 @@ int rmem_flush_drops(struct restore *, struct err *);
 /** PR_SET_MM_MAP: after all pages are in place. */
 int rmem_finish(struct restore *, struct rproc *, struct err *);
 
-/* robj.c: contents, tmpfs trees, objects, fds */
+/* rtmpfs.c: contents, tmpfs trees */
 int robj_contents(struct restore *, struct err *);
+struct rcontent *robj_content(struct restore *, uint32_t id);
 int robj_tmpfs(struct restore *, struct err *);
-int robj_mapfiles(struct restore *, struct err *);
 /** Times of the tmpfs nodes, after their bytes. */
 int robj_tmpfs_times(struct restore *, struct err *);
-int robj_restore(struct restore *, struct err *);
 /** Seals of memfds, after their bytes. */
 int robj_seal(struct restore *, struct err *);
+
+/* robj.c: mapped files, objects, fds */
+int robj_mapfiles(struct restore *, struct err *);
+int robj_restore(struct restore *, struct err *);
 int robj_place(struct restore *, struct rproc *, struct err *);
 int robj_fd_of(struct restore *, uint32_t id); /* of a content or mapped file; -1 */
-struct rcontent *robj_content(struct restore *, uint32_t id);
 /** Sends @n fds to the skeletons' socket; the next recvmsg inside takes them. */
 int robj_send(struct restore *, const int *fds, size_t n, struct err *);
 /** Adds the recvmsg of @n fds to the batch: they become the lowest free ones. Its entry. */

@@ -2,7 +2,8 @@
 /*
  * Files in /dev/shm and /tmp (in a pod: file systems of its own): mapped shared by two processes,
  * written with write(2), growing logs, unlinked while open and while mapped, directories, symbolic and
- * hard links, modes, owners, times, extended by truncation, removed and made anew all the time.
+ * hard links, modes, owners, times, extended by truncation, removed and made anew all the time; files that
+ * change names with each other, replace each other, and change directories.
  */
 #include "wl.h"
 
@@ -21,6 +22,8 @@ struct place {
 	uint64_t log_len, gone_len;
 	uint8_t *map, *gone_map;
 	struct timespec mtime;
+	uint64_t swaps;
+	ino_t swap_ino[2];
 };
 static struct place places[2];
 
@@ -65,6 +68,46 @@ static void brief_step(void)
 	WL_SYS(close(fd));
 }
 
+static void put(struct place *pl, const char *path, uint64_t seed)
+{
+	int fd = make(pl, path, 0600);
+	uint8_t buf[3000];
+
+	wl_fill(buf, sizeof(buf), seed, 0);
+	wl_write(fd, buf, sizeof(buf));
+	WL_SYS(close(fd));
+}
+
+static ino_t look(struct place *pl, const char *path, uint64_t seed)
+{
+	int fd = (int)WL_SYS(openat(pl->dfd, path, O_RDONLY | O_CLOEXEC));
+	struct stat st;
+	uint8_t buf[3000];
+
+	wl_read(fd, buf, sizeof(buf));
+	wl_verify(path, buf, sizeof(buf), seed, 0);
+	WL_SYS(fstat(fd, &st));
+	WL_EQ("links of a file that changes names", 1, st.st_nlink);
+	WL_SYS(close(fd));
+	return st.st_ino;
+}
+
+/* Each of them by which a name's file becomes another while the pod moves. */
+static void change_names(struct place *pl)
+{
+	uint64_t n = ++pl->swaps, odd = n % 2;
+
+	WL_SYS(renameat2(pl->dfd, "sub/p", pl->dfd, "sub/q", RENAME_EXCHANGE));
+	put(pl, "sub/next", 40 + n);
+	WL_SYS(renameat(pl->dfd, "sub/next", pl->dfd, "sub/over"));
+	WL_SYS(renameat(pl->dfd, odd ? "sub/dir0" : "sub/dir1", pl->dfd, odd ? "sub/dir1" : "sub/dir0"));
+	wl_pace();
+	WL_EQ("inode of a file that was swapped", pl->swap_ino[odd], look(pl, "sub/p", 33 + odd));
+	WL_EQ("inode of the other", pl->swap_ino[!odd], look(pl, "sub/q", 33 + !odd));
+	look(pl, "sub/over", 40 + n);
+	look(pl, odd ? "sub/dir1/f" : "sub/dir0/f", 35);
+}
+
 static void setup(struct place *pl, const char *base)
 {
 	const struct timespec times[2] = { { 1000000000, 123456789 }, { 1100000000, 987654321 } };
@@ -85,6 +128,13 @@ static void setup(struct place *pl, const char *base)
 		WL_SYS(fchown(fd, 12, 34));
 	WL_SYS(close(fd));
 	WL_SYS(linkat(pl->dfd, "sub/deep/target", pl->dfd, "hard", 0));
+	put(pl, "sub/p", 33);
+	put(pl, "sub/q", 34);
+	pl->swap_ino[0] = look(pl, "sub/p", 33);
+	pl->swap_ino[1] = look(pl, "sub/q", 34);
+	put(pl, "sub/over", 40);
+	WL_SYS(mkdirat(pl->dfd, "sub/dir0", 0700));
+	put(pl, "sub/dir0/f", 35);
 	pl->log = make(pl, "log", 0600);
 	WL_SYS(fcntl(pl->log, F_SETFL, O_APPEND));
 	pl->map_fd = make(pl, "mapped", 0666);
@@ -225,11 +275,15 @@ static void mapped_round(uint64_t gen)
 
 static void cleanup(struct place *pl)
 {
-	static const char *const files[] = { "sub/deep/target", "link", "hard", "log", "mapped" };
+	static const char *const files[] = { "sub/deep/target", "link", "hard",	    "log",    "mapped",
+					     "sub/p",		"sub/q", "sub/over" };
+	bool odd = pl->swaps % 2;
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(files); i++)
 		WL_SYS(unlinkat(pl->dfd, files[i], 0));
+	WL_SYS(unlinkat(pl->dfd, odd ? "sub/dir1/f" : "sub/dir0/f", 0));
+	WL_SYS(unlinkat(pl->dfd, odd ? "sub/dir1" : "sub/dir0", AT_REMOVEDIR));
 	WL_SYS(unlinkat(pl->dfd, "sub/deep", AT_REMOVEDIR));
 	WL_SYS(unlinkat(pl->dfd, "sub", AT_REMOVEDIR));
 	WL_SYS(rmdir(pl->dir));
@@ -255,6 +309,7 @@ int main(void)
 			check_static(&places[i]);
 			grow(&places[i], gen);
 			comes_and_goes(&places[i], gen);
+			change_names(&places[i]);
 		}
 		wl_pace();
 	} while (!wl_stopping());
