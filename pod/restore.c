@@ -325,7 +325,11 @@ static int take_tree(struct restore *r, const struct record *rec, struct err *e)
 		return err_set(e, EPROTO, "a tree before its objects");
 	}
 	r->tree = t;
-	q = r->nprocs ? 0 : rtree_begin(r, e);
+	q = rcheck_tree(t, e);
+	if (q >= 0)
+		q = rcheck_policy(r->req->spec, &r->bounds, t, e);
+	if (q >= 0 && !r->nprocs)
+		q = rtree_begin(r, e);
 	if (q >= 0)
 		q = robj_contents(r, e);
 	if (q >= 0)
@@ -675,8 +679,10 @@ static void stay_on_one_cpu(void)
 static int run(struct restore *r, struct err *e)
 {
 	struct rlimit lim;
-	int lfd, q;
+	int lfd, q = rcheck_bounds(&r->bounds, e);
 
+	if (q < 0)
+		return q;
 	if (getrlimit(RLIMIT_NOFILE, &lim) == 0) {
 		lim.rlim_cur = lim.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &lim);

@@ -4,6 +4,7 @@
 #define POD_RESTORE_H
 
 #include <pthread.h>
+#include <sys/resource.h>
 
 #include "control.pb-c.h"
 #include "image.pb-c.h"
@@ -59,6 +60,15 @@ struct parked {
 	int fd;
 };
 
+#define RLIMITS 16
+
+/* What a fresh pod of this node has, and no user's pod may have more of. */
+struct bounds {
+	int nice;
+	int32_t oom_adj;
+	uint64_t hard[RLIMITS];
+};
+
 struct restore {
 	int ctl;
 	struct stream s;
@@ -91,7 +101,16 @@ struct restore {
 	size_t nheld;
 	int exit_code;
 	const char *phase;
+	struct bounds bounds;
 };
+
+/* rcheck.c */
+/** Can processes be so? -EBADMSG if not; nothing else relies on anything else. */
+int rcheck_tree(const Pm__Tree *, struct err *);
+/** Reads the bounds off the calling process, before it has changed itself. */
+int rcheck_bounds(struct bounds *, struct err *);
+/** -EPERM if a process of a user's pod has what that user could not have given it. */
+int rcheck_policy(const Pm__PodSpec *, const struct bounds *, const Pm__Tree *, struct err *);
 
 /* rtree.c: processes and threads */
 /** Starts the table of skeletons with pid 1, stopped. */

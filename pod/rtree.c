@@ -29,7 +29,8 @@
 #include "pod/restore.h"
 
 #define CALL_MS 5000
-#define MAX_PROCS 100000
+#define TEMP_FIRST 1000
+#define TEMP_LAST 30000
 #define THREAD_FLAGS                                                                        \
 	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | \
 	 CLONE_PTRACE)
@@ -246,26 +247,34 @@ static int end_proc(struct restore *r, struct rproc *p, struct err *e)
 	return q;
 }
 
-static pid_t free_pid(struct restore *r)
+/* A pid for somebody who ends soon. */
+static pid_t free_pid(struct restore *r, struct err *e)
 {
-	do
-		r->temp_pid = r->temp_pid > 1000 ? r->temp_pid - 1 : 30000;
-	while (wanted(r, (pid_t)r->temp_pid) || rproc_by_ns(r, (pid_t)r->temp_pid));
-	return (pid_t)r->temp_pid;
+	unsigned i;
+
+	for (i = 0; i < TEMP_LAST - TEMP_FIRST; i++) {
+		r->temp_pid = r->temp_pid > TEMP_FIRST ? r->temp_pid - 1 : TEMP_LAST;
+		if (!wanted(r, (pid_t)r->temp_pid) && !rproc_by_ns(r, (pid_t)r->temp_pid))
+			return (pid_t)r->temp_pid;
+	}
+	return err_set(e, EBADMSG, "all pids from %d to %d are taken", TEMP_FIRST, TEMP_LAST);
 }
 
 static int make(struct restore *r, const Pm__Proc *w, int depth, struct err *e);
 
 /* Somebody in session @sid that children can be born of. *@temp: a stand-in that the caller ends. */
-static int session_member(struct restore *r, pid_t sid, struct rproc **out, bool *temp, struct err *e)
+static int session_member(struct restore *r, pid_t sid, int depth, struct rproc **out, bool *temp, struct err *e)
 {
 	struct rproc *leader = rproc_by_ns(r, sid), *one = rproc_by_ns(r, 1);
 	const Pm__Proc *w = wanted(r, sid);
+	pid_t pid;
 	int q;
 
 	*temp = false;
 	if (!leader && w) {
-		q = make(r, w, 0, e);
+		if (w->sid != w->pid)
+			return err_set(e, EBADMSG, "session %d is led by nobody", sid);
+		q = make(r, w, depth + 1, e);
 		if (q < 0)
 			return q;
 		leader = rproc_by_ns(r, sid);
@@ -273,19 +282,21 @@ static int session_member(struct restore *r, pid_t sid, struct rproc **out, bool
 	*temp = true;
 	if (leader) {
 		q = call_setsid(r, leader, e);
-		return q < 0 ? q : birth(r, leader, free_pid(r), 0, out, e);
+		if (q >= 0)
+			q = pid = free_pid(r, e);
+		return q < 0 ? q : birth(r, leader, pid, 0, out, e);
 	}
 	q = birth(r, one, sid, 0, out, e);
 	return q < 0 ? q : call_setsid(r, *out, e);
 }
 
 /* Born in another session than its parent's: by a middleman, and adopted by pid 1. */
-static int make_adopted(struct restore *r, const Pm__Proc *w, struct err *e)
+static int make_adopted(struct restore *r, const Pm__Proc *w, int depth, struct err *e)
 {
 	struct rproc *mid, *p;
 	bool temp;
 	size_t i;
-	int q = session_member(r, (pid_t)w->sid, &mid, &temp, e);
+	int q = session_member(r, (pid_t)w->sid, depth, &mid, &temp, e);
 
 	/* all orphans of that session at once: a stand-in for its dead leader can be made only once */
 	for (i = 0; q >= 0 && i < r->tree->n_procs; i++) {
@@ -339,7 +350,7 @@ static int make(struct restore *r, const Pm__Proc *w, int depth, struct err *e)
 	if (w->sid == w->pid || (pid_t)w->sid == parent->sid)
 		q = birth(r, parent, (pid_t)w->pid, SIGCHLD, &p, e);
 	else if (w->ppid == 1)
-		return make_adopted(r, w, e);
+		return make_adopted(r, w, depth, e);
 	else
 		return err_set(e, EOPNOTSUPP, "pid %u (%s): its session %u is neither its parent's nor one that can be entered",
 			       w->pid, w->comm, w->sid);
@@ -559,8 +570,6 @@ int rtree_apply(struct restore *r, struct err *e)
 	size_t i;
 	int q = 0;
 
-	if (!r->tree->n_procs || r->tree->n_procs > MAX_PROCS || r->tree->procs[0]->pid != 1)
-		return err_set(e, EBADMSG, "a tree of %zu processes without pid 1", r->tree->n_procs);
 	for (i = r->nprocs; q >= 0 && i-- > 1;)
 		if (i < r->nprocs && !still_wanted(wanted(r, r->procs[i]->nspid), r->procs[i])) {
 			q = end_proc(r, r->procs[i], e);
