@@ -721,6 +721,15 @@ static void tell_source(struct restore *r, const struct err *e)
 	stream_send_msg(&r->s, REC_VERDICT, 0, &v.base, NULL);
 }
 
+_Noreturn void restore_give_up(struct restore *r, const struct err *e)
+{
+	log_info("%s: %s: %s", r->req->spec->name, r->phase, e->msg);
+	tell_source(r, e);
+	if (r->made)
+		pod_ns_destroy(&r->place, deadline_ms(CREATE_MS), NULL);
+	_exit(engine_fail(r->ctl, r->exit_code, r->phase, e));
+}
+
 int engine_restore(int ctl, const Pm__EngineRestore *req)
 {
 	LINK_ENVELOPE(env, engine_done, ENGINE_DONE, Pm__EngineDone, pm__engine_done__init);

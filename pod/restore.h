@@ -163,6 +163,10 @@ int rtask_release(struct restore *, struct err *);
 /** All skeletons run before ordinary tasks until rtask_finish() comes to them. */
 void rtask_quick(struct restore *r);
 
+/* restore.c */
+/** Before READY: undoes what can be undone, tells why and ends the engine. */
+_Noreturn void restore_give_up(struct restore *, const struct err *);
+
 /* restore_api.c */
 /** The thread that works inside the pod; restore_in_pod() starts it if it is not there. */
 int in_pod_start(struct restore *r, struct err *e);

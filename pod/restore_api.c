@@ -2,7 +2,8 @@
 /*
  * What kinds may ask of a restore. Calls that must be made inside the pod (open, bind, a new socket)
  * are made by one thread that has entered its mount and network namespaces; it takes the user's file
- * system credentials for what the user could have opened.
+ * system credentials for what the user could have opened. A file system there may never answer: who waits
+ * for the thread gives up after a while, and the engine with it, as the thread cannot be called back.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,11 +14,14 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "pod/base/io.h"
 #include "pod/base/prio.h"
 #include "pod/base/util.h"
 #include "pod/restore.h"
+
+#define IN_POD_MS 20000
 
 struct in_pod {
 	pthread_t thread;
@@ -59,10 +63,23 @@ static int be_user(const Pm__PodSpec *spec, bool on)
 	return 0;
 }
 
+static int work(struct in_pod *p, int *entered)
+{
+	int q;
+
+	if (*entered < 0)
+		return err_num(p->e, *entered, "enter the pod's namespaces");
+	q = p->as_user ? be_user(p->r->req->spec, true) : 0;
+	q = q < 0 ? err_num(p->e, q, "take the user's credentials") : p->fn(p->arg, p->e);
+	if (p->as_user && be_user(p->r->req->spec, false) < 0)
+		*entered = -EPERM;
+	return q;
+}
+
 static void *in_pod_main(void *arg)
 {
 	struct in_pod *p = arg;
-	int entered;
+	int entered, ret;
 
 	prio_quick(true); /* it only works while somebody waits for it */
 	entered = enter(p->r);
@@ -73,15 +90,10 @@ static void *in_pod_main(void *arg)
 			pthread_cond_wait(&p->wake, &p->lock);
 			continue;
 		}
-		if (entered < 0) {
-			p->ret = err_num(p->e, entered, "enter the pod's namespaces");
-		} else {
-			int q = p->as_user ? be_user(p->r->req->spec, true) : 0;
-
-			p->ret = q < 0 ? err_num(p->e, q, "take the user's credentials") : p->fn(p->arg, p->e);
-			if (p->as_user && be_user(p->r->req->spec, false) < 0)
-				entered = -EPERM;
-		}
+		pthread_mutex_unlock(&p->lock); /* a wait that gives up must get it */
+		ret = work(p, &entered);
+		pthread_mutex_lock(&p->lock);
+		p->ret = ret;
 		p->fn = NULL;
 		pthread_cond_signal(&p->done);
 	}
@@ -92,6 +104,7 @@ static void *in_pod_main(void *arg)
 int in_pod_start(struct restore *r, struct err *e)
 {
 	struct in_pod *p = r->in_pod ? NULL : calloc(1, sizeof(*p));
+	pthread_condattr_t attr;
 	sigset_t all, old;
 	int q;
 
@@ -102,7 +115,10 @@ int in_pod_start(struct restore *r, struct err *e)
 	p->r = r;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->wake, NULL);
-	pthread_cond_init(&p->done, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&p->done, &attr);
+	pthread_condattr_destroy(&attr);
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old); /* the tick is for the tracer */
 	q = pthread_create(&p->thread, NULL, in_pod_main, p);
@@ -130,6 +146,22 @@ void in_pod_stop(struct restore *r)
 	r->in_pod = NULL;
 }
 
+/* What the thread works on is the caller's: if it does not come back, neither may we. */
+static void wait_done(struct restore *r, struct in_pod *p)
+{
+	uint64_t end = deadline_ms(IN_POD_MS);
+	struct timespec ts = { (time_t)(end / NSEC_PER_SEC), (long)(end % NSEC_PER_SEC) };
+	struct err late = { 0 };
+	int q = 0;
+
+	while (p->fn && !q)
+		q = pthread_cond_timedwait(&p->done, &p->lock, &ts);
+	if (!p->fn)
+		return;
+	err_set(&late, ETIMEDOUT, "a file of the pod has not been opened within %d s on the target", IN_POD_MS / 1000);
+	restore_give_up(r, &late);
+}
+
 int restore_in_pod(struct restore *r, bool as_user, int (*fn)(void *arg, struct err *e), void *arg, struct err *e)
 {
 	struct in_pod *p;
@@ -144,8 +176,7 @@ int restore_in_pod(struct restore *r, bool as_user, int (*fn)(void *arg, struct 
 	p->e = e;
 	p->fn = fn;
 	pthread_cond_signal(&p->wake);
-	while (p->fn)
-		pthread_cond_wait(&p->done, &p->lock);
+	wait_done(r, p);
 	q = p->ret;
 	pthread_mutex_unlock(&p->lock);
 	return q;

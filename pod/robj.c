@@ -50,6 +50,21 @@ int robj_fd_of(struct restore *r, uint32_t id)
 	return -1;
 }
 
+/* O_NONBLOCK: should there be a FIFO or a device in its place, opening it must not wait. */
+static int open_mapfile(struct restore *r, const char *path, uint32_t mode, struct err *e)
+{
+	autoclose int fd = restore_open(r, path, (int)mode | O_NONBLOCK, 0, e);
+	struct stat st;
+
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0)
+		return err_sys(e, "stat '%s'", path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(e, ESTALE, "'%s', which is mapped, is not a regular file here", path);
+	return take_fd(&fd);
+}
+
 int robj_mapfiles(struct restore *r, struct err *e)
 {
 	size_t i;
@@ -65,7 +80,7 @@ int robj_mapfiles(struct restore *r, struct err *e)
 		f = pm__body_file__unpack(NULL, o->body.len, o->body.data);
 		if (!f)
 			return err_set(e, EBADMSG, "mapped file %u is damaged", o->id);
-		fd = restore_open(r, f->path, (int)(o->flags & O_ACCMODE), 0, e);
+		fd = open_mapfile(r, f->path, o->flags & O_ACCMODE, e);
 		pm__body_file__free_unpacked(f, NULL);
 		if (fd < 0)
 			return fd;
