@@ -52,6 +52,10 @@
 #define STREAM_MS 3600000
 #define CLOCK_WAIT_MS 2000
 #define MAX_HELD 100000
+_Static_assert(STREAM_HELD_MAX == HOLD_FRAME_MAX, "the format of records");
+#define MAX_HELD_BYTES (64u << 20)
+/* from the first byte of a held frame to its last: who waits for START must not wait for a source that is stuck */
+#define HELD_MS 100
 
 /* ---- pid 1 of the landing zone */
 
@@ -537,7 +541,7 @@ static int keep_frame(struct restore *r, const struct record *rec)
 			return -ENOMEM;
 		r->held = nh;
 	}
-	if (r->nheld == MAX_HELD)
+	if (r->nheld == MAX_HELD || r->held_bytes + len > MAX_HELD_BYTES)
 		return 0; /* the peers will send again */
 	r->held[r->nheld] = malloc(sizeof(len) + len);
 	if (!r->held[r->nheld])
@@ -545,7 +549,27 @@ static int keep_frame(struct restore *r, const struct record *rec)
 	memcpy(r->held[r->nheld], &len, sizeof(len));
 	memcpy(r->held[r->nheld] + sizeof(len), rec->payload, len);
 	r->nheld++;
+	r->held_bytes += len;
 	return 0;
+}
+
+/* Takes the record that has begun to come: 1 a held frame, 0 the end of them. What is neither ends the stream: the
+ * source's engine is dead or not itself, and the commit goes on. */
+static int take_held(struct restore *r, struct record *rec)
+{
+	int q;
+
+	r->s.deadline = deadline_ms(HELD_MS);
+	q = stream_recv(&r->s, rec, NULL);
+	if (q >= 0 && rec->type == REC_HELD)
+		return 1;
+	if (q >= 0 && rec->type != REC_HELD_END)
+		q = -EPROTO;
+	if (q >= 0 || q == -EPROTO)
+		record_done(rec);
+	if (q < 0)
+		close_fdp(&r->s.fd);
+	return q < 0 ? q : 0;
 }
 
 static int send_ready(struct restore *r, struct err *e)
@@ -571,11 +595,8 @@ static int wait_start(struct restore *r, struct err *e)
 			return err_sys(e, "poll");
 		}
 		if (p[1].revents) {
-			if (stream_recv(&r->s, &rec, NULL) < 0)
-				close_fdp(&r->s.fd); /* the source's engine is dead: the commit goes on */
-			else {
-				if (rec.type == REC_HELD)
-					keep_frame(r, &rec);
+			if (take_held(r, &rec) == 1) {
+				keep_frame(r, &rec);
 				record_done(&rec);
 			}
 		}
@@ -597,6 +618,7 @@ static void release_network(struct restore *r)
 	const char *name = r->req->spec->name;
 	struct err e = { 0 };
 	struct record rec;
+	uint64_t end;
 	size_t i;
 
 	for (i = 0; r->wake && i < r->nheld; i++) {
@@ -617,15 +639,11 @@ static void release_network(struct restore *r)
 		if (r->objects[i].kind != &kind_tcp)
 			close_fdp(&r->objects[i].fd);
 	/* what still arrives at the source, until the bridges have learnt */
-	r->s.deadline = deadline_ms(1000);
-	while (r->s.fd >= 0 && stream_recv(&r->s, &rec, NULL) >= 0) {
-		bool more = rec.type == REC_HELD;
-
-		if (more && r->wake)
+	end = deadline_ms(1000);
+	while (r->s.fd >= 0 && now_ns() < end && io_wait_readable(r->s.fd, end, NULL) >= 0 && take_held(r, &rec) == 1) {
+		if (r->wake)
 			wake_hear(r->wake, rec.payload, rec.len, NULL);
 		record_done(&rec);
-		if (!more)
-			break;
 	}
 	for (i = 0; i < r->nobjects; i++) {
 		kind_tcp_settle(&r->objects[i]);

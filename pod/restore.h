@@ -98,7 +98,7 @@ struct restore {
 	bool final, frozen;
 	struct wake *wake;
 	uint8_t **held;		/* frames, u32 length in front */
-	size_t nheld;
+	size_t nheld, held_bytes;
 	int exit_code;
 	const char *phase;
 	struct bounds bounds;

@@ -20,7 +20,10 @@
 
 #define REC_MAGIC 0x31494d50u /* "PMI1" */
 #define SMALL (1u << 20)
-#define LARGE (1u << 30)
+#define LARGE (256u << 20)
+/* what a record may become when it is unpacked: a short message many times itself, a long one not */
+#define UNPACK_FACTOR 24
+#define UNPACK_MAX ((size_t)1 << 30)
 
 struct header {
 	uint32_t magic, len;
@@ -44,10 +47,36 @@ static uint64_t digest_of(const struct header *h, const void *payload)
 static const uint32_t caps[REC_MAX] = {
 	[REC_GREETING] = SMALL, [REC_NEEDS] = LARGE,   [REC_MISSING] = SMALL, [REC_VERDICT] = SMALL,
 	[REC_OBJECTS] = LARGE,	[REC_TMPFS] = LARGE,   [REC_TREE] = LARGE,    
-	[REC_CUT_END] = SMALL,	[REC_HELD] = 1u << 17, [REC_HELD_END] = 0,    [REC_CLOCK] = SMALL,
+	[REC_CUT_END] = SMALL,	[REC_HELD] = STREAM_HELD_MAX, [REC_HELD_END] = 0,    [REC_CLOCK] = SMALL,
 	[REC_FINAL] = LARGE,   [REC_SOON] = 0,	       [REC_HEAD] = SMALL,    [REC_INDEX] = 64u << 20,
 	[REC_END] = 64,
 };
+
+/* What a user can do something about. */
+static const char *what_is_in(enum rec_type type)
+{
+	switch (type) {
+	case REC_NEEDS:
+		return "the list of files that it needs";
+	case REC_OBJECTS:
+		return "its open files and what is unread in them";
+	case REC_TMPFS:
+		return "the list of the files in its /tmp, /run and /dev/shm";
+	case REC_TREE:
+	case REC_FINAL:
+		return "its processes and their mappings";
+	default:
+		return "a record";
+	}
+}
+
+static int check_len(enum rec_type type, size_t len, struct err *e)
+{
+	if (len <= caps[type])
+		return 0;
+	return err_set(e, EMSGSIZE, "the pod is too large: %s (record %d) take %zu bytes, at most %u are carried",
+		       what_is_in(type), (int)type, len, caps[type]);
+}
 
 int stream_send(struct stream *s, enum rec_type type, uint32_t id, const void *payload, size_t len,
 		struct err *e)
@@ -55,10 +84,10 @@ int stream_send(struct stream *s, enum rec_type type, uint32_t id, const void *p
 	struct header h = { .magic = htole32(REC_MAGIC), .len = htole32((uint32_t)len),
 			    .type = htole16((uint16_t)type), .version = htole16(REC_VERSION), .id = htole32(id) };
 	struct iovec iov[2] = { { &h, sizeof(h) }, { (void *)(uintptr_t)payload, len } };
-	int r;
+	int r = check_len(type, len, e);
 
-	if (len > caps[type])
-		return err_set(e, EMSGSIZE, "record %d of %zu bytes", (int)type, len);
+	if (r < 0)
+		return r;
 	h.digest = htole64(digest_of(&h, payload));
 	r = io_writev_full(s->fd, iov, len ? 2 : 1, s->deadline, e);
 	if (r >= 0)
@@ -70,8 +99,12 @@ int stream_send_msg(struct stream *s, enum rec_type type, uint32_t id, const Pro
 		    struct err *e)
 {
 	size_t len = protobuf_c_message_get_packed_size(msg);
-	autofree uint8_t *buf = malloc(len ? len : 1);
+	autofree uint8_t *buf = NULL;
+	int r = check_len(type, len, e);
 
+	if (r < 0)
+		return r;
+	buf = malloc(len ? len : 1);
 	if (!buf)
 		return err_num(e, ENOMEM, "record %d", (int)type);
 	protobuf_c_message_pack(msg, buf);
@@ -163,7 +196,7 @@ static void cap_free(void *data, void *p)
 ProtobufCMessage *record_unpack(const struct record *rec, const ProtobufCMessageDescriptor *desc,
 				struct err *e)
 {
-	struct cap c = { rec->len * 24 + SMALL };
+	struct cap c = { MIN(rec->len * UNPACK_FACTOR + SMALL, UNPACK_MAX) };
 	ProtobufCAllocator a = { cap_alloc, cap_free, &c };
 	ProtobufCMessage *m = protobuf_c_message_unpack(desc, &a, rec->len, rec->payload);
 

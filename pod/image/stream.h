@@ -28,6 +28,9 @@ enum rec_type {
 	REC_MAX
 };
 
+/* The longest frame that hold_take() gives. */
+#define STREAM_HELD_MAX 65624u
+
 struct stream {
 	int fd;		 /* borrowed */
 	uint64_t sent, received; /* bytes */

@@ -143,7 +143,9 @@ static void test_caps(void)
 	refused_at_once(REC_VERDICT, (1u << 20) + 1);
 	refused_at_once(REC_CUT_END, (1u << 20) + 1);
 	refused_at_once(REC_CLOCK, (1u << 20) + 1);
-	refused_at_once(REC_HELD, (1u << 17) + 1);
+	refused_at_once(REC_HELD, STREAM_HELD_MAX + 1);
+	refused_at_once(REC_TREE, (256u << 20) + 1);
+	refused_at_once(REC_OBJECTS, (256u << 20) + 1);
 	refused_at_once(REC_HELD_END, 1);
 	refused_at_once(REC_SOON, 1);
 	refused_at_once(0, 0);
@@ -154,12 +156,64 @@ static void test_caps(void)
 /* The writer keeps the caps too: an error here is better than one there. */
 static void test_writer_caps(void)
 {
-	static const uint8_t big[(1u << 17) + 1];
+	static const uint8_t big[STREAM_HELD_MAX + 1];
 	struct stream s = { .fd = -1, .deadline = deadline_ms(1000) };
+	struct err e = { 0 };
 
 	T_FAILS(stream_send(&s, REC_HELD, 0, big, sizeof(big), NULL), -EMSGSIZE);
 	T_FAILS(stream_send(&s, REC_SOON, 0, big, 1, NULL), -EMSGSIZE);
+	T_FAILS(stream_send(&s, REC_OBJECTS, 0, big, (256u << 20) + 1, &e), -EMSGSIZE);
+	T_CHECK_HAS(e.msg, "too large");
+	T_CHECK_HAS(e.msg, "open files");
 	T_CHECK_EQ(s.sent, 0);
+}
+
+/* Far more than a program may map without a higher vm.max_map_count is neither too long nor too much unpacked. */
+static void test_large_tree(void)
+{
+	const size_t n = 100000;
+	struct stream s = { .deadline = deadline_ms(5000) };
+	Pm__Vma *vma = calloc(n, sizeof(*vma)), **list = calloc(n, sizeof(*list));
+	Pm__Tree tree = PM__TREE__INIT;
+	Pm__Proc proc = PM__PROC__INIT, *procp = &proc;
+	Pm__Mm mm = PM__MM__INIT;
+	char name[] = "/usr/lib/x86_64-linux-gnu/libsomething-or-other.so.1.2.3";
+	struct record rec = { .type = REC_TREE };
+	struct err e = { 0 };
+	ProtobufCMessage *m;
+	size_t i;
+	int sv[2];
+
+	T_REQUIRE(vma && list);
+	for (i = 0; i < n; i++) {
+		pm__vma__init(&vma[i]);
+		vma[i].start = 0x7f0000000000 + i * 8192;
+		vma[i].end = vma[i].start + 4096;
+		if (i % 2) /* the least that a mapping has, and much */
+			vma[i].name = name;
+		list[i] = &vma[i];
+	}
+	tree.procs = &procp;
+	tree.n_procs = 1;
+	proc.mm = &mm;
+	mm.vmas = list;
+	mm.n_vmas = n;
+	pair(sv);
+	s.fd = sv[0];
+	close(sv[1]);
+	T_FAILS(stream_send_msg(&s, REC_TREE, 0, &tree.base, NULL), -EPIPE); /* nobody reads, but its length is allowed */
+	close(sv[0]);
+	rec.len = pm__tree__get_packed_size(&tree);
+	rec.payload = malloc(rec.len);
+	T_REQUIRE(rec.payload);
+	pm__tree__pack(&tree, rec.payload);
+	m = record_unpack(&rec, &pm__tree__descriptor, &e);
+	T_CHECK(m);
+	if (m)
+		protobuf_c_message_free_unpacked(m, NULL);
+	record_done(&rec);
+	free(vma);
+	free(list);
 }
 
 /* A million empty processes: two bytes each on the wire, hundreds in memory. */
@@ -295,6 +349,7 @@ static void test_next_is_pages(void)
 static const struct test_case cases[] = {
 	{ "truncated", test_truncated },     { "flipped", test_flipped },
 	{ "caps", test_caps },		     { "writer_caps", test_writer_caps },
+	{ "large_tree", test_large_tree },
 	{ "unpack_cap", test_unpack_cap },   { "not_the_message", test_not_the_message },
 	{ "expect", test_expect },	     { "next_is_pages", test_next_is_pages },
 };
