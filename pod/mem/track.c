@@ -16,7 +16,7 @@
  *
  *   written	    bit clear, page present		  -> written
  *   dropped	    no bit, no page or the zero page	  -> dropped (MADV_DONTNEED, reclaimed MADV_FREE,
- *		    an munmap and mmap that a later round registered again)
+ *		    an munmap and mmap that was registered again)
  *   marker	    private file mappings only: dropping a protected page leaves a marker there that
  *		    looks like a protected page in swap   -> written (reading it gives the file's bytes)
  *   file's	    such a marker, read since: the file's page with the bit set -> dropped
@@ -32,7 +32,9 @@
  * with a tracked neighbour, of the whole neighbour, whose pages keep their bits. Such a page is
  * written without a fault and without clearing its bit. Registered again as it is, it would look
  * clean for ever: so tracker_register() looks whether a mapping is tracked, and after registering
- * one that was not, takes all bits away. Calling it again and again is cheap: do it every round.
+ * one that was not, takes all bits away. The engine registers once, when it reserves (cut.c); what is
+ * mapped or moved after that is not tracked any more, and the cut, which asks tracker_covers(), sends all
+ * of it.
  *
  * Limits. A fork child starts without tracking. Memory written by devices (pinned
  * buffers) is not seen. Of shared memory, only writes through this process's mapping are seen, and
