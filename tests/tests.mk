@@ -101,7 +101,7 @@ check-mutation: deps
 # the commit protocol with a scripted engine: each party killed at each stage
 COMMIT_TEST := $(BIN)/commit-test $(BIN)/fake-engine
 CHECK_RUN += $(BIN)/commit-test
-$(BIN)/commit-test: $(call obj,tests/fault/commit_test.c pod/cgroup.c) $(COMMON_O)
+$(BIN)/commit-test: $(call obj,tests/fault/commit_test.c tests/fault/commit_world.c pod/cgroup.c) $(COMMON_O)
 $(BIN)/fake-engine: $(call obj,tests/fault/fake_engine.c pod/cgroup.c) $(COMMON_O)
 $(COMMIT_TEST):
 	@mkdir -p $(@D)

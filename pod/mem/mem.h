@@ -84,7 +84,7 @@ struct tracker {
 int tracker_uffd_flags(void);
 /** Takes over @uffd (already the engine's fd): UFFDIO_API with WP_ASYNC | WP_UNPOPULATED | WP_HUGETLBFS_SHMEM, opens pagemap. */
 int tracker_init(struct tracker *, pid_t pid, int uffd, struct err *e);
-/** UFFDIO_REGISTER (WP) of @v; cheap if it is tracked already: call it in every round (mremap drops tracking). 0; -EBUSY/-EINVAL... = this mapping cannot be tracked (copy it whole in the freeze). */
+/** UFFDIO_REGISTER (WP) of @v; cheap if it is tracked already, needed again where mremap has dropped tracking. 0; -EBUSY/-EINVAL... = this mapping cannot be tracked (copy it whole in the freeze). */
 int tracker_register(struct tracker *, const struct vma *v, struct err *e);
 /** Is all of @v tracked? What was mapped or moved since it was registered is not. 1, 0 or negative errno. */
 int tracker_covers(struct tracker *, const struct vma *v, struct err *e);
