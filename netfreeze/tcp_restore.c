@@ -127,8 +127,14 @@ static int set_negotiated(int fd, const struct tcp_state *s, struct err *e)
 	ts = s->ts_val + (s->ts_val & 1 ? TS_AHEAD_US : TS_AHEAD_MS);
 	if (s->ts && set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)ts, "TCP_TIMESTAMP", e) < 0)
 		return e ? e->code : -EIO;
-	/* connect() worked out the segment size with the default of 536; empty IP options make it
-	 * do it again */
+	return 0;
+}
+
+/* connect() worked out the segment size with the default of 536; empty IP options make the kernel do
+ * it again. Also when the window is known: segments larger than half of the largest window would
+ * wait for a timer of 3 s, each. */
+static int segment_size(int fd, struct err *e)
+{
 	return setsockopt(fd, IPPROTO_IP, IP_OPTIONS, NULL, 0) < 0 ? err_sys(e, "IP_OPTIONS") : 0;
 }
 
@@ -255,6 +261,7 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	const size_t sent = s->snd_len - unsent_bytes(s);
 	/* the byte before the queue counts as under way, see "Round trip time" in tcp.c */
 	const bool sampled = still_open(s);
+	uint32_t room;
 	int r;
 
 	/* connect() takes its first window from the receive buffer */
@@ -270,6 +277,8 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	if (connect(fd, (const struct sockaddr *)&s->peer, sizeof(s->peer)) < 0)
 		return err_sys(e, "connect");
 	r = set_negotiated(fd, s, e);
+	if (r == 0)
+		r = segment_size(fd, e);
 	if (r < 0)
 		return r;
 	/* queued memory is more than its bytes; the real sizes come back later */
@@ -293,10 +302,14 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	if (r < 0)
 		return r;
 	r = set_window(fd, s, false, e);
+	if (r == 0)
+		r = segment_size(fd, e);
 	if (r < 0)
 		return r;
-	r = set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(roomy_rcvbuf(fd, s, ROOM) / 2),
-		    "SO_RCVBUF", e);
+	/* a size that the program has set is kept: a peer in the pod, which is released before, would
+	 * see a window that it never sees again, and size its segments by it */
+	room = rcvbuf_locked(s) ? MIN(s->rcvbuf, BUF_MAX) : roomy_rcvbuf(fd, s, ROOM);
+	r = set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(room / 2), "SO_RCVBUF", e);
 	/* or the window grows with the buffer while held frames are replayed */
 	tcp_opts_set(fd, s, IPPROTO_TCP, TCP_WINDOW_CLAMP);
 	return r < 0 ? r : tcp_opts_restore(fd, s, OPT_LATE, e);

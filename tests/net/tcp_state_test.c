@@ -270,6 +270,44 @@ static void test_dead(void)
 	world_done(&w);
 }
 
+static double ms_since(uint64_t t)
+{
+	return (double)(now_ns() - t) / 1e6;
+}
+
+/* Both ends in the pod, over lo; the one that does not read has a small buffer that it has set. What
+ * waits goes on at once when it reads at last. */
+static void test_full_on_loopback(void)
+{
+	int l, fds[2], v, i;
+	uint32_t a = 0, b = 0;
+	struct world w;
+	uint64_t t0;
+	long sent;
+
+	world_init(&w);
+	l = world_listen(w.at->ns, "127.0.0.1", 7000, 8);
+	v = 20000;
+	T_REQUIRE(setsockopt(l, SOL_SOCKET, SO_RCVBUF, &v, sizeof(v)) == 0);
+	fds[0] = world_connect(w.at->ns, "127.0.0.1", 7000);
+	fds[1] = world_accept(l);
+	close(l);
+	v = 100000;
+	T_REQUIRE(setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &v, sizeof(v)) == 0);
+	sent = offer(fds[0], &a, 100 << 20);
+	T_REQUIRE(shutdown(fds[0], SHUT_WR) == 0);
+	for (i = 0; i < 4; i++) {
+		T_CHECK_EQ(tcp_state_of(fds[0]), TCP_FIN_WAIT1);
+		move(&w, fds, 2);
+	}
+	t0 = now_ns();
+	T_CHECK_EQ(expect(fds[1], &b, -1), sent);
+	T_CHECK(ms_since(t0) < 1500);
+	close(fds[0]);
+	close(fds[1]);
+	world_done(&w);
+}
+
 static int mss_of(int fd)
 {
 	int v = -1;
@@ -382,11 +420,6 @@ static void test_segment_size(void)
 	close(p);
 	close(q);
 	world_done(&w);
-}
-
-static double ms_since(uint64_t t)
-{
-	return (double)(now_ns() - t) / 1e6;
 }
 
 static void test_thousand(void)
@@ -891,6 +924,7 @@ static const struct test_case cases[] = {
 	{"both_closed_unacked", test_both_closed_unacked},
 	{"shut_rd", test_shut_rd},
 	{"dead", test_dead},
+	{"full_on_loopback", test_full_on_loopback},
 	{"segment_size_set", test_segment_size_set},
 	{"full_windows", test_full_windows},
 	{"segment_size", test_segment_size},
