@@ -67,6 +67,7 @@ static const struct {
 	{ SRC_REPAIR, EV_CLEANED, src_undone },
 
 	{ TGT_OPEN, EV_LISTENING, tgt_listening },
+	{ TGT_OPEN, EV_READY, tgt_early },
 	{ TGT_OPEN, EV_FAILED, op_keep_last },
 	{ TGT_OPEN, EV_DONE, op_keep_last },
 	{ TGT_OPEN, EV_GONE, tgt_gone },
@@ -182,6 +183,7 @@ void op_finish(struct op *op)
 	event_free(op->timer);
 	link_free(op->last);
 	link_free(op->queued);
+	link_free(op->early);
 	close_fdp(&op->record);
 	close_fdp(&op->netns);
 	free((void *)(uintptr_t)op->place.dir);

@@ -36,6 +36,8 @@ struct op {
 	char id[48], name[64];
 	uint64_t epoch; /* the pod's at the target */
 	enum op_state state;
+	bool image;           /* source: into an image; target: out of one */
+	Pm__Envelope *early;  /* target: READY came before the address was known to be free, owned */
 	bool dry_run, hushed; /* hushed: the coordinator has been told how it ended */
 	uint32_t reply;       /* id of the question that started it */
 	bool probed;          /* target: nobody else answers for the pod's address */
@@ -75,7 +77,7 @@ typedef void op_handler(struct op *op, const Pm__Envelope *env);
 op_handler src_ready, src_dump_gone, src_abort, src_undo_gone, src_undone,
 	src_started, src_flushed, src_cleaned, src_orphaned, src_kill_engine,
 	src_ready_abort;
-op_handler tgt_listening, tgt_ready, tgt_failed, tgt_gone, tgt_abort, tgt_commit, tgt_recommit,
+op_handler tgt_listening, tgt_ready, tgt_early, tgt_failed, tgt_gone, tgt_abort, tgt_commit, tgt_recommit,
 	tgt_run_done, tgt_run_died, tgt_run_fenced, tgt_removed, tgt_kill_engine, tgt_undo_gone, tgt_orphaned;
 /** The administrator has decided for the source although @id was started here: that copy ends. */
 void tgt_fence(struct agent *a, const char *id);

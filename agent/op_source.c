@@ -52,6 +52,9 @@ static void refuse_outgoing(struct agent *a, const char *id, int exit_code, cons
 
 static void send_dump(struct op *op, struct pod *p, const Pm__AgentOutgoing *m)
 {
+	Pm__CheckpointReq image;
+	char path[PATH_MAX];
+
 	LINK_ENVELOPE(env, engine_dump, ENGINE_DUMP, Pm__EngineDump, pm__engine_dump__init);
 	env_body.op = op->id;
 	env_body.spec = p->spec;
@@ -65,6 +68,18 @@ static void send_dump(struct op *op, struct pod *p, const Pm__AgentOutgoing *m)
 	env_body.options = m->options;
 	if (m->options)
 		env_body.target_node = m->options->node;
+	env_body.epoch = p->epoch;
+	env_body.node = op->agent->conf.agent_name;
+	if (m->image) {
+		image = *m->image;
+		if (image.store) {
+			snprintf(path, sizeof(path), "%s/%s/%s.img", op->agent->conf.images_dir, p->spec->user,
+				 image.id);
+			image.path = path;
+		}
+		env_body.image = &image;
+		env_body.target_node = image.store ? image.id : image.path;
+	}
 	worker_send(op->worker, &env);
 }
 
@@ -105,6 +120,7 @@ void op_outgoing(struct agent *a, uint32_t id, const Pm__AgentOutgoing *m)
 	op->epoch = m->epoch;
 	op->reply = id;
 	op->dry_run = m->options && m->options->dry_run;
+	op->image = m->image;
 	op->netns = fcntl(p->netns, F_DUPFD_CLOEXEC, 0);
 	p->state = PM__POD_STATE__POD_MIGRATING;
 	r = op_engine_start(op, &e);
@@ -188,7 +204,7 @@ void src_dump_gone(struct op *op, const Pm__Envelope *env)
 	if (op->last && op->last->body_case == PM__ENVELOPE__BODY_ENGINE_FAILED) {
 		op_send_failed(op, NULL, 7, state_words(op, words, sizeof(words)));
 		goes_on(op);
-	} else if (op->last && op->dry_run) {
+	} else if (op->last && (op->dry_run || op->image)) {
 		LINK_ENVELOPE(out, op_clean, OP_CLEAN, Pm__OpClean, pm__op_clean__init);
 		out_body.op = op->id;
 		out_body.result = op->last->engine_done->result;

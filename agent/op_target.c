@@ -62,6 +62,7 @@ static void send_restore(struct op *op, struct pod *p, const Pm__AgentIncoming *
 	env_body.listen_address = op->agent->conf.agent_address;
 	env_body.deadline_ms = m->deadline_ms;
 	env_body.dry_run = m->dry_run;
+	env_body.image = m->image;
 	worker_send(op->worker, &env);
 }
 
@@ -77,6 +78,8 @@ static void tell_listening(struct op *op)
 	out_body.address = op->agent->conf.agent_address;
 	out_body.port = op->port;
 	agent_send(op->agent, &out);
+	if (op->early)
+		tgt_ready(op, op->early);
 }
 
 /* Beside the start of the engine. */
@@ -116,6 +119,7 @@ void op_incoming(struct agent *a, uint32_t id, const Pm__AgentIncoming *m)
 		return;
 	op->reply = id;
 	op->dry_run = m->dry_run;
+	op->image = m->image;
 	op->record = record_open(a, m->op, &op->outcome, &e);
 	r = op->record < 0 ? op->record : 0;
 	if (r == 0 && op->outcome != OP_NONE)
@@ -177,6 +181,12 @@ void tgt_gone(struct op *op, const Pm__Envelope *env)
 
 	(void)env;
 	if (op->dry_run && op->last && op->last->body_case == PM__ENVELOPE__BODY_ENGINE_DONE) {
+		if (op->image) { /* there is no source to say it */
+			LINK_ENVELOPE(out, op_clean, OP_CLEAN, Pm__OpClean, pm__op_clean__init);
+			out_body.op = op->id;
+			out_body.result = op->last->engine_done->result;
+			agent_send(op->agent, &out);
+		}
 		remove_rest(op);
 		return;
 	}
@@ -240,6 +250,13 @@ void tgt_removed(struct op *op, const Pm__Envelope *env)
 
 /* ---- READY, COMMIT */
 
+/* Out of an image it goes faster than the address can be probed. */
+void tgt_early(struct op *op, const Pm__Envelope *env)
+{
+	link_free(op->early);
+	op->early = envelope_copy(env);
+}
+
 void tgt_ready(struct op *op, const Pm__Envelope *env)
 {
 	struct pod *p = op_pod(op);
@@ -263,6 +280,8 @@ void tgt_ready(struct op *op, const Pm__Envelope *env)
 	LINK_ENVELOPE(out, op_ready, OP_READY, Pm__OpReady, pm__op_ready__init);
 	out_body.op = op->id;
 	out_body.digest = env->engine_ready->digest;
+	out_body.notes = env->engine_ready->notes;
+	out_body.n_notes = env->engine_ready->n_notes;
 	agent_send(op->agent, &out);
 }
 

@@ -85,6 +85,16 @@ static void do_migrate(struct client *cl, const Pm__Envelope *env)
 	migrate_request(cl, env->id, env->migrate_req);
 }
 
+static void do_checkpoint(struct client *cl, const Pm__Envelope *env)
+{
+	checkpoint_request(cl, env->id, env->checkpoint_req);
+}
+
+static void do_restore(struct client *cl, const Pm__Envelope *env)
+{
+	restore_request(cl, env->id, env->restore_req);
+}
+
 static void do_abort(struct client *cl, const Pm__Envelope *env)
 {
 	abort_request(cl, env->id, env->op_abort_req);
@@ -103,6 +113,8 @@ static const struct {
 	{ PM__ENVELOPE__BODY_PODS_REQ, do_pods },
 	{ PM__ENVELOPE__BODY_RUN_REQ, do_run },
 	{ PM__ENVELOPE__BODY_MIGRATE_REQ, do_migrate },
+	{ PM__ENVELOPE__BODY_CHECKPOINT_REQ, do_checkpoint },
+	{ PM__ENVELOPE__BODY_RESTORE_REQ, do_restore },
 	{ PM__ENVELOPE__BODY_OP_ABORT_REQ, do_abort },
 	{ PM__ENVELOPE__BODY_RECOVER_REQ, do_recover },
 	{ PM__ENVELOPE__BODY_EXEC_REQ, relay_request },

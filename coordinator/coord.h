@@ -121,6 +121,15 @@ struct conn *client_take_conn(struct client *cl);
 
 /* ---- ops.c */
 void migrate_request(struct client *cl, uint32_t id, const Pm__MigrateReq *m);
+void checkpoint_request(struct client *cl, uint32_t id, const Pm__CheckpointReq *m);
+void restore_request(struct client *cl, uint32_t id, const Pm__RestoreReq *m);
+/** Is there an operation that makes or moves pod @name? Its id, or NULL. */
+const char *pod_held(struct coord *c, const char *name);
+/** The node that is up and has the fewest pods; NULL: none is up. */
+struct node *node_least_loaded(struct coord *c);
+/** A locally administered address that name and IPv4 address settle. */
+void pod_mac(const char *name, const char *ip, char out[18]);
+bool pod_name_ok(const char *name);
 void abort_request(struct client *cl, uint32_t id, const Pm__OpAbortReq *m);
 void recover_request(struct client *cl, uint32_t id, const Pm__RecoverReq *m);
 /** A message of a node about an operation. */

@@ -116,6 +116,8 @@ void op_free(struct op *op)
 	link_free(op->asked);
 	link_free(op->error);
 	link_free(op->result);
+	link_free(op->image);
+	link_free(op->ready);
 	free(op);
 	if (!c->ops) {
 		prio_daemon(false);
@@ -131,7 +133,7 @@ struct op *op_find(struct coord *c, const char *id)
 	return NULL;
 }
 
-static Pm__Envelope *envelope_copy(const Pm__Envelope *env)
+Pm__Envelope *envelope_copy(const Pm__Envelope *env)
 {
 	autofree uint8_t *frame = NULL;
 	size_t len;
@@ -180,17 +182,23 @@ static void keep_failure(struct op *op, int exit_code, const char *cause)
 	keep_error(op, &er);
 }
 
+const char *op_way(const struct op *op, char *buf, size_t len)
+{
+	snprintf(buf, len, "%s -> %s", op_is_restart(op) ? "image" : op->j.source,
+		 op_is_checkpoint(op) ? "image" : op->j.target);
+	return buf;
+}
+
 void op_undo(struct op *op, int exit_code, const char *fmt, ...)
 {
-	char cause[400];
+	char cause[400], way[140];
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(cause, sizeof(cause), fmt, ap);
 	va_end(ap);
 	keep_failure(op, exit_code, cause);
-	log_warn("operation %s (%s: %s -> %s): %s", op->j.id, op->j.pod, op->j.source,
-		 op->j.target, cause);
+	log_warn("operation %s (%s: %s): %s", op->j.id, op->j.pod, op_way(op, way, sizeof(way)), cause);
 	op_enter(op, ST_UNDO);
 }
 
@@ -246,7 +254,13 @@ static void reply_result(struct op *op)
 	env_body.pod = op->j.pod;
 	env_body.from = op->j.source;
 	env_body.to = op->j.target;
-	if (!env_body.frozen_ns && op->started_ns && op->froze_ns)
+	if (op->ready) {
+		env_body.notes = op->ready->op_ready->notes;
+		env_body.n_notes = op->ready->op_ready->n_notes;
+	}
+	if (op_is_restart(op))
+		env_body.frozen_ns = 0;
+	else if (!env_body.frozen_ns && op->started_ns && op->froze_ns)
 		env_body.frozen_ns = op->started_ns - op->froze_ns; /* the source's engine died */
 	env_body.total_ns = (op->started_ns ? op->started_ns : now_ns()) - op->begun_ns;
 	client_send(cl, op->reply, &env);
@@ -271,6 +285,8 @@ static void enter_reserve(struct op *op)
 	env_body.token.len = sizeof(op->token);
 	env_body.deadline_ms = CONNECT_MS;
 	env_body.dry_run = op->dry_run;
+	if (op_is_restart(op))
+		env_body.image = op->image->restore_req;
 	node_tell(op->target, &env);
 }
 
@@ -284,7 +300,7 @@ static void late_before_commit(struct op *op)
 			op->asked->migrate_req->timeout_s);
 	else
 		op_undo(op, EX_ABORTED, "node '%s' gave no sign of progress in time",
-			op->stage == ST_RESERVE ? op->j.target : op->j.source);
+			op->stage == ST_RESERVE || op_is_restart(op) ? op->j.target : op->j.source);
 }
 
 /* ---- PRECOPY */
@@ -297,21 +313,29 @@ static void on_listening(struct op *op, struct node *n, const Pm__Envelope *env)
 		op_undo(op, EX_OTHER, "fault injected");
 		return;
 	}
-	op->stage = ST_PRECOPY;
+	if (!op_is_restart(op))
+		op_tell_outgoing(op, env->agent_listening);
+	op_enter(op, ST_PRECOPY);
+}
+
+void op_tell_outgoing(struct op *op, const Pm__AgentListening *at)
+{
 	LINK_ENVELOPE(out, agent_outgoing, AGENT_OUTGOING, Pm__AgentOutgoing,
 		      pm__agent_outgoing__init);
+	op->stage = ST_PRECOPY;
 	out_body.op = op->j.id;
 	out_body.pod = op->j.pod;
 	out_body.epoch = op->j.epoch;
-	out_body.address = env->agent_listening->address;
-	if (!out_body.address[0])
-		out_body.address = op->target->conf->address;
-	out_body.port = env->agent_listening->port;
-	out_body.token.data = op->token;
-	out_body.token.len = sizeof(op->token);
+	if (at) {
+		out_body.address = at->address[0] ? at->address : op->target->conf->address;
+		out_body.port = at->port;
+		out_body.token.data = op->token;
+		out_body.token.len = sizeof(op->token);
+	}
 	out_body.options = op->asked->migrate_req;
+	if (op_is_checkpoint(op))
+		out_body.image = op->image->checkpoint_req;
 	node_tell(op->source, &out);
-	op_enter(op, ST_PRECOPY);
 }
 
 static void enter_precopy(struct op *op)
@@ -338,7 +362,8 @@ static void on_progress(struct op *op, struct node *n, const Pm__Envelope *env)
 		Pm__Envelope copy = *env;
 		Pm__Progress m = *env->progress;
 
-		m.node = op->j.target;
+		if (!op_is_checkpoint(op))
+			m.node = op->j.target;
 		if (m.percent > 99.99)
 			m.percent = 99.99;
 		copy.progress = &m;
@@ -348,16 +373,17 @@ static void on_progress(struct op *op, struct node *n, const Pm__Envelope *env)
 
 static void on_ready(struct op *op, struct node *n, const Pm__Envelope *env)
 {
-	(void)env;
 	if (op->stage != ST_PRECOPY)
 		return;
 	if (n == op->source)
 		op->src_ready = true;
 	else if (n == op->target)
 		op->tgt_ready = true;
+	if (n == op->target && !op->ready)
+		op->ready = envelope_copy(env);
 	if (!op->froze_ns)
 		op->froze_ns = now_ns();
-	if (op->src_ready && op->tgt_ready)
+	if ((op->src_ready || op_is_restart(op)) && (op->tgt_ready || op_is_checkpoint(op)))
 		op_enter(op, ST_COMMIT);
 	else
 		set_timer(op, FREEZE_MS);
@@ -391,7 +417,10 @@ static void enter_commit(struct op *op)
 	}
 	op->j.state = JOURNAL_COMMIT;
 	fault_point("coord", "committed", NULL);
-	op_tell_commit(op);
+	if (op_is_checkpoint(op)) /* nobody else has to agree: the source's copy ends */
+		op_enter(op, ST_CLEAN);
+	else
+		op_tell_commit(op);
 }
 
 static void late_commit(struct op *op)
@@ -399,9 +428,13 @@ static void late_commit(struct op *op)
 	char state[200];
 
 	keep_failure(op, EX_UNKNOWN, "the target has not answered the commit");
-	snprintf(state, sizeof(state),
-		 "pod '%s' is frozen on '%s' until '%s' says whether it runs there", op->j.pod,
-		 op->j.source, op->j.target);
+	if (op_is_restart(op))
+		snprintf(state, sizeof(state), "pod '%s' may run on '%s', which says nothing; the image is as it was",
+			 op->j.pod, op->j.target);
+	else
+		snprintf(state, sizeof(state),
+			 "pod '%s' is frozen on '%s' until '%s' says whether it runs there", op->j.pod,
+			 op->j.source, op->j.target);
 	log_warn("operation %s: %s", op->j.id, state);
 	reply_error(op, state, "podctl recover");
 }
@@ -428,6 +461,15 @@ static void on_started(struct op *op, struct node *n, const Pm__Envelope *env)
 	if (n != op->target || op->stage != ST_COMMIT)
 		return;
 	fault_point("coord", "started", NULL);
+	if (op_is_restart(op)) {
+		op->started_ns = now_ns();
+		moved(op);
+		decide(op, JOURNAL_DONE);
+		reply_result(op);
+		log_info("operation %s: pod '%s' runs on '%s' again", op->j.id, op->j.pod, op->j.target);
+		op_free(op);
+		return;
+	}
 	op_enter(op, ST_CLEAN);
 	moved(op);
 }
@@ -476,19 +518,27 @@ static void late_clean(struct op *op)
 {
 	log_warn("operation %s: '%s' has not yet removed its copy of pod '%s'", op->j.id,
 		 op->j.source, op->j.pod);
-	reply_result(op); /* it has moved; the rest is retried until done */
+	reply_result(op); /* it is decided; the rest is retried until done */
 }
 
 static void on_clean(struct op *op, struct node *n, const Pm__Envelope *env)
 {
 	struct pod *p;
 
-	if (n != op->source)
+	if (n != (op_is_restart(op) ? op->target : op->source))
 		return;
 	if (op->stage == ST_PRECOPY && op->dry_run) {
 		op->result = envelope_copy(env);
 		op->dry_ok = true;
 		op_enter(op, ST_UNDO);
+		return;
+	}
+	if (op->stage == ST_PRECOPY && op_is_checkpoint(op)) { /* the pod runs on: there is nothing to commit */
+		op->result = envelope_copy(env);
+		decide(op, JOURNAL_DONE);
+		reply_result(op);
+		log_info("operation %s: pod '%s' is in an image", op->j.id, op->j.pod);
+		op_free(op);
 		return;
 	}
 	if (op->stage != ST_CLEAN)
@@ -500,8 +550,11 @@ static void on_clean(struct op *op, struct node *n, const Pm__Envelope *env)
 	p = pod_find_at(op->coord, op->j.pod, op->source);
 	if (p)
 		pod_remove(op->coord, p);
-	log_info("operation %s: pod '%s' moved from '%s' to '%s'", op->j.id, op->j.pod,
-		 op->j.source, op->j.target);
+	if (op_is_checkpoint(op))
+		log_info("operation %s: pod '%s' has ended with its image", op->j.id, op->j.pod);
+	else
+		log_info("operation %s: pod '%s' moved from '%s' to '%s'", op->j.id, op->j.pod, op->j.source,
+			 op->j.target);
 	op_free(op);
 }
 
@@ -522,8 +575,14 @@ static void undo_check(struct op *op)
 	if (!op->src_undone || !op->tgt_undone)
 		return;
 	decide(op, JOURNAL_UNDONE);
-	snprintf(state, sizeof(state), "pod '%s' runs on '%s' as before; nothing is left on '%s'",
-		 op->j.pod, op->j.source, op->j.target);
+	if (op_is_checkpoint(op))
+		snprintf(state, sizeof(state), "pod '%s' runs on '%s' as before; there is no new image", op->j.pod,
+			 op->j.source);
+	else if (op_is_restart(op))
+		snprintf(state, sizeof(state), "the image is as it was; nothing is left on '%s'", op->j.target);
+	else
+		snprintf(state, sizeof(state), "pod '%s' runs on '%s' as before; nothing is left on '%s'", op->j.pod,
+			 op->j.source, op->j.target);
 	if (op->dry_ok)
 		reply_result(op);
 	else
@@ -547,7 +606,9 @@ static void late_undo(struct op *op)
 {
 	char state[200];
 
-	if (op->src_undone)
+	if (op->src_undone && op_is_restart(op))
+		snprintf(state, sizeof(state), "the image is as it was; '%s' has not yet removed its part", op->j.target);
+	else if (op->src_undone)
 		snprintf(state, sizeof(state),
 			 "pod '%s' runs on '%s' as before; '%s' has not yet removed its part",
 			 op->j.pod, op->j.source, op->j.target);
@@ -726,7 +787,7 @@ static int check_migrate(struct client *cl, uint32_t id, const Pm__MigrateReq *m
 }
 
 /* An operation that only waits for an absent target to hear of its end holds nobody. */
-static struct op *op_of_pod(struct coord *c, const char *pod)
+struct op *op_of_pod(struct coord *c, const char *pod)
 {
 	for (struct op *op = c->ops; op; op = op->next)
 		if (strcmp(op->j.pod, pod) == 0 && !(op->stage == ST_UNDO && op->src_undone))

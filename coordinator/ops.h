@@ -12,12 +12,14 @@ struct op {
 	struct op *next;
 	struct coord *coord;
 	struct journal_op j;
-	struct node *source, *target; /* NULL: no longer configured */
+	struct node *source, *target; /* NULL: no longer configured, or none: see op_is_checkpoint() */
 	enum stage stage;
 	uint64_t client; /* serial; 0: nobody waits */
 	uint32_t reply;
 	uid_t uid;
 	Pm__Envelope *asked; /* MigrateReq; NULL after a restart */
+	Pm__Envelope *image; /* CheckpointReq or RestoreReq, if it is one; NULL after a restart */
+	Pm__Envelope *ready; /* the target's READY, for its notes */
 	Pm__PodSpec *spec;   /* borrowed from the report while it is needed */
 	uint8_t token[32];
 	char phase[16]; /* the engine's, last heard of */
@@ -35,7 +37,21 @@ void op_free(struct op *op);
 void op_enter(struct op *op, enum stage stage);
 void op_undo(struct op *op, int exit_code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/** Into an image: it has no target. Out of one: no source. As the journal knows it, also after a restart. */
+static inline bool op_is_checkpoint(const struct op *op)
+{
+	return !op->j.target[0];
+}
+static inline bool op_is_restart(const struct op *op)
+{
+	return !op->j.source[0];
+}
+/** "'A' -> 'B'", or what stands in the place of a node. */
+const char *op_way(const struct op *op, char *buf, size_t len);
 void op_tell_commit(struct op *op);
+void op_tell_outgoing(struct op *op, const Pm__AgentListening *at);
+struct op *op_of_pod(struct coord *c, const char *pod);
+Pm__Envelope *envelope_copy(const Pm__Envelope *env);
 void op_tell_started(struct op *op);
 void op_tell_aborted(struct op *op, struct node *n);
 

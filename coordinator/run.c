@@ -24,7 +24,7 @@ static uint32_t hash(const char *s, uint32_t h)
 	return h;
 }
 
-static bool name_valid(const char *name)
+bool pod_name_ok(const char *name)
 {
 	static const char ok[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
 	size_t n = strlen(name);
@@ -43,7 +43,7 @@ static int choose_name(struct run *r, struct client *cl, const char *asked)
 				return 0;
 		}
 	}
-	if (!name_valid(asked)) {
+	if (!pod_name_ok(asked)) {
 		client_error(cl, r->id, EX_BADUSE, "", "", "",
 			     "'%s' is not a name for a pod: letters, digits, _ . -, at most 63",
 			     asked);
@@ -55,6 +55,11 @@ static int choose_name(struct run *r, struct client *cl, const char *asked)
 			     "a pod '%s' lives on node '%s'", asked, p->node->conf->name);
 		return -1;
 	}
+	if (pod_held(r->coord, asked)) {
+		client_error(cl, r->id, EX_BUSY, "", "no pod was made", "choose another --name",
+			     "operation %s brings a pod '%s' back", pod_held(r->coord, asked), asked);
+		return -1;
+	}
 	if (p && !pod_owned(p, cl)) {
 		client_error(cl, r->id, EX_DENIED, "", "no pod was made", "choose another --name",
 			     "'%s' was a pod of user '%s', whose log is kept", asked,
@@ -63,6 +68,14 @@ static int choose_name(struct run *r, struct client *cl, const char *asked)
 	}
 	snprintf(r->name, sizeof(r->name), "%s", asked);
 	return 0;
+}
+
+void pod_mac(const char *name, const char *ip, char out[18])
+{
+	uint32_t h = hash(ip, hash(name, 2166136261u));
+
+	snprintf(out, 18, "02:%02x:%02x:%02x:%02x:%02x", h >> 24, (h >> 16) & 255, (h >> 8) & 255, h & 255,
+		 hash("mac", h) & 255);
 }
 
 static int choose_ip(struct run *r, struct client *cl, const char *asked)
@@ -105,9 +118,7 @@ static int choose_ip(struct run *r, struct client *cl, const char *asked)
 			     "no address is left in the pool");
 		return -1;
 	}
-	h = hash(r->ip, hash(r->name, 2166136261u));
-	snprintf(r->mac, sizeof(r->mac), "02:%02x:%02x:%02x:%02x:%02x", h >> 24, (h >> 16) & 255,
-		 (h >> 8) & 255, h & 255, hash("mac", h) & 255);
+	pod_mac(r->name, r->ip, r->mac);
 	return 0;
 }
 
@@ -118,6 +129,17 @@ static unsigned node_load(struct coord *c, const struct node *n)
 	for (struct pod *p = c->pods; p; p = p->next)
 		load += p->node == n && p->info->state != PM__POD_STATE__POD_EXITED;
 	return load;
+}
+
+struct node *node_least_loaded(struct coord *c)
+{
+	struct node *best = NULL;
+
+	for (size_t i = 0; i < c->nnodes; i++)
+		if (c->nodes[i].up &&
+		    (!best || node_load(c, &c->nodes[i]) < node_load(c, best)))
+			best = &c->nodes[i];
+	return best;
 }
 
 static struct node *choose_node(struct run *r, struct client *cl, const char *asked)
@@ -137,10 +159,7 @@ static struct node *choose_node(struct run *r, struct client *cl, const char *as
 		}
 		return best;
 	}
-	for (size_t i = 0; i < c->nnodes; i++)
-		if (c->nodes[i].up &&
-		    (!best || node_load(c, &c->nodes[i]) < node_load(c, best)))
-			best = &c->nodes[i];
+	best = node_least_loaded(c);
 	if (!best)
 		client_error(cl, r->id, EX_UNREACHABLE, "", "no pod was made", "see podctl nodes",
 			     "no node is up");

@@ -180,6 +180,8 @@ int tcp_restore_on(int fd, int netns, const struct tcp_state *, struct err *e);
  * when all exist. Either with the link attached and the filter open, or before (so that the pod can
  * be woken without us): then tcp_push() when it is. */
 int tcp_release(int fd, const struct tcp_state *, struct err *e);
+/** The peer of a connection that was restored and released is gone for good: it resets it, as we say. */
+int tcp_reset(int fd, int netns, const struct tcp_state *s, struct err *e);
 /** After a tcp_release() that came before the filter was open: sends what is queued, and a window
  * probe. */
 void tcp_push(int fd, const struct tcp_state *);

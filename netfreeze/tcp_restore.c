@@ -360,6 +360,19 @@ static int restore_dead(int fd, int netns, const struct tcp_state *saved, struct
 	return r < 0 ? r : tcp_opts_restore(fd, &s, OPT_LATE, e);
 }
 
+/**
+ * tcp_reset - the peer of connection @s, restored on @fd and out of repair mode, is gone: it sends a reset, as we say
+ *
+ * Nothing leaves the namespace. What was received can still be read; then the program sees ECONNRESET.
+ */
+int tcp_reset(int fd, int netns, const struct tcp_state *s, struct err *e)
+{
+	uint32_t end = s->rcv_seq + s->rcv_len + (s->rcv_fin ? 1 : 0);
+	int r = forge_deliver(netns, s, end, s->snd_seq, FORGE_RST, e);
+
+	return r < 0 ? r : wait_state(fd, TCP_CLOSE, e);
+}
+
 static int restore_by_state(int fd, int netns, const struct tcp_state *s, struct err *e)
 {
 	switch (s->state) {

@@ -592,7 +592,8 @@ static int look_at_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool 
 			return r;
 		take_fd(&fd);
 	}
-	return add_fdref(d, &pr, o, e);
+	r = final ? locks_note(d, &pr, o, e) : 0;
+	return r < 0 ? r : add_fdref(d, &pr, o, e);
 }
 
 static int collect_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool final, struct err *e)
@@ -662,7 +663,7 @@ void collect_drop_objects(struct dump *d, bool undo)
 			o->kind->undo(d, o);
 		close_fdp(&o->p.fd);
 	}
-	d->nobjects = d->nfds = 0;
+	d->nobjects = d->nfds = d->nlocks = 0;
 }
 
 int collect_fds(struct dump *d, bool final, struct err *e)

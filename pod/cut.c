@@ -731,12 +731,19 @@ void cut_undo(struct dump *d)
 		drop_scratch(d, p);
 		if (!d->stopped)
 			task_release(proc_leader(p), NULL);
-		if (p->tracked) {
-			tracker_done(&p->tr);
-			p->tr.uffd = p->tr.pagemap = -1;
-			p->tracked = false;
-		}
 	}
 	cut_release(d, NULL);
 	d->stopped = false;
+	if (!d->started_ns)
+		d->started_ns = now_ns();
+	/* it takes milliseconds for a big memory, and nobody stands still for it */
+	for (i = 0; i < d->procs.n; i++) {
+		struct proc *p = d->procs.p[i];
+
+		if (!p->tracked)
+			continue;
+		tracker_done(&p->tr);
+		p->tr.uffd = p->tr.pagemap = -1;
+		p->tracked = false;
+	}
 }

@@ -15,6 +15,7 @@
  *	precopy    rounds of written pages while they pay
  *	quiesce    new connections held; all tasks stopped; the wire drained; filter up
  *	cut        what changed since; registers back, cgroup frozen; READY
+ *	save       of a checkpoint: the image gets its index and its name (dump_image.c)
  *	commit     wait
  *
  * With --stop-copy reserve and precopy are left out: the cut carries everything.
@@ -198,31 +199,37 @@ static int answer_clock(struct dump *d, struct err *e)
 	return r < 0 ? r : stream_send_msg(&d->s, REC_CLOCK, 0, &now.base, e);
 }
 
+static int send_needs(struct dump *d, struct err *e)
+{
+	Pm__HostFacts facts;
+	Pm__Needs needs;
+	int r;
+
+	pm__needs__init(&needs);
+	r = host_facts(&facts, facts_alloc, d, e);
+	needs.host = &facts;
+	if (r >= 0)
+		r = collect_needs(d, &needs, e);
+	return r < 0 ? r : stream_send_msg(&d->s, REC_NEEDS, 0, &needs.base, e);
+}
+
 static int ask_target(struct dump *d, struct err *e)
 {
 	Pm__Greeting hello;
-	Pm__Needs needs;
-	Pm__HostFacts facts;
 	struct record rec;
 	Pm__Missing *miss;
 	size_t i;
 	int r;
 
 	pm__greeting__init(&hello);
-	pm__needs__init(&needs);
 	hello.version = 1;
 	hello.op = d->req->op;
 	hello.dry_run = d->req->options->dry_run;
 	r = stream_send_msg(&d->s, REC_GREETING, 0, &hello.base, e);
 	if (r >= 0)
-		r = host_facts(&facts, facts_alloc, d, e);
-	needs.host = &facts;
-	if (r >= 0)
 		r = answer_clock(d, e);
 	if (r >= 0)
-		r = collect_needs(d, &needs, e);
-	if (r >= 0)
-		r = stream_send_msg(&d->s, REC_NEEDS, 0, &needs.base, e);
+		r = send_needs(d, e);
 	if (r >= 0)
 		r = stream_expect(&d->s, REC_MISSING, &rec, e);
 	if (r < 0)
@@ -242,6 +249,11 @@ static void refusal_hint(struct dump *d, size_t here)
 {
 	const char *todo = here ? "close what cannot be carried" : "give the target what it lacks";
 
+	if (d->req->image) {
+		snprintf(d->hint, sizeof(d->hint), "close what cannot be carried");
+		return;
+	}
+
 	snprintf(d->hint, sizeof(d->hint), "%s%s%s", todo, here ? "" : ", or choose another node",
 		 d->nrefused > 1 && !d->req->options->dry_run ? "; podmigrate --dry-run lists all" : "");
 }
@@ -259,9 +271,15 @@ static int stage_check(struct dump *d, struct err *e)
 		cut_read_notes(d);
 	here = d->nrefused;
 	/* who tries it first wants to hear everything; else what is found here will do */
-	if (r >= 0 && (!d->nrefused || d->req->options->dry_run))
+	if (r >= 0 && d->req->image) {
+		if (!d->nrefused)
+			r = image_begin(d, e);
+		if (r >= 0 && !d->nrefused)
+			r = send_needs(d, e);
+	} else if (r >= 0 && (!d->nrefused || d->req->options->dry_run)) {
 		r = connect_target(d, e);
-	if (d->s.fd >= 0 && r >= 0)
+	}
+	if (d->s.fd >= 0 && !d->s.file && r >= 0)
 		r = ask_target(d, e);
 	if (r >= 0 && d->nrefused) {
 		refusal_hint(d, here);
@@ -321,9 +339,9 @@ int dump_send_layout(struct dump *d, Pm__Tree *tree, bool final, struct err *e)
 int dump_expect_ok(struct dump *d, struct err *e)
 {
 	struct record rec;
-	int r = stream_expect(&d->s, REC_VERDICT, &rec, e);
+	int r = d->s.file ? 0 : stream_expect(&d->s, REC_VERDICT, &rec, e);
 
-	if (r < 0)
+	if (r < 0 || d->s.file)
 		return r;
 	record_done(&rec);
 	return 0;
@@ -442,6 +460,8 @@ static int stage_commit(struct dump *d, struct err *e)
 	}
 	d->started_ns = now_ns();
 	prio_quick(false);
+	if (d->s.file)
+		return 0;
 	if (fault_point("engine-source", "started", NULL) == 0)
 		forward_late(d, NULL);
 	fault_point("engine-source", "clean", NULL);
@@ -468,11 +488,17 @@ static void undo_network(struct dump *d)
 	d->blocked = false;
 }
 
-static void undo(struct dump *d)
+void dump_undo(struct dump *d)
 {
+	if (d->undone)
+		return;
+	d->undone = true;
 	undo_network(d);
-	if (d->frozen)
+	if (d->frozen) {
+		locks_hold(d);
 		pod_cgroup_thaw(d->req->cgroup, NULL);
+	}
+	locks_take_back(d);
 	cut_undo(d);
 	prio_quick(false);
 }
@@ -493,8 +519,12 @@ static void done(struct dump *d)
 	free(d->mapfiles);
 	free(d->objects);
 	free(d->fds);
+	free(d->locks);
 	free(d->b);
-	close_fdp(&d->s.fd);
+	if (d->s.file)
+		image_done(&d->out);
+	else
+		close_fdp(&d->s.fd);
 	close_fdp(&d->root);
 	close_fdp(&d->netns);
 	dump_arena_done(d);
@@ -505,13 +535,28 @@ static void done(struct dump *d)
 static const struct {
 	const char *name;
 	int (*run)(struct dump *, struct err *);
-	bool live_only;
+	enum { ALWAYS, LIVE, IMAGE, COMMIT } when;
 	unsigned limit_ms; /* of the whole stage on the stream; 0: as long as all the memory may take */
 } stages[] = {
-	{ "check", stage_check, false, 30000 },	    { "reserve", stage_reserve, true, 30000 },
-	{ "precopy", stage_precopy, true, 0 },	    { "quiesce", stage_quiesce, false, 10000 },
-	{ "cut", stage_cut, false, CUT_MS },	    { "commit", stage_commit, false, 0 },
+	{ "check", stage_check, ALWAYS, 30000 },    { "reserve", stage_reserve, LIVE, 30000 },
+	{ "precopy", stage_precopy, LIVE, 0 },	    { "quiesce", stage_quiesce, ALWAYS, 10000 },
+	{ "cut", stage_cut, ALWAYS, CUT_MS },	    { "save", stage_save, IMAGE, 0 },
+	{ "commit", stage_commit, COMMIT, 0 },
 };
+
+static bool is_due(const struct dump *d, size_t i)
+{
+	switch (stages[i].when) {
+	case LIVE:
+		return d->live;
+	case IMAGE:
+		return d->req->image;
+	case COMMIT: /* a pod that runs on has nothing to decide */
+		return !d->req->image || d->req->image->term;
+	default:
+		return true;
+	}
+}
 
 static int report(struct dump *d)
 {
@@ -531,6 +576,8 @@ static int report(struct dump *d)
 	rep.frozen_ns = d->started_ns ? d->started_ns - d->stop_ns : 0;
 	rep.rounds = d->rounds;
 	rep.sent = d->s.sent;
+	if (d->req->image)
+		rep.image = d->req->image->store ? d->req->image->id : d->req->image->path;
 	rep.phases = phases;
 	rep.n_phases = d->nphase;
 	env_body.result = &rep;
@@ -549,7 +596,7 @@ int engine_dump(int ctl, const Pm__EngineDump *req)
 	d.b = malloc(sizeof(*d.b));
 	r = d.b ? task_tick_start(&e) : err_num(&e, ENOMEM, "batch");
 	for (i = 0; r >= 0 && i < ARRAY_SIZE(stages); i++) {
-		if (stages[i].live_only && !d.live)
+		if (!is_due(&d, i))
 			continue;
 		dump_phase(&d, stages[i].name);
 		d.s.deadline = stages[i].limit_ms ? deadline_ms(stages[i].limit_ms) : deadline_ms(ALL_MS);
@@ -571,7 +618,7 @@ int engine_dump(int ctl, const Pm__EngineDump *req)
 		if (r == -ECANCELED)
 			dump_poll_abort(&d, &e); /* why, if the stream was what heard it */
 		log_info("%s: %s: %s", req->spec->name, phase, e.msg);
-		undo(&d);
+		dump_undo(&d);
 		r = engine_refuse(ctl, d.exit_code, phase, &e, d.refused, d.exit_code == 6 ? d.nrefused : 0,
 				  d.hint);
 	} else {

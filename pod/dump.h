@@ -6,6 +6,7 @@
 #include "control.pb-c.h"
 #include "image.pb-c.h"
 #include "netfreeze/netfreeze.h"
+#include "pod/image/image.h"
 #include "pod/image/stream.h"
 #include "pod/kind/kind.h"
 #include "pod/proc.h"
@@ -46,12 +47,21 @@ struct fdref {
 	struct object *o;
 };
 
+/* A lock by fcntl(2) or flock(2), and who can let go of it. */
+struct filelock {
+	pid_t nspid;
+	struct object *o;
+	Pm__FileLock *msg; /* arena */
+};
+
 struct arena_block;
 
 struct dump {
 	int ctl;
 	struct stream s;
 	const Pm__EngineDump *req;
+	struct image_file out;	/* of a checkpoint */
+	struct image_user owner;
 	bool live;
 	pid_t pid1;
 	struct proc_list procs;
@@ -67,6 +77,9 @@ struct dump {
 	size_t nobjects;
 	struct fdref *fds;
 	size_t nfds;
+	struct filelock *locks;
+	size_t nlocks;
+	bool locks_down;	/* the pod's processes may have let go of some */
 	struct content **contents;
 	size_t ncontents;
 	struct mapfile **mapfiles;
@@ -74,7 +87,7 @@ struct dump {
 	struct filter *filter;
 	struct page_stream *pages; /* of the cut */
 	struct hold *hold;
-	bool stopped, blocked, frozen;
+	bool stopped, blocked, frozen, undone;
 	/* figures */
 	uint64_t start_ns, stop_ns, ready_ns, started_ns;
 	uint64_t mono_ns, boot_ns; /* the pod's last clock readings */
@@ -138,6 +151,18 @@ void cut_undo(struct dump *);
 /** The tree without the tasks' state, for the landing zone. */
 int cut_snapshot(struct dump *, Pm__Tree *tree, struct err *);
 
+/* locks.c */
+/** Notes the locks that the process holds by this fd, in d->locks. */
+int locks_note(struct dump *, const struct probe *, struct object *, struct err *);
+/** The three steps of the source, when all else is sent: 1 if there are locks to hand over; let go; an end to it. */
+int locks_share(struct dump *, struct err *);
+int locks_drop(struct dump *, struct err *);
+/** Before a thaw: who let go of locks stands still until it has them back. */
+void locks_hold(struct dump *);
+void locks_take_back(struct dump *);
+/** Adds the call: @type F_RDLCK, F_WRLCK or F_UNLCK. */
+unsigned locks_call(struct batch *, const Pm__FileLock *, int type, bool wait);
+
 /* hostfacts.c */
 int host_facts(Pm__HostFacts *out, void *(*alloc)(void *, size_t), void *arg, struct err *);
 #define HOST_LINES 4
@@ -156,5 +181,7 @@ size_t elf_build_id(int fd, uint8_t out[BUILD_ID_MAX]);
 /** Frees all that dump_alloc() gave. */
 void dump_arena_done(struct dump *);
 void dump_phase(struct dump *, const char *name);
+/** The pod goes on as if nothing had happened; d->started_ns says since when. May be called again. */
+void dump_undo(struct dump *);
 
 #endif

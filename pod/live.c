@@ -175,7 +175,7 @@ int stage_precopy(struct dump *d, struct err *e)
 		keep_rate(d, &rd);
 	}
 	page_stream_free(ps);
-	if (r >= 0 && est > limit && d->rounds > 1) {
+	if (r >= 0 && est > limit && d->rounds > 1 && !d->req->image) {
 		d->exit_code = 11;
 		r = err_set(e, ETIMEDOUT,
 			    "did not converge: after %u rounds the freeze would take %.0f ms, the limit is %.0f ms",
@@ -543,6 +543,15 @@ static int freeze(struct dump *d, struct err *e)
 	return r;
 }
 
+static int hand_over_locks(struct dump *d, struct err *e)
+{
+	int r = dump_expect_ok(d, e);
+
+	if (r >= 0)
+		r = locks_drop(d, e);
+	return r < 0 ? r : stream_send(&d->s, REC_LOCKS, 0, NULL, 0, e);
+}
+
 int stage_cut(struct dump *d, struct err *e)
 {
 	Pm__CutEnd end;
@@ -576,9 +585,14 @@ int stage_cut(struct dump *d, struct err *e)
 	log_mark("pages", &t);
 	if (r >= 0)
 		r = pod_clock_read(d, &end.mono_ns, &end.boot_ns, e);
+	if (r >= 0 && !d->s.file)
+		end.locks = r = locks_share(d, e);
 	if (r >= 0)
 		r = stream_send_msg(&d->s, REC_CUT_END, 0, &end.base, e);
-	if (r >= 0)
+	if (r >= 0 && end.locks)
+		r = hand_over_locks(d, e);
+	/* a pod that runs on is held by its tracer for the moment that is left */
+	if (r >= 0 && !(d->req->image && !d->req->image->term))
 		r = freeze(d, e);
 	log_mark("freeze", &t);
 	d->exit_code = 9;

@@ -140,6 +140,8 @@ static int verdict(struct restore *r, struct err *e)
 {
 	Pm__Verdict v;
 
+	if (r->s.file)
+		return 0;
 	pm__verdict__init(&v);
 	v.ok = true;
 	return stream_send_msg(&r->s, REC_VERDICT, 0, &v.base, e);
@@ -250,7 +252,6 @@ static int make_place(struct restore *r, const struct pod_clock *clock, struct e
 static int stage_check(struct restore *r, struct err *e)
 {
 	Pm__Missing miss;
-	struct pod_clock clock = { 0 };
 	struct record rec;
 	Pm__Needs *needs;
 	size_t i;
@@ -260,7 +261,7 @@ static int stage_check(struct restore *r, struct err *e)
 	if (q < 0)
 		return q;
 	record_done(&rec);
-	q = ask_clock(r, &clock, e);
+	q = r->s.file ? 0 : ask_clock(r, &r->clock, e);
 	if (q >= 0)
 		q = stream_expect(&r->s, REC_NEEDS, &rec, e);
 	if (q < 0)
@@ -273,19 +274,23 @@ static int stage_check(struct restore *r, struct err *e)
 	if (r->scratch % PAGE || r->scratch < 65536 || r->scratch > 1ull << 46)
 		q = err_set(e, EBADMSG, "no place for the engine's calls");
 	if (q >= 0)
-		q = make_place(r, &clock, e);
+		q = make_place(r, &r->clock, e);
 	if (q >= 0)
 		q = rneeds_check(r, needs, &miss, e);
 	pm__needs__free_unpacked(needs, NULL);
-	if (q >= 0)
+	if (q >= 0 && !r->s.file)
 		q = stream_send_msg(&r->s, REC_MISSING, 0, &miss.base, e);
 	if (q >= 0 && miss.n_lines) {
 		/* the source tells the user, with what it found itself; then its end is seen here */
-		io_wait_readable(r->s.fd, deadline_ms(CTL_MS), NULL);
+		if (!r->s.file)
+			io_wait_readable(r->s.fd, deadline_ms(CTL_MS), NULL);
 		q = err_set(e, EOPNOTSUPP, "%s", miss.lines[0]);
 	}
-	for (i = 0; i < miss.n_lines; i++)
+	for (i = 0; i < miss.n_lines; i++) {
+		if (r->s.file)
+			restore_note(r, "%s", miss.lines[i]);
 		free(miss.lines[i]);
+	}
 	free(miss.lines);
 	return q;
 }
@@ -384,6 +389,8 @@ static int on_final(struct restore *r, const struct record *rec, struct err *e)
 	/* while the source reads its last pages */
 	if (q >= 0)
 		q = robj_restore(r, e);
+	if (q >= 0 && r->s.file)
+		q = image_check_files(r, e);
 	log_mark("target objects", &t);
 	return q;
 }
@@ -416,6 +423,19 @@ static int wait_clock(struct restore *r, const Pm__CutEnd *end, struct err *e)
 	return q;
 }
 
+/* What the pod has locked is ours as well: the source lets go of it. */
+static int await_locks(struct restore *r, struct err *e)
+{
+	struct record rec;
+	int q = verdict(r, e);
+
+	if (q >= 0)
+		q = stream_expect(&r->s, REC_LOCKS, &rec, e);
+	if (q >= 0)
+		record_done(&rec);
+	return q;
+}
+
 static int on_cut_end(struct restore *r, const struct record *rec, struct err *e)
 {
 	Pm__CutEnd *end = (Pm__CutEnd *)record_unpack(rec, &pm__cut_end__descriptor, e);
@@ -436,6 +456,10 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 	if (q >= 0)
 		q = rtree_zombies(r, e);
 	if (q >= 0)
+		q = rtask_give(r, e);
+	if (q >= 0 && end->locks && !r->s.file)
+		q = await_locks(r, e);
+	if (q >= 0)
 		q = rtask_finish(r, e);
 	log_mark("target tasks", &t);
 	if (q >= 0)
@@ -446,6 +470,8 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 		q = rtask_release(r, e);
 	if (q >= 0)
 		q = wait_clock(r, end, e);
+	if (q >= 0 && r->s.file)
+		q = image_cut_back(r, e);
 	log_mark("target freeze", &t);
 	if (end)
 		pm__cut_end__free_unpacked(end, NULL);
@@ -577,6 +603,8 @@ static int send_ready(struct restore *r, struct err *e)
 	LINK_ENVELOPE(env, engine_ready, ENGINE_READY, Pm__EngineReady, pm__engine_ready__init);
 
 	env_body.pid = (uint32_t)r->ns.pid;
+	env_body.notes = r->notes;
+	env_body.n_notes = r->nnotes;
 	return link_send(r->ctl, &env, deadline_ms(CTL_MS), e);
 }
 
@@ -657,6 +685,8 @@ static int commit(struct restore *r, struct err *e)
 {
 	int q = send_ready(r, e);
 
+	if (r->s.file)
+		r->s.fd = -1; /* there is nobody who could still say something */
 	r->phase = "commit";
 	fault_point("engine-target", "commit", NULL);
 	if (q >= 0)
@@ -707,11 +737,17 @@ static int run(struct restore *r, struct err *e)
 	}
 	stay_on_one_cpu();
 	r->phase = "check";
-	lfd = listen_here(r, e);
-	if (lfd < 0)
-		return lfd;
-	q = accept_source(r, lfd, e);
-	close_fdp(&lfd);
+	if (r->req->image) {
+		q = image_source(r, e);
+	} else {
+		lfd = listen_here(r, e);
+		if (lfd < 0)
+			return lfd;
+		q = accept_source(r, lfd, e);
+		close_fdp(&lfd);
+	}
+	if (q < 0)
+		return q;
 	if (q >= 0)
 		q = fault_point("engine-target", "check", e);
 	r->exit_code = 6;
@@ -731,7 +767,7 @@ static void tell_source(struct restore *r, const struct err *e)
 	Pm__Verdict v;
 
 	pm__verdict__init(&v);
-	if (r->s.fd < 0)
+	if (r->s.fd < 0 || r->s.file)
 		return;
 	v.cause = (char *)(uintptr_t)e->msg;
 	v.phase = (char *)(uintptr_t)r->phase;
@@ -753,7 +789,7 @@ int engine_restore(int ctl, const Pm__EngineRestore *req)
 	LINK_ENVELOPE(env, engine_done, ENGINE_DONE, Pm__EngineDone, pm__engine_done__init);
 	struct restore r = { .ctl = ctl, .req = req, .s = { .fd = -1, .deadline = deadline_ms(STREAM_MS) },
 			     .place = { req->dir, req->cgroup, req->host_link },
-			     .ns = { -1, -1, -1 }, .netns = -1, .mntns = -1, .exit_code = 9, .phase = "check" };
+			     .ns = { -1, -1, -1 }, .netns = -1, .mntns = -1, .exit_code = 9, .phase = "check", .im = { .fd = -1 } };
 	Pm__MigrateRep rep;
 	struct err e = { 0 };
 	int q;
@@ -768,13 +804,17 @@ int engine_restore(int ctl, const Pm__EngineRestore *req)
 	in_pod_stop(&r);
 	if (r.made && (q < 0 || req->dry_run))
 		pod_ns_destroy(&r.place, deadline_ms(CREATE_MS), NULL);
+	if (q < 0 && req->image && (q == -EBADMSG || q == -EPROTO || q == -EPIPE))
+		r.exit_code = 15;
 	if (q < 0) {
-		q = engine_fail(ctl, r.exit_code, r.phase, &e);
+		q = engine_refuse(ctl, r.exit_code, r.phase, &e, r.notes, r.exit_code == 6 ? r.nnotes : 0,
+				  r.hint ? r.hint : "");
 	} else {
 		env_body.result = &rep;
 		q = link_send(ctl, &env, deadline_ms(CTL_MS), NULL) < 0;
 	}
 	rtree_done(&r);
 	robj_done(&r);
+	image_source_done(&r);
 	return q;
 }

@@ -9,10 +9,13 @@
 #include "control.pb-c.h"
 #include "image.pb-c.h"
 #include "netfreeze/netfreeze.h"
+#include "pod/image/image.h"
 #include "pod/image/stream.h"
 #include "pod/kind/kind.h"
 #include "pod/mem/mem.h"
 #include "pod/ns.h"
+
+#define MAX_NOTES 64
 
 /* A stretch of a skeleton's address space as it is now. */
 struct seg {
@@ -102,7 +105,21 @@ struct restore {
 	int exit_code;
 	const char *phase;
 	struct bounds bounds;
+	struct image im;	/* of a restart */
+	struct pod_clock clock;	/* the pod's, as they shall be */
+	char *notes[MAX_NOTES];	/* what is not as it was; owned */
+	size_t nnotes;
+	const char *hint;	/* what the user can do; NULL: nothing */
 };
+
+/* restore_image.c */
+/** Opens the image that the order names, as its user, and lets the stream begin in it. */
+int image_source(struct restore *, struct err *);
+void image_source_done(struct restore *);
+/** Objects are there: has anybody written to the pod's files since the cut? */
+int image_check_files(struct restore *, struct err *);
+/** The last step before READY: what was appended since goes. */
+int image_cut_back(struct restore *, struct err *);
 
 /* rcheck.c */
 /** Can processes be so? -EBADMSG if not; nothing else relies on anything else. */
@@ -156,7 +173,9 @@ unsigned robj_recv_call(struct batch *b, int sock, size_t n);
 void robj_done(struct restore *);
 
 /* rtask.c */
-/** Everything else of every task; afterwards nothing of ours is in them. */
+/** Everything that can be given before the source has let go of its file locks: those are shared then. */
+int rtask_give(struct restore *, struct err *);
+/** The rest of it; afterwards nothing of ours is in them. */
 int rtask_finish(struct restore *, struct err *);
 /** Lets go of all: the cgroup is frozen. */
 int rtask_release(struct restore *, struct err *);

@@ -5,6 +5,7 @@
  * system credentials for what the user could have opened. A file system there may never answer: who waits
  * for the thread gives up after a while, and the engine with it, as the thread cannot be called back.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -185,6 +186,15 @@ int restore_in_pod(struct restore *r, bool as_user, int (*fn)(void *arg, struct 
 int restore_netns(struct restore *r)
 {
 	return r->netns;
+}
+
+bool restore_peer_gone(struct restore *r, uint32_t addr)
+{
+	struct in_addr own = { 0 };
+
+	if (!r->req->image || ntohl(addr) >> 24 == 127)
+		return false;
+	return !r->req->spec->ip || inet_pton(AF_INET, r->req->spec->ip, &own) != 1 || own.s_addr != addr;
 }
 
 struct open_arg {

@@ -9,6 +9,7 @@
  * rules for interrupted syscalls.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@
 
 #include "pod/base/io.h"
 #include "pod/base/util.h"
+#include "pod/dump.h"
 #include "pod/restore.h"
 #include "pod/task/restart.h"
 
@@ -224,7 +226,44 @@ static int end_quick(struct restore *r, struct rproc *p, const Pm__Thread *th, s
 	return io_write_file(path, text, e);
 }
 
-static int finish_proc(struct restore *r, struct rproc *p, struct err *e)
+static const char *lock_path(struct restore *r, const Pm__Proc *w, const Pm__FileLock *l)
+{
+	size_t i;
+
+	for (i = 0; i < w->n_fds; i++)
+		if (w->fds[i]->fd == l->fd && restore_object(r, w->fds[i]->object))
+			return restore_object(r, w->fds[i]->object)->msg->link;
+	return "a file";
+}
+
+/* File locks, pod/locks.c: at @first what can be had while the source is still there, then the rest. */
+static int take_locks(struct restore *r, struct rproc *p, bool first, struct err *e)
+{
+	const Pm__Proc *w = p->want;
+	const Pm__FileLock *of[BATCH_MAX];
+	size_t i;
+	int q;
+
+	batch_begin(r->b, r->scratch);
+	for (i = 0; i < w->n_locks; i++) {
+		const Pm__FileLock *l = w->locks[i];
+		unsigned k;
+
+		if (!first && !l->steps)
+			continue;
+		k = locks_call(r->b, l, l->write && !(first && l->steps) ? F_WRLCK : F_RDLCK, false);
+		of[k] = l;
+	}
+	q = batch_run(p->tasks[0], r->b, deadline_ms(CALL_MS), e);
+	for (i = 0; q >= 0 && i < r->b->n; i++)
+		if (r->b->e[i].ret < 0)
+			q = err_num(e, (int)r->b->e[i].ret, "pid %d (%s): the lock on '%s', fd %u", p->nspid, w->comm,
+				    lock_path(r, w, of[i]), of[i]->fd);
+	return q;
+}
+
+/* Before the locks are the pod's own: what closes files comes first. */
+static int give_proc(struct restore *r, struct rproc *p, struct err *e)
 {
 	const Pm__Proc *w = p->want;
 	size_t i;
@@ -237,6 +276,15 @@ static int finish_proc(struct restore *r, struct rproc *p, struct err *e)
 		q = robj_place(r, p, e);
 	for (i = w->n_threads; q >= 0 && i-- > 0;)
 		q = give(r, p, i, e);
+	return q < 0 ? q : take_locks(r, p, true, e);
+}
+
+static int finish_proc(struct restore *r, struct rproc *p, struct err *e)
+{
+	const Pm__Proc *w = p->want;
+	size_t i;
+	int q = take_locks(r, p, false, e);
+
 	for (i = 0; q >= 0 && i < w->n_threads; i++)
 		q = replay(r, p, w->threads[i], e);
 	if (q >= 0)
@@ -245,6 +293,17 @@ static int finish_proc(struct restore *r, struct rproc *p, struct err *e)
 		q = set_registers(r, p, w->threads[i], e);
 	for (i = 0; q >= 0 && i < w->n_threads; i++)
 		q = end_quick(r, p, w->threads[i], e);
+	return q;
+}
+
+int rtask_give(struct restore *r, struct err *e)
+{
+	size_t i;
+	int q = 0;
+
+	for (i = 0; q >= 0 && i < r->nprocs; i++)
+		if (!r->procs[i]->zombie)
+			q = give_proc(r, r->procs[i], e);
 	return q;
 }
 

@@ -85,6 +85,9 @@ int cmd_attach(struct ctx *, int argc, char **argv);
 int cmd_logs(struct ctx *, int argc, char **argv);
 int cmd_kill(struct ctx *, int argc, char **argv);
 int cmd_recover(struct ctx *, int argc, char **argv);
+int cmd_checkpoint(struct ctx *, int argc, char **argv);
+int cmd_restore(struct ctx *, int argc, char **argv);
+int cmd_image(struct ctx *, int argc, char **argv);
 int cmd_later(struct ctx *, int argc, char **argv);
 
 #endif

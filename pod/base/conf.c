@@ -32,6 +32,7 @@ static const struct key {
 	KEY("agent", "address", agent_address, ""),
 	KEY("agent", "users", agent_users, "root"),
 	KEY("agent", "cgroup", agent_cgroup, "podmigrate"),
+	KEY("images", "dir", images_dir, "/var/lib/podmigrate/images"),
 #undef KEY
 };
 

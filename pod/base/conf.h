@@ -8,6 +8,7 @@
  *   [node NAME]    socket, address (of the migration network)
  *   [agent]        name, socket, state_dir, bridge, address, users = root, alice (who may be coordinator),
  *                  cgroup = podmigrate (directory of the pods below the cgroup v2 root)
+ *   [images]       dir = DIRECTORY of checkpoints, on a file system that all nodes and users share
  */
 #ifndef POD_BASE_CONF_H
 #define POD_BASE_CONF_H
@@ -33,6 +34,7 @@ struct conf {
 	size_t nnodes;
 	char *agent_name, *agent_socket, *agent_state_dir, *agent_bridge, *agent_address,
 		*agent_users, *agent_cgroup; /* never NULL */
+	char *images_dir; /* never NULL */
 };
 
 /** Reads @path, or what the environment says when it is NULL. 0 or negative errno. */

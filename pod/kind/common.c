@@ -57,6 +57,26 @@ bool kind_is_o_path(const struct probe *p)
 	return (p->flags & O_PATH) != 0;
 }
 
+int kind_check_leases(const struct probe *p, struct err *e)
+{
+	const char *l = kind_info_line(p->info, "lock");
+	unsigned n;
+
+	for (n = 0; l; n++) {
+		size_t len = strcspn(l, "\n");
+		const char *lease = memmem(l, len, "LEASE", 5), *deleg = memmem(l, len, "DELEG", 5);
+
+		if (lease || deleg)
+			return KIND_REFUSE(e, "'%s' holds a %s: cannot be carried yet", p->link,
+					   lease ? "lease" : "delegation");
+		l = strstr(l, "\nlock:");
+		l = l ? l + 6 : NULL;
+	}
+	if (n > KIND_MAX_LOCKS)
+		return KIND_REFUSE(e, "'%s' holds %u locks: more than %d cannot be carried", p->link, n, KIND_MAX_LOCKS);
+	return 0;
+}
+
 int kind_check_common(const struct probe *p, struct err *e)
 {
 	const char *lock = kind_info_line(p->info, "lock");

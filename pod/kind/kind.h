@@ -63,6 +63,7 @@ struct robject {
 	ProtobufCMessage *body;	/* unpacked by the kind's schema */
 	int fd;			/* the engine's; owned; -1: not made yet */
 	bool sigio;		/* its owner for signals is set */
+	bool cut_back;		/* a file of a restart that has grown since the cut */
 	size_t placed;		/* for place() that returns 1; 0 at the first call for a process's fd */
 };
 
@@ -122,6 +123,10 @@ bool dump_is_private_tmpfs(struct dump *, uint64_t dev);
 int dump_add_content(struct dump *, const struct probe *, uint32_t *id, struct err *);
 
 /* ---- what kinds may ask of the restore (pod/restore_api.c) */
+/** Is the peer at this address (network byte order) gone? At a restart all outside the pod are. */
+bool restore_peer_gone(struct restore *, uint32_t addr);
+/** A line that tells the user what is not as it was. */
+void restore_note(struct restore *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int restore_netns(struct restore *);
 /** open(2)/other calls inside the pod's mount namespace: runs @fn in a thread that is in the pod's mnt and net namespaces, fs root =
  * the pod's root, with the pod user's fs credentials if @as_user. */

@@ -9,6 +9,7 @@
  * network open, gives the push that makes it go at once; a pod whose engine is dead just waits for
  * that timer. The receive buffer keeps its room for held frames until release().
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -228,11 +229,15 @@ static int finish(struct restore *r, struct robject *o, struct err *e)
 	struct tcp_state s;
 	int ret = to_state((const void *)o->body, &s, e), lock;
 
-	(void)r;
 	if (ret == 0)
 		ret = tcp_release(o->fd, &s, e);
 	if (ret < 0 || !is_live(&s))
 		return ret;
+	if (restore_peer_gone(r, s.peer.sin_addr.s_addr)) {
+		restore_note(r, "pid %u: fd %u: the connection with %s port %u is closed with a reset", o->msg->owner_pid,
+			     o->msg->owner_fd, inet_ntoa(s.peer.sin_addr), ntohs(s.peer.sin_port));
+		return tcp_reset(o->fd, restore_netns(r), &s, e);
+	}
 	/* a size that the program has set is its own, and it may be looking already when release() comes */
 	lock = sock_int(o->fd, SO_BUF_LOCK);
 	if (lock < 0 || (lock & SOCK_RCVBUF_LOCK))

@@ -30,7 +30,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
-#define XXH_STATIC_LINKING_ONLY /* the state on the stack */
 #include <xxhash.h>
 
 #include "pod/base/io.h"
@@ -171,13 +170,18 @@ static void table_add(struct page_stream *s, uint64_t addr, uint32_t npages, uin
 
 uint64_t page_frame_digest(const struct page_frame *h, const struct iovec *iov, int n)
 {
-	XXH3_state_t state;
+	XXH3_state_t *state = XXH3_createState();
+	uint64_t digest;
 	int i;
 
-	XXH3_64bits_reset_withSeed(&state, XXH3_64bits(h, offsetof(struct page_frame, digest)));
+	if (!state)
+		return 0; /* it will not fit */
+	XXH3_64bits_reset_withSeed(state, XXH3_64bits(h, offsetof(struct page_frame, digest)));
 	for (i = 0; i < n; i++)
-		XXH3_64bits_update(&state, iov[i].iov_base, iov[i].iov_len);
-	return XXH3_64bits_digest(&state);
+		XXH3_64bits_update(state, iov[i].iov_base, iov[i].iov_len);
+	digest = XXH3_64bits_digest(state);
+	XXH3_freeState(state);
+	return digest;
 }
 
 /* Writes the frame out: header and table, then the block without its holes (@have). */

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -161,19 +162,14 @@ static int run_loop(struct task *t, uint64_t deadline, struct err *e)
 	return err_set(e, EIO, "pid %d: a batch does not end", t->nstid);
 }
 
-int batch_run(struct task *t, struct batch *b, uint64_t deadline, struct err *e)
+/* All is in place: the task would run it if it were let go. */
+static int start(struct task *t, struct batch *b, struct err *e)
 {
 	static uint8_t frame[OFF_ENTRIES - OFF_FRAME] __attribute__((aligned(64)));
 	struct user_regs_struct regs = t->regs;
 	uint64_t rsp;
 	int flen, r;
 
-	if (b->overflow)
-		return err_set(e, E2BIG, "pid %d: a batch is too long", t->nstid);
-	if (b->n == 0)
-		return 0;
-	if (t->nobatch)
-		return run_single(t, b, e);
 	flen = arch_sigframe(t, b->scratch + OFF_FRAME, frame, sizeof(frame), &rsp);
 	if (flen < 0)
 		return err_num(e, flen, "pid %d: frame of %zu bytes of registers", t->nstid, t->xlen);
@@ -197,11 +193,45 @@ int batch_run(struct task *t, struct batch *b, uint64_t deadline, struct err *e)
 	regs.eflags &= ~(uint64_t)(0x100 | 0x400); /* no single step, direction up */
 	t->borrowed = true;
 	r = task_set_sigmask(t, ~(1ull << (SIGURG - 1)), e);
-	if (r >= 0)
-		r = task_set_regs(t, &regs, e);
+	return r < 0 ? r : task_set_regs(t, &regs, e);
+}
+
+int batch_run(struct task *t, struct batch *b, uint64_t deadline, struct err *e)
+{
+	int r;
+
+	if (b->overflow)
+		return err_set(e, E2BIG, "pid %d: a batch is too long", t->nstid);
+	if (b->n == 0)
+		return 0;
+	if (t->nobatch)
+		return run_single(t, b, e);
+	r = start(t, b, e);
 	if (r >= 0)
 		r = run_loop(t, deadline, e);
 	return r < 0 ? r : get(t, b, e);
+}
+
+void batch_add_pause(struct batch *b, const struct task *t)
+{
+	batch_add3(b, SYS_tgkill, t->nstgid, t->nstid, SIGURG);
+}
+
+int batch_go_on(struct task *t, struct batch *b, uint64_t deadline, struct err *e)
+{
+	int r = run_loop(t, deadline, e);
+
+	return r < 0 ? r : get(t, b, e);
+}
+
+int batch_leave(struct task *t, struct batch *b, struct err *e)
+{
+	int r = b->overflow || !b->n || t->nobatch ? err_set(e, EINVAL, "pid %d: such a batch cannot run by itself", t->nstid) :
+						     start(t, b, e);
+
+	if (r >= 0)
+		t->parked = true;
+	return r;
 }
 
 int batch_run_ok(struct task *t, struct batch *b, uint64_t deadline, struct err *e)

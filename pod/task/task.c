@@ -203,7 +203,7 @@ int task_repair(struct task *t, struct err *e)
 {
 	int r;
 
-	if (!t->borrowed)
+	if (!t->borrowed || t->parked)
 		return 0;
 	if (t->sysstop) {
 		r = leave_sysstop(t, e);

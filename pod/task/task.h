@@ -40,6 +40,7 @@ struct task {
 	bool borrowed;	/* registers or mask differ from the saved ones */
 	bool sysstop;	/* last stop was a syscall stop */
 	int pending_sig; /* came instead of the stop: delivered when the task is let go */
+	bool parked;	/* stands in a batch that it shall end by itself: repair and release leave its registers alone */
 	bool nobatch;	/* a real SIGURG is pending: single remote calls only */
 	struct user_regs_struct regs;
 	uint64_t sigmask;
@@ -119,6 +120,12 @@ uint64_t batch_data(struct batch *b, const void *in, size_t len);
 void *batch_local(struct batch *b, uint64_t addr);
 /** Runs the batch in the stopped task. Results are in the entries. A failing call is not an error of the run. */
 int batch_run(struct task *, struct batch *b, uint64_t deadline, struct err *e);
+/** Adds a place where batch_run() returns, with the results so far; not in a task with nobatch. */
+void batch_add_pause(struct batch *b, const struct task *t);
+/** Runs on from there. @b is as it was when it was started. Should nobody come to do it, the task runs on by itself. */
+int batch_go_on(struct task *, struct batch *b, uint64_t deadline, struct err *e);
+/** The task will run it when it is let go, and then be itself again; nobody hears of the results. It is parked. */
+int batch_leave(struct task *, struct batch *b, struct err *e);
 /** As batch_run(), and the first entry with ret in [-4095, -1] is an error: "call <what>: ...". */
 int batch_run_ok(struct task *, struct batch *b, uint64_t deadline, struct err *e);
 /** Writes loop code into a fresh scratch at @scratch of @pid (once per scratch). */

@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * podctl checkpoint, restore, image: pods in files.
+ *
+ * An image is named by its path or, in the store, by its id: POD.NUMBER, in the directory of its user. Images are looked
+ * at here with the caller's own rights; what may be made of one the coordinator decides.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <libsmartcols/libsmartcols.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "coordinator/cmd/operation.h"
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+#include "pod/image/image.h"
+
+enum { OPT_TERM = 256, OPT_TIMEOUT, OPT_DRY_RUN, OPT_FORCE, OPT_JSON, OPT_NOHEADINGS };
+
+static int usage_or_help(struct ctx *c, int o)
+{
+	return o == 'h' ? EXIT_OK : usage_code(c);
+}
+
+/* ---- checkpoint */
+
+static int checkpoint_result(struct operation *m, const Pm__MigrateRep *r)
+{
+	char total[32], frozen[32], sent[32], ns[32];
+
+	operation_close_line(m);
+	printf("%s\n", r->image);
+	fflush(stdout);
+	fprintf(stderr, "%s: checkpoint in %s, frozen %s, %u round%s, %s written\n", r->pod,
+		human_ns(total, sizeof(total), r->total_ns), human_ns(frozen, sizeof(frozen), r->frozen_ns), r->rounds,
+		r->rounds == 1 ? "" : "s", operation_size(sent, sizeof(sent), r->sent));
+	for (size_t i = 0; m->times && i < r->n_phases; i++)
+		fprintf(stderr, "  %-20s %12s\n", r->phases[i]->name, human_ns(ns, sizeof(ns), r->phases[i]->ns));
+	return EXIT_OK;
+}
+
+/* The agent opens it, in another directory than ours. A directory gets an image of its own name. */
+static int whole_path(struct ctx *c, const char *given, char *out, size_t len)
+{
+	char cwd[PATH_MAX];
+	struct stat st;
+	bool dir;
+
+	if (!getcwd(cwd, sizeof(cwd)))
+		return say(c, EXIT_OTHER, "the current directory: %s", strerror(errno));
+	dir = stat(given, &st) == 0 && S_ISDIR(st.st_mode);
+	if ((size_t)snprintf(out, len, "%s%s%s%s", given[0] == '/' ? "" : cwd, given[0] == '/' ? "" : "/", given,
+			     dir && given[strlen(given) - 1] != '/' ? "/" : "") >= len)
+		return say_usage(c, "'%s' is too long", given);
+	return 0;
+}
+
+int cmd_checkpoint(struct ctx *c, int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "leave-running", no_argument, NULL, 'R' }, { "term", no_argument, NULL, OPT_TERM },
+		{ "output", required_argument, NULL, 'o' },  { "timeout", required_argument, NULL, OPT_TIMEOUT },
+		{ "times", no_argument, NULL, 't' },	     { "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
+	struct operation m = { .c = c, .fd = -1, .signals = -1, .to = "image", .result = checkpoint_result };
+	char path[PATH_MAX];
+	bool stay = false;
+	uint64_t n = 0;
+	int o;
+
+	LINK_ENVELOPE(q, checkpoint_req, CHECKPOINT_REQ, Pm__CheckpointReq, pm__checkpoint_req__init);
+	while ((o = next_option(c, argc, argv, ":Ro:th", longs)) != -1) {
+		if (o == 'R')
+			stay = true;
+		else if (o == OPT_TERM)
+			q_body.term = true;
+		else if (o == 't')
+			m.times = true;
+		else if (o == 'o' && whole_path(c, optarg, path, sizeof(path)) == 0)
+			q_body.path = path;
+		else if (o == OPT_TIMEOUT && parse_number(c, "--timeout", optarg, 0, 86400 * 7, &n) == 0)
+			q_body.timeout_s = (uint32_t)n;
+		else
+			return usage_or_help(c, o);
+	}
+	if (stay && q_body.term)
+		return say_usage(c, "--leave-running and --term exclude each other");
+	if (argc - optind != 1)
+		return say_usage(c, argc == optind ? "which pod?" : "too many operands");
+	q_body.target = argv[optind];
+	m.subject = argv[optind];
+	return operation_run(&m, &q);
+}
+
+/* ---- images by name */
+
+/* The path of @name: as it is, or in the store of ours; root looks in everybody's. */
+static int find_image(struct ctx *c, const char *name, char *out, size_t len)
+{
+	const struct passwd *pw = getpwuid(geteuid());
+	struct dirent *de;
+	DIR *dir;
+
+	if (strchr(name, '/') || access(name, F_OK) == 0) {
+		autofree char *whole = realpath(name, NULL);
+
+		if (!whole)
+			return say(c, EXIT_NOTFOUND, "'%s': %s", name, strerror(errno));
+		snprintf(out, len, "%s", whole);
+		return 0;
+	}
+	snprintf(out, len, "%s/%s/%s" IMAGE_SUFFIX, c->conf.images_dir, pw ? pw->pw_name : "", name);
+	if (access(out, F_OK) == 0)
+		return 0;
+	dir = geteuid() == 0 ? opendir(c->conf.images_dir) : NULL;
+	while (dir && (de = readdir(dir))) {
+		snprintf(out, len, "%s/%s/%s" IMAGE_SUFFIX, c->conf.images_dir, de->d_name, name);
+		if (de->d_name[0] != '.' && access(out, F_OK) == 0)
+			break;
+		out[0] = 0;
+	}
+	if (dir)
+		closedir(dir);
+	if (dir && out[0])
+		return 0;
+	say(c, EXIT_NOTFOUND, "there is no image '%s'", name);
+	fprintf(stderr, "hint: podctl image list; an image that is not in the store is named by its path\n");
+	return EXIT_NOTFOUND;
+}
+
+/* An exit code, after it has said what is wrong. */
+static int open_image(struct ctx *c, struct image *im, const char *path)
+{
+	struct err e = { 0 };
+	int r = image_open(im, path, NULL, &e);
+
+	if (r >= 0)
+		return 0;
+	return say(c, r == -EBADMSG || r == -EOPNOTSUPP ? EXIT_IMAGE : r == -EACCES ? EXIT_DENIED :
+		      r == -ENOENT			? EXIT_NOTFOUND :
+							  EXIT_OTHER,
+		   "%s", e.msg);
+}
+
+static Pm__PodSpec *spec_of(struct ctx *c, const struct image *im)
+{
+	Pm__PodSpec *spec = pm__pod_spec__unpack(NULL, im->head->spec.len, im->head->spec.data);
+
+	if (!spec)
+		say(c, EXIT_IMAGE, "image '%s': it does not say what pod it is", im->head->id);
+	return spec;
+}
+
+/* ---- restore */
+
+static int restore_result(struct operation *m, const Pm__MigrateRep *r)
+{
+	char total[32];
+
+	operation_close_line(m);
+	for (size_t i = 0; i < r->n_notes; i++)
+		fprintf(stderr, "note: %s\n", r->notes[i]);
+	if (m->dry_run)
+		printf("%s: can be restored on %s; nothing was made\n", r->pod, r->to);
+	else
+		printf("%s: restored on %s in %s\n", r->pod, r->to, human_ns(total, sizeof(total), r->total_ns));
+	return EXIT_OK;
+}
+
+static int restore_image(struct ctx *c, struct operation *m, Pm__RestoreReq *req, const char *name)
+{
+	Pm__Envelope q;
+	Pm__PodSpec *spec;
+	struct image im;
+	struct stat st;
+	int code = open_image(c, &im, req->path);
+
+	if (code)
+		return code;
+	spec = spec_of(c, &im);
+	if (spec && fstat(im.fd, &st) == 0) {
+		char *own = spec->name;
+
+		req->epoch = im.head->epoch;
+		req->owner = st.st_uid;
+		if (name)
+			spec->name = (char *)(uintptr_t)name;
+		req->spec = spec;
+		m->subject = spec->name;
+		pm__envelope__init(&q);
+		q.body_case = PM__ENVELOPE__BODY_RESTORE_REQ;
+		q.restore_req = req;
+		image_close(&im);
+		code = operation_run(m, &q);
+		spec->name = own;
+	} else {
+		image_close(&im);
+		code = EXIT_IMAGE;
+	}
+	if (spec)
+		pm__pod_spec__free_unpacked(spec, NULL);
+	return code;
+}
+
+int cmd_restore(struct ctx *c, int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "node", required_argument, NULL, 'N' },    { "name", required_argument, NULL, 'n' },
+		{ "dry-run", no_argument, NULL, OPT_DRY_RUN }, { "force", required_argument, NULL, OPT_FORCE },
+		{ "help", no_argument, NULL, 'h' },	     { NULL, 0, NULL, 0 },
+	};
+	struct operation m = { .c = c, .fd = -1, .signals = -1, .result = restore_result };
+	const char *name = NULL;
+	char path[PATH_MAX];
+	Pm__RestoreReq req;
+	int o, code;
+
+	pm__restore_req__init(&req);
+	while ((o = next_option(c, argc, argv, ":N:n:h", longs)) != -1) {
+		if (o == 'N')
+			req.node = optarg;
+		else if (o == 'n')
+			name = optarg;
+		else if (o == OPT_DRY_RUN)
+			req.dry_run = true;
+		else if (o == OPT_FORCE && !strcmp(optarg, "files"))
+			req.force_files = true;
+		else if (o == OPT_FORCE)
+			return say_usage(c, "--force: '%s' cannot be forced; files can", optarg);
+		else
+			return usage_or_help(c, o);
+	}
+	if (argc - optind != 1)
+		return say_usage(c, argc == optind ? "which image?" : "too many operands");
+	code = find_image(c, argv[optind], path, sizeof(path));
+	if (code)
+		return code;
+	req.path = path;
+	m.dry_run = req.dry_run;
+	m.to = req.node[0] ? req.node : "a node";
+	return restore_image(c, &m, &req, name);
+}
+
+/* ---- image list, verify */
+
+struct listing {
+	struct ctx *c;
+	struct libscols_table *table;
+	json_t *json;
+	size_t bad;
+};
+
+static void list_one(struct listing *l, const char *path, const char *id)
+{
+	char size[32], when[32];
+	struct err e = { 0 };
+	struct libscols_line *line;
+	struct image im;
+	Pm__PodSpec *spec;
+	struct tm tm;
+	time_t t;
+
+	if (image_open(&im, path, NULL, &e) < 0) {
+		l->bad++;
+		say(l->c, EXIT_IMAGE, "%s", e.msg);
+		return;
+	}
+	spec = pm__pod_spec__unpack(NULL, im.head->spec.len, im.head->spec.data);
+	t = (time_t)(im.head->created_ns / NSEC_PER_SEC);
+	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", localtime_r(&t, &tm));
+	human_size(size, sizeof(size), im.size);
+	for (char *s = size; *s; s++)
+		if (*s == ' ') /* one word per cell */
+			memmove(s, s + 1, strlen(s));
+	if (l->json) {
+		json_array_append_new(l->json, json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:b}", "id", id, "pod",
+							 spec ? spec->name : "", "node", im.head->node, "user",
+							 spec ? spec->user : "", "path", path, "bytes",
+							 (json_int_t)im.size, "created_ns",
+							 (json_int_t)im.head->created_ns, "ended", im.head->ended));
+	} else if ((line = scols_table_new_line(l->table, NULL))) {
+		const char *cell[] = { id, spec ? spec->name : "-", im.head->node[0] ? im.head->node : "-",
+				       spec ? spec->user : "-", when, size };
+
+		for (size_t i = 0; i < ARRAY_SIZE(cell); i++)
+			scols_line_set_data(line, i, cell[i]);
+	}
+	if (spec)
+		pm__pod_spec__free_unpacked(spec, NULL);
+	image_close(&im);
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+	return strverscmp((*a)->d_name, (*b)->d_name);
+}
+
+static void list_dir(struct listing *l, const char *dir)
+{
+	struct dirent **names;
+	int n = scandir(dir, &names, NULL, by_name);
+	char path[PATH_MAX];
+
+	for (int i = 0; i < n; i++) {
+		char *dot = strrchr(names[i]->d_name, '.');
+
+		if (dot && names[i]->d_name[0] != '.' && !strcmp(dot, IMAGE_SUFFIX) &&
+		    (size_t)snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name) < sizeof(path)) {
+			*dot = 0;
+			list_one(l, path, names[i]->d_name);
+		}
+		free(names[i]);
+	}
+	if (n >= 0)
+		free(names);
+}
+
+static void list_all(struct listing *l)
+{
+	const struct passwd *pw = getpwuid(geteuid());
+	const char *store = l->c->conf.images_dir;
+	struct dirent **names;
+	char dir[PATH_MAX];
+	int n;
+
+	if (geteuid() != 0) {
+		snprintf(dir, sizeof(dir), "%s/%s", store, pw ? pw->pw_name : "");
+		list_dir(l, dir);
+		return;
+	}
+	n = scandir(store, &names, NULL, by_name);
+	for (int i = 0; i < n; i++) {
+		if (names[i]->d_name[0] != '.' &&
+		    (size_t)snprintf(dir, sizeof(dir), "%s/%s", store, names[i]->d_name) < sizeof(dir))
+			list_dir(l, dir);
+		free(names[i]);
+	}
+	if (n >= 0)
+		free(names);
+}
+
+static int image_list(struct ctx *c, int argc, char **argv)
+{
+	static const struct option longs[] = { { "json", no_argument, NULL, OPT_JSON },
+					       { "noheadings", no_argument, NULL, OPT_NOHEADINGS },
+					       { "help", no_argument, NULL, 'h' },
+					       { NULL, 0, NULL, 0 } };
+	static const char *const columns[] = { "IMAGE", "POD", "NODE", "USER", "CREATED", "SIZE" };
+	struct listing l = { .c = c };
+	bool noheadings = false;
+	int o;
+
+	while ((o = next_option(c, argc, argv, ":h", longs)) != -1) {
+		if (o == OPT_JSON)
+			l.json = l.json ? l.json : json_array();
+		else if (o == OPT_NOHEADINGS)
+			noheadings = true;
+		else
+			return usage_or_help(c, o);
+	}
+	if (optind < argc)
+		return say_usage(c, "what is '%s'?", argv[optind]);
+	if (!l.json) {
+		l.table = scols_new_table();
+		for (size_t i = 0; l.table && i < ARRAY_SIZE(columns); i++)
+			scols_table_new_column(l.table, columns[i], 0, i == 5 ? SCOLS_FL_RIGHT : 0);
+		if (!l.table)
+			return say(c, EXIT_OTHER, "no memory");
+		scols_table_enable_noheadings(l.table, noheadings);
+	}
+	list_all(&l);
+	if (l.json) {
+		json_dumpf(l.json, stdout, JSON_INDENT(2));
+		putchar('\n');
+		json_decref(l.json);
+	} else {
+		scols_print_table(l.table);
+		scols_unref_table(l.table);
+	}
+	return l.bad ? EXIT_IMAGE : EXIT_OK;
+}
+
+static int image_check(struct ctx *c, int argc, char **argv)
+{
+	char path[PATH_MAX];
+	int code = EXIT_OK;
+
+	if (argc < 2)
+		return say_usage(c, "which image?");
+	for (int i = 1; i < argc; i++) {
+		struct err e = { 0 };
+		struct image im;
+		int r = find_image(c, argv[i], path, sizeof(path));
+
+		if (!r)
+			r = open_image(c, &im, path);
+		if (!r) {
+			if (image_verify(&im, &e) < 0)
+				r = say(c, e.code == -EBADMSG ? EXIT_IMAGE : EXIT_OTHER, "'%s': %s", path, e.msg);
+			else
+				printf("%s: whole, digest %016lx\n", argv[i], (unsigned long)im.digest);
+			image_close(&im);
+		}
+		code = code ? code : r;
+	}
+	return code;
+}
+
+int cmd_image(struct ctx *c, int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		int (*run)(struct ctx *, int argc, char **argv);
+	} verbs[] = { { "list", image_list }, { "verify", image_check } };
+
+	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
+		return next_option(c, argc, argv, "+:h", (const struct option[]){ { "help", 0, NULL, 'h' }, { 0 } }) == 'h' ?
+			       EXIT_OK : EXIT_USAGE;
+	for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(verbs); i++)
+		if (!strcmp(verbs[i].name, argv[1]))
+			return verbs[i].run(c, argc - 1, argv + 1);
+	return say_usage(c, argc > 1 ? "'%s' is unknown" : "list or verify?", argc > 1 ? argv[1] : "");
+}

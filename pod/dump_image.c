@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * A checkpoint: the stages of a move with an image in the place of the target.
+ *
+ * The image is written while the pod runs, the difference inside the freeze. Then, if the pod is to run on, it does so at
+ * once: what remains (index, fsync, name) needs it no more. If it is to end, it stays frozen until the image has its name;
+ * READY then asks the coordinator for the commit, after which the agent ends it. A failure at any point before leaves the
+ * pod running and no image.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "agent/link/frame.h"
+#include "pod/base/io.h"
+#include "pod/base/log.h"
+#include "pod/base/util.h"
+#include "pod/dump_stages.h"
+
+/* The store has a directory for each user, which is that user's own. */
+static int make_store(struct dump *d, struct err *e)
+{
+	const Pm__PodSpec *spec = d->req->spec;
+	const char *path = d->req->image->path, *slash = strrchr(path, '/');
+	char user[PATH_MAX], *top;
+	struct stat st;
+
+	if (!slash || (size_t)snprintf(user, sizeof(user), "%.*s", (int)(slash - path), path) >= sizeof(user))
+		return err_set(e, EINVAL, "'%s' is not a path for an image", path);
+	top = strrchr(user, '/');
+	if (top && top != user) {
+		*top = 0;
+		if (mkdir(user, 0755) < 0 && errno != EEXIST)
+			return err_sys(e, "make the image store '%s'", user);
+		*top = '/';
+	}
+	if (mkdir(user, 0700) == 0) {
+		if (chown(user, spec->uid, spec->gid) < 0)
+			return err_sys(e, "owner of '%s'", user);
+	} else if (errno != EEXIST) {
+		return err_sys(e, "make '%s'", user);
+	}
+	if (lstat(user, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != spec->uid)
+		return err_set(e, EPERM, "'%s' is not a directory of user '%s'", user, spec->user);
+	return 0;
+}
+
+static int write_head(struct dump *d, struct err *e)
+{
+	const Pm__PodSpec *spec = d->req->spec;
+	Pm__ImageHead h;
+	char build[] = LINK_BUILD;
+	struct timespec now;
+
+	pm__image_head__init(&h);
+	clock_gettime(CLOCK_REALTIME, &now);
+	h.version = IMAGE_VERSION;
+	h.compat = 1;
+	h.id = d->req->image->id;
+	h.node = d->req->node;
+	h.created_ns = (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec;
+	h.epoch = d->req->epoch;
+	h.build = build;
+	h.ended = d->req->image->term;
+	h.spec.len = pm__pod_spec__get_packed_size(spec);
+	h.spec.data = dump_alloc(d, h.spec.len);
+	pm__pod_spec__pack(spec, h.spec.data);
+	return stream_send_msg(&d->s, REC_HEAD, 0, &h.base, e);
+}
+
+/* What the check of a move asks the target is left to the day of the restart. */
+int image_begin(struct dump *d, struct err *e)
+{
+	const Pm__CheckpointReq *req = d->req->image;
+	const Pm__PodSpec *spec = d->req->spec;
+	Pm__Greeting hello;
+	int r;
+
+	d->exit_code = 7;
+	d->owner = (struct image_user){ spec->uid, spec->gid, spec->groups, spec->n_groups };
+	r = req->store ? make_store(d, e) : 0;
+	if (r >= 0)
+		r = image_create(&d->out, req->path, &d->owner, !req->store, e);
+	if (r < 0)
+		return r;
+	d->s.fd = d->out.fd;
+	d->s.file = true;
+	pm__greeting__init(&hello);
+	hello.version = 1;
+	hello.op = d->req->op;
+	r = write_head(d, e);
+	return r < 0 ? r : stream_send_msg(&d->s, REC_GREETING, 0, &hello.base, e);
+}
+
+int stage_save(struct dump *d, struct err *e)
+{
+	uint64_t digest, t = now_ns();
+	int r;
+
+	d->exit_code = 7;
+	if (!d->req->image->term)
+		dump_undo(d);
+	r = image_seal(&d->out, &d->s.sent, &digest, e);
+	log_mark("index", &t);
+	if (r >= 0)
+		r = image_publish(&d->out, e);
+	log_mark("to the disk", &t);
+	return r;
+}
