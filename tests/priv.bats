@@ -8,7 +8,7 @@ setup_file() {
 	[ "$(id -u)" = 0 ] || skip "must be root"
 	export LAB_NAME=podpriv$$
 	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
-	"$LAB" up -n 1 --bin "$(realpath "$BATS_TEST_DIRNAME/../${B:-build}/bin" 2>/dev/null || realpath "$B/bin")"
+	"$LAB" up -n 2 --bin "$(realpath "$BATS_TEST_DIRNAME/../${B:-build}/bin" 2>/dev/null || realpath "$B/bin")"
 	eval "$("$LAB" env)"
 	export MINE=/home/shared/mine
 	as_user mkdir "$MINE"
@@ -145,4 +145,64 @@ s.connect("\0podmigrate/podinit")
 print(len(s.recv(100)))'
 	[[ $output == 0 || $output == *reset* ]]
 	[[ $output != *timed* ]]
+}
+
+# outer_pid HOST MARK: the sleep whose environment says so
+outer_pid() {
+	"$LAB" exec "$1" -- sh -c 'for p in /proc/[0-9]*; do grep -qsz "^MARK='"$2"'$" $p/environ && [ "$(cat $p/comm)" = sleep ] && echo ${p#/proc/}; done; true'
+}
+
+holder() { # holder NAME: a pod of the user's on nodeA with one process that is known by its environment
+	pod -d -n "$1" -N nodeA -- env "MARK=$1" sleep 1000
+	for _ in $(seq 100); do
+		held=$(outer_pid nodeA "$1")
+		[ -n "$held" ] && return 0
+		sleep 0.05
+	done
+	return 1
+}
+
+@test "a user's pod moves with its files, and is the user's still" {
+	pod -d -n mine -N nodeA -- sh -c 'umask 0; mkdir /tmp/d; echo x >/tmp/d/f; chmod 4755 /tmp/d/f; mkfifo /run/p; ln -s f /tmp/d/l; exec sleep 1000'
+	as_user timeout 60 podmigrate mine nodeB
+	run as_user podctl exec mine -- sh -c 'stat -c "%u %g %a %n" /tmp /run /tmp/d /tmp/d/f /run/p; grep -E "^(CapEff|CapBnd|NoNewPrivs)" /proc/1/status'
+	[[ $output == *"0 0 1777 /tmp"* ]]
+	[[ $output == *"1000 1000 4755 /tmp/d/f"* ]]
+	[[ $output == *"1000 1000 666 /run/p"* ]]
+	[[ $output == *CapBnd:*0000000000000000* ]]
+	as_user timeout 60 podmigrate --stop-copy mine nodeA
+	as_user podctl kill -s KILL -a mine
+}
+
+@test "what root gave a user's process is not given on another node by the image's word" {
+	holder prio
+	"$LAB" exec nodeA -- renice -n -5 -p "$held"
+	run as_user timeout 60 podmigrate prio nodeB
+	[ "$status" != 0 ]
+	[[ $output == *"nice -5"* ]]
+	"$LAB" exec nodeA -- renice -n 0 -p "$held"
+	"$LAB" exec nodeA -- chrt -f -p 5 "$held"
+	run as_user timeout 60 podmigrate prio nodeB
+	[ "$status" != 0 ]
+	[[ $output == *"real-time priority 5"* ]]
+	"$LAB" exec nodeA -- chrt -o -p 0 "$held"
+	# not everybody who is root may do that: containers
+	if "$LAB" exec nodeA -- sh -c "echo -500 >/proc/$held/oom_score_adj" 2>/dev/null; then
+		run as_user timeout 60 podmigrate prio nodeB
+		[ "$status" != 0 ]
+		[[ $output == *"OOM score -500"* ]]
+		"$LAB" exec nodeA -- sh -c "echo 0 >/proc/$held/oom_score_adj"
+	fi
+	as_user timeout 60 podmigrate prio nodeB
+	as_user podctl kill -s KILL -a prio
+}
+
+@test "another's file in the private /tmp of a user's pod does not travel" {
+	holder alien
+	"$LAB" exec nodeA -- sh -c "cp /bin/true /proc/$held/root/tmp/suid && chmod 4755 /proc/$held/root/tmp/suid"
+	run as_user timeout 60 podmigrate alien nodeB
+	[ "$status" != 0 ]
+	[[ $output == *"'tmp/suid' belongs to 0:0"* ]]
+	as_user podctl exec alien -- test -e /tmp/suid # it runs as before
+	as_user podctl kill -s KILL -a alien
 }
