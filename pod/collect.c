@@ -663,7 +663,7 @@ void collect_drop_objects(struct dump *d, bool undo)
 			o->kind->undo(d, o);
 		close_fdp(&o->p.fd);
 	}
-	d->nobjects = d->nfds = d->nlocks = 0;
+	d->nobjects = d->nfds = 0;
 }
 
 int collect_fds(struct dump *d, bool final, struct err *e)
@@ -672,6 +672,7 @@ int collect_fds(struct dump *d, bool final, struct err *e)
 	int r = 0;
 
 	collect_drop_objects(d, false);
+	d->nlocks = 0;
 	for (i = 0; r >= 0 && i < d->procs.n; i++) {
 		struct proc *p = d->procs.p[i];
 		autofree int *fds = NULL;

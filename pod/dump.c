@@ -488,12 +488,28 @@ static void undo_network(struct dump *d)
 	d->blocked = false;
 }
 
+/* Before READY: the target may think that all is done. */
+static void refuse_target(struct dump *d)
+{
+	Pm__Verdict v;
+
+	pm__verdict__init(&v);
+	v.cause = (char *)(uintptr_t)"the source has given up";
+	v.phase = (char *)(uintptr_t)d->phase_name;
+	d->s.deadline = deadline_ms(1000);
+	if (d->s.fd >= 0 && !d->started_ns)
+		stream_send_msg(&d->s, REC_VERDICT, 0, &v.base, NULL);
+	close_fdp(&d->s.fd);
+}
+
 void dump_undo(struct dump *d)
 {
 	if (d->undone)
 		return;
 	d->undone = true;
 	undo_network(d);
+	if (d->locks_down) /* the target gives up, and with it the locks that it has */
+		refuse_target(d);
 	if (d->frozen) {
 		locks_hold(d);
 		pod_cgroup_thaw(d->req->cgroup, NULL);

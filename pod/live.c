@@ -549,6 +549,8 @@ static int hand_over_locks(struct dump *d, struct err *e)
 
 	if (r >= 0)
 		r = locks_drop(d, e);
+	if (r >= 0)
+		r = fault_point("engine-source", "locks", e);
 	return r < 0 ? r : stream_send(&d->s, REC_LOCKS, 0, NULL, 0, e);
 }
 

@@ -25,6 +25,9 @@
  * is the program again. An engine that is there to undo does it for all such processes before any task
  * goes on; after an engine's death other tasks of the pod may run that moment earlier.
  *
+ * What cannot be avoided: when a move fails after the source has let go, the target's copy must end before the source can
+ * take the locks again, and in that moment they are nobody's.
+ *
  * A call that waits for a lock (F_SETLKW, flock) is one that the kernel restarts: it waits again on
  * the target. Leases are refused.
  */

@@ -431,9 +431,10 @@ static int await_locks(struct restore *r, struct err *e)
 
 	if (q >= 0)
 		q = stream_expect(&r->s, REC_LOCKS, &rec, e);
-	if (q >= 0)
-		record_done(&rec);
-	return q;
+	if (q < 0)
+		return q;
+	record_done(&rec);
+	return fault_point("engine-target", "locks", e);
 }
 
 static int on_cut_end(struct restore *r, const struct record *rec, struct err *e)
@@ -580,7 +581,8 @@ static int keep_frame(struct restore *r, const struct record *rec)
 }
 
 /* Takes the record that has begun to come: 1 a held frame, 0 the end of them. What is neither ends the stream: the
- * source's engine is dead or not itself, and the commit goes on. */
+ * source's engine is dead or not itself, and the commit goes on. But -ECANCELED: the source has given up, which it may
+ * before it is READY. */
 static int take_held(struct restore *r, struct record *rec)
 {
 	int q;
@@ -590,8 +592,8 @@ static int take_held(struct restore *r, struct record *rec)
 	if (q >= 0 && rec->type == REC_HELD)
 		return 1;
 	if (q >= 0 && rec->type != REC_HELD_END)
-		q = -EPROTO;
-	if (q >= 0 || q == -EPROTO)
+		q = rec->type == REC_VERDICT ? -ECANCELED : -EPROTO;
+	if (q >= 0 || q == -EPROTO || q == -ECANCELED)
 		record_done(rec);
 	if (q < 0)
 		close_fdp(&r->s.fd);
@@ -608,7 +610,8 @@ static int send_ready(struct restore *r, struct err *e)
 	return link_send(r->ctl, &env, deadline_ms(CTL_MS), e);
 }
 
-/* Waits for the agent's word, taking held frames meanwhile. 1: started. 0: aborted. Negative: the agent has gone. */
+/* Waits for the agent's word, taking held frames meanwhile. 1: started. 0: aborted, by the agent or by a source that has not
+ * come to READY. Negative: the agent has gone. */
 static int wait_start(struct restore *r, struct err *e)
 {
 	for (;;) {
@@ -623,7 +626,10 @@ static int wait_start(struct restore *r, struct err *e)
 			return err_sys(e, "poll");
 		}
 		if (p[1].revents) {
-			if (take_held(r, &rec) == 1) {
+			q = take_held(r, &rec);
+			if (q == -ECANCELED)
+				return 0;
+			if (q == 1) {
 				keep_frame(r, &rec);
 				record_done(&rec);
 			}

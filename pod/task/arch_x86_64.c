@@ -74,7 +74,8 @@ static void restart_regs(struct sigframe *f, const struct user_regs_struct *r)
 		f->ax = r->orig_rax;
 		f->ip -= 2;
 	} else if (ax == -516) {
-		f->ax = 219; /* restart_syscall */
+		/* rt_sigreturn forgets how far it was: a sleep or a timeout begins again; what was restarted once ends with EINTR */
+		f->ax = r->orig_rax;
 		f->ip -= 2;
 	}
 }

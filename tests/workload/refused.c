@@ -21,6 +21,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/ipc.h>
@@ -202,15 +203,23 @@ static void proc_file(void)
 	need("/proc/self/comm", open("/proc/self/comm", O_RDWR));
 }
 
-static void flock_held(void)
+static void lease(void)
 {
-	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 10 };
 	char path[64];
+	int made;
 
-	snprintf(path, sizeof(path), "/tmp/wl-lock.%d", getpid());
-	need("file", open(path, O_RDWR | O_CREAT, 0600));
-	WL_SYS(unlink(path));
-	WL_SYS(fcntl(fd, F_SETLK, &fl));
+	snprintf(path, sizeof(path), "/tmp/wl-lease.%d", getpid());
+	made = (int)WL_SYS(open(path, O_RDWR | O_CREAT, 0600));
+	WL_SYS(close(made));
+	need("file", open(path, O_RDONLY));
+	if (fcntl(fd, F_SETLEASE, F_RDLCK) < 0)
+		skip("F_SETLEASE");
+}
+
+static void flock_device(void)
+{
+	need("device", open("/dev/null", O_RDWR));
+	WL_SYS(flock(fd, LOCK_EX));
 }
 
 static void epoll_in_epoll(void)
@@ -364,7 +373,7 @@ static const struct {
 	{ "unix_dgram", unix_dgram }, { "inotify", inotify },	  { "fanotify", fanotify },
 	{ "userfaultfd", userfault }, { "bpf", bpf },		  { "pidfd", pidfd },
 	{ "sysv_shm", sysv_shm },   { "sysv_sem", sysv_sem },	  { "sysv_msg", sysv_msg },
-	{ "proc_file", proc_file }, { "posix_lock", flock_held },
+	{ "proc_file", proc_file }, { "lease", lease }, { "flock_device", flock_device },
 	{ "epoll_in_epoll", epoll_in_epoll }, { "thread_creds", thread_creds },
 	{ "seccomp", seccomp_filter }, { "shared_memory", shared_memory }, { "leader_exit", leader_exit },
 };
