@@ -51,11 +51,6 @@
 #define FREEZE_MS 5000
 #define STREAM_MS 3600000
 #define CLOCK_WAIT_MS 2000
-#define MAX_HELD 100000
-_Static_assert(STREAM_HELD_MAX == HOLD_FRAME_MAX, "the format of records");
-#define MAX_HELD_BYTES (64u << 20)
-/* from the first byte of a held frame to its last: who waits for START must not wait for a source that is stuck */
-#define HELD_MS 100
 
 /* ---- pid 1 of the landing zone */
 
@@ -557,49 +552,6 @@ static int receive_all(struct restore *r, struct err *e)
 
 /* ---- after READY */
 
-static int keep_frame(struct restore *r, const struct record *rec)
-{
-	uint32_t len = (uint32_t)rec->len;
-	uint8_t **nh;
-
-	if (r->nheld % 256 == 0) {
-		nh = realloc(r->held, (r->nheld + 256) * sizeof(*nh));
-		if (!nh)
-			return -ENOMEM;
-		r->held = nh;
-	}
-	if (r->nheld == MAX_HELD || r->held_bytes + len > MAX_HELD_BYTES)
-		return 0; /* the peers will send again */
-	r->held[r->nheld] = malloc(sizeof(len) + len);
-	if (!r->held[r->nheld])
-		return -ENOMEM;
-	memcpy(r->held[r->nheld], &len, sizeof(len));
-	memcpy(r->held[r->nheld] + sizeof(len), rec->payload, len);
-	r->nheld++;
-	r->held_bytes += len;
-	return 0;
-}
-
-/* Takes the record that has begun to come: 1 a held frame, 0 the end of them. What is neither ends the stream: the
- * source's engine is dead or not itself, and the commit goes on. But -ECANCELED: the source has given up, which it may
- * before it is READY. */
-static int take_held(struct restore *r, struct record *rec)
-{
-	int q;
-
-	r->s.deadline = deadline_ms(HELD_MS);
-	q = stream_recv(&r->s, rec, NULL);
-	if (q >= 0 && rec->type == REC_HELD)
-		return 1;
-	if (q >= 0 && rec->type != REC_HELD_END)
-		q = rec->type == REC_VERDICT ? -ECANCELED : -EPROTO;
-	if (q >= 0 || q == -EPROTO || q == -ECANCELED)
-		record_done(rec);
-	if (q < 0)
-		close_fdp(&r->s.fd);
-	return q < 0 ? q : 0;
-}
-
 static int send_ready(struct restore *r, struct err *e)
 {
 	LINK_ENVELOPE(env, engine_ready, ENGINE_READY, Pm__EngineReady, pm__engine_ready__init);
@@ -626,11 +578,11 @@ static int wait_start(struct restore *r, struct err *e)
 			return err_sys(e, "poll");
 		}
 		if (p[1].revents) {
-			q = take_held(r, &rec);
+			q = held_take(r, &rec);
 			if (q == -ECANCELED)
 				return 0;
 			if (q == 1) {
-				keep_frame(r, &rec);
+				held_keep(r, &rec);
 				record_done(&rec);
 			}
 		}
@@ -674,7 +626,7 @@ static void release_network(struct restore *r)
 			close_fdp(&r->objects[i].fd);
 	/* what still arrives at the source, until the bridges have learnt */
 	end = deadline_ms(1000);
-	while (r->s.fd >= 0 && now_ns() < end && io_wait_readable(r->s.fd, end, NULL) >= 0 && take_held(r, &rec) == 1) {
+	while (r->s.fd >= 0 && now_ns() < end && io_wait_readable(r->s.fd, end, NULL) >= 0 && held_take(r, &rec) == 1) {
 		if (r->wake)
 			wake_hear(r->wake, rec.payload, rec.len, NULL);
 		record_done(&rec);

@@ -182,6 +182,13 @@ int rtask_release(struct restore *, struct err *);
 /** All skeletons run before ordinary tasks until rtask_finish() comes to them. */
 void rtask_quick(struct restore *r);
 
+/* rheld.c */
+/** Takes the record that has begun to come: 1 a held frame, 0 the end of them. Anything else ends the stream, but
+ * -ECANCELED says too that the source has given up, which it may before it is READY. */
+int held_take(struct restore *, struct record *);
+/** Keeps a copy for START; what is too much is dropped, the peers will send again. */
+int held_keep(struct restore *, const struct record *);
+
 /* restore.c */
 /** Before READY: undoes what can be undone, tells why and ends the engine. */
 _Noreturn void restore_give_up(struct restore *, const struct err *);

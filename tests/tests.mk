@@ -47,8 +47,8 @@ UNIT_WITH += netfreeze/netns.c netfreeze/tcp.c netfreeze/tcp_opts.c netfreeze/tc
 UNIT_WITH += netfreeze/hold.c netfreeze/filter.c netfreeze/link.c netfreeze/drain.c tests/net/world.c
 UNIT_SRC += tests/net/netlink_test.c tests/net/tcp_state_test.c tests/net/tcp_move_test.c
 UNIT_WITH += netfreeze/diag.c netfreeze/wake.c
-UNIT_SRC += tests/unit/tmpfs_test.c tests/unit/rcheck_test.c
-UNIT_WITH += pod/rtmpfs.c pod/private.c pod/rcheck.c
+UNIT_SRC += tests/unit/tmpfs_test.c tests/unit/rcheck_test.c tests/unit/rheld_test.c
+UNIT_WITH += pod/rtmpfs.c pod/private.c pod/rcheck.c pod/rheld.c
 
 UNIT := $(BIN)/unit-tests
 
