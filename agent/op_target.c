@@ -50,6 +50,9 @@ static int check_incoming(struct agent *a, const Pm__AgentIncoming *m, struct er
 
 static void send_restore(struct op *op, struct pod *p, const Pm__AgentIncoming *m)
 {
+	Pm__RestoreReq image;
+	char path[PATH_MAX];
+
 	LINK_ENVELOPE(env, engine_restore, ENGINE_RESTORE, Pm__EngineRestore,
 		      pm__engine_restore__init);
 	env_body.op = op->id;
@@ -62,7 +65,15 @@ static void send_restore(struct op *op, struct pod *p, const Pm__AgentIncoming *
 	env_body.listen_address = op->agent->conf.agent_address;
 	env_body.deadline_ms = m->deadline_ms;
 	env_body.dry_run = m->dry_run;
-	env_body.image = m->image;
+	if (m->image) {
+		image = *m->image;
+		if (image.id[0]) {
+			snprintf(path, sizeof(path), "%s/%s/%s.img", op->agent->conf.images_dir, p->spec->user,
+				 image.id);
+			image.path = path;
+		}
+		env_body.image = &image;
+	}
 	worker_send(op->worker, &env);
 }
 

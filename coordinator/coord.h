@@ -64,6 +64,7 @@ struct client {
 };
 
 struct coord {
+	uint32_t next_ip; /* in the pool, counted from its first */
 	struct event_base *base;
 	struct conf conf;
 	struct node *nodes;

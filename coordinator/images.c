@@ -204,12 +204,18 @@ static struct node *choose_node(struct client *cl, uint32_t id, const char *aske
 	return best;
 }
 
+/* An id in the store is a pod's name and a number, and never leads out of its directory. */
+static bool id_ok(const char *id)
+{
+	return id[0] != '.' && !strchr(id, '/') && strlen(id) < 128;
+}
+
 /* 0, or -1 after the client was told why not. */
 static int check_restore(struct client *cl, uint32_t id, const Pm__RestoreReq *m, const struct pod *p)
 {
 	const char *held;
 
-	if (!m->spec || !pod_name_ok(m->spec->name) || m->path[0] != '/') {
+	if (!m->spec || !pod_name_ok(m->spec->name) || !(m->id[0] ? id_ok(m->id) : m->path[0] == '/')) {
 		client_error(cl, id, EX_BADUSE, "check", "nothing was made", "", "not an image of a pod");
 		return -1;
 	}
@@ -288,7 +294,7 @@ void restore_request(struct client *cl, uint32_t id, const Pm__RestoreReq *m)
 		op_undo(op, EX_OTHER, "no memory or no random numbers");
 		return;
 	}
-	log_info("operation %s: pod '%s' out of image '%s' to '%s'", op->j.id, op->j.pod, m->path, op->j.target);
+	log_info("operation %s: pod '%s' out of image '%s' to '%s'", op->j.id, op->j.pod, m->id[0] ? m->id : m->path, op->j.target);
 	op_enter(op, ST_RESERVE);
 	op->spec = NULL; /* the next report replaces it */
 }

@@ -78,6 +78,23 @@ void pod_mac(const char *name, const char *ip, char out[18])
 		 hash("mac", h) & 255);
 }
 
+/* The addresses are handed out in turn: one whose pod is in an image, or has just ended, shall not be the next. */
+static void next_ip(struct coord *c, char out[16])
+{
+	const struct conf *conf = &c->conf;
+	uint32_t n = conf->pool_last - conf->pool_first + 1;
+
+	for (uint32_t i = 0; !out[0] && i < n; i++) {
+		struct in_addr a = { htonl(conf->pool_first + c->next_ip) };
+		char text[INET_ADDRSTRLEN];
+
+		c->next_ip = (c->next_ip + 1) % n;
+		inet_ntop(AF_INET, &a, text, sizeof(text));
+		if (!ip_in_use(c, text) && strcmp(text, conf->coord_gateway) != 0)
+			memcpy(out, text, 16);
+	}
+}
+
 static int choose_ip(struct run *r, struct client *cl, const char *asked)
 {
 	const struct conf *conf = &r->coord->conf;
@@ -105,14 +122,7 @@ static int choose_ip(struct run *r, struct client *cl, const char *asked)
 		}
 		inet_ntop(AF_INET, &a, r->ip, sizeof(r->ip));
 	}
-	for (uint32_t i = conf->pool_first; !r->ip[0] && i <= conf->pool_last; i++) {
-		char text[INET_ADDRSTRLEN];
-
-		a.s_addr = htonl(i);
-		inet_ntop(AF_INET, &a, text, sizeof(text));
-		if (!ip_in_use(r->coord, text) && strcmp(text, conf->coord_gateway) != 0)
-			memcpy(r->ip, text, sizeof(r->ip));
-	}
+	next_ip(r->coord, r->ip);
 	if (!r->ip[0]) {
 		client_error(cl, r->id, EX_BUSY, "", "no pod was made", "",
 			     "no address is left in the pool");

@@ -419,8 +419,9 @@ static int forward_late(struct dump *d, struct err *e)
 static int wait_outcome(struct dump *d, struct err *e)
 {
 	for (;;) {
+		/* what is held at a checkpoint is replayed here, or lost with the pod: it is nothing for the image */
 		struct pollfd p[2] = { { .fd = d->ctl, .events = POLLIN },
-				       { .fd = d->hold ? hold_fd(d->hold) : -1, .events = POLLIN } };
+				       { .fd = d->hold && !d->s.file ? hold_fd(d->hold) : -1, .events = POLLIN } };
 		Pm__Envelope *env;
 		int r;
 

@@ -104,7 +104,7 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 /* ---- images by name */
 
 /* The path of @name: as it is, or in the store of ours; root looks in everybody's. */
-static int find_image(struct ctx *c, const char *name, char *out, size_t len)
+static int find_image(struct ctx *c, const char *name, char *out, size_t len, bool *in_store)
 {
 	const struct passwd *pw = getpwuid(geteuid());
 	struct dirent *de;
@@ -118,6 +118,8 @@ static int find_image(struct ctx *c, const char *name, char *out, size_t len)
 		snprintf(out, len, "%s", whole);
 		return 0;
 	}
+	if (in_store)
+		*in_store = true;
 	snprintf(out, len, "%s/%s/%s" IMAGE_SUFFIX, c->conf.images_dir, pw ? pw->pw_name : "", name);
 	if (access(out, F_OK) == 0)
 		return 0;
@@ -176,13 +178,13 @@ static int restore_result(struct operation *m, const Pm__MigrateRep *r)
 	return EXIT_OK;
 }
 
-static int restore_image(struct ctx *c, struct operation *m, Pm__RestoreReq *req, const char *name)
+static int restore_image(struct ctx *c, struct operation *m, Pm__RestoreReq *req, const char *path, const char *name)
 {
 	Pm__Envelope q;
 	Pm__PodSpec *spec;
 	struct image im;
 	struct stat st;
-	int code = open_image(c, &im, req->path);
+	int code = open_image(c, &im, path);
 
 	if (code)
 		return code;
@@ -220,6 +222,7 @@ int cmd_restore(struct ctx *c, int argc, char **argv)
 	};
 	struct operation m = { .c = c, .fd = -1, .signals = -1, .result = restore_result };
 	const char *name = NULL;
+	bool in_store = false;
 	char path[PATH_MAX];
 	Pm__RestoreReq req;
 	int o, code;
@@ -241,13 +244,16 @@ int cmd_restore(struct ctx *c, int argc, char **argv)
 	}
 	if (argc - optind != 1)
 		return say_usage(c, argc == optind ? "which image?" : "too many operands");
-	code = find_image(c, argv[optind], path, sizeof(path));
+	code = find_image(c, argv[optind], path, sizeof(path), &in_store);
 	if (code)
 		return code;
-	req.path = path;
 	m.dry_run = req.dry_run;
 	m.to = req.node[0] ? req.node : "a node";
-	return restore_image(c, &m, &req, name);
+	if (in_store)
+		req.id = argv[optind];
+	else
+		req.path = path;
+	return restore_image(c, &m, &req, path, name);
 }
 
 /* ---- image list, verify */
@@ -399,7 +405,7 @@ static int image_check(struct ctx *c, int argc, char **argv)
 	for (int i = 1; i < argc; i++) {
 		struct err e = { 0 };
 		struct image im;
-		int r = find_image(c, argv[i], path, sizeof(path));
+		int r = find_image(c, argv[i], path, sizeof(path), NULL);
 
 		if (!r)
 			r = open_image(c, &im, path);

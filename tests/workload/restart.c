@@ -347,6 +347,9 @@ int main(void)
 	WL_SYS(sem_init(&now_and_then, 0, 0));
 	for (i = 0; i < 2; i++)
 		kid[i] = wl_spawn(w_signal, &mode[i]);
+	by_real_time[0] = t_clock_abs_real;
+	by_real_time[1] = t_sem_timedwait;
+	by_real_time[2] = t_cond_timedwait;
 	start_calls(calls, ARRAY_SIZE(calls), th);
 	WL_ZERO(pthread_create(&wait[0], NULL, w_poll, NULL));
 	WL_ZERO(pthread_create(&wait[1], NULL, w_read, NULL));
