@@ -187,10 +187,12 @@ static void repair(struct op *op)
 
 void src_undone(struct op *op, const Pm__Envelope *env)
 {
+	char words[160], path[PATH_MAX];
 	struct err e;
-	char words[160];
 
 	(void)env;
+	snprintf(path, sizeof(path), "%s/sleeps", op->place.dir); /* what it noted may be wrong: see pod/task/restart.h */
+	unlink(path);
 	err_set(&e, EIO, "the source's pod-engine died");
 	op_send_failed(op, &e, 7, state_words(op, words, sizeof(words)));
 	op_send_aborted(op->agent, op->id);

@@ -591,6 +591,26 @@ void cut_read_notes(struct dump *d)
 	}
 }
 
+/* The pod goes on here: so do the sleeps that were interrupted. */
+static void write_notes(struct dump *d)
+{
+	char *text = NULL;
+	size_t len = 0, i, k;
+	uint64_t now = now_ns();
+	FILE *f = open_memstream(&text, &len);
+
+	for (i = 0; f && i < d->procs.n; i++)
+		for (k = 0; k < d->procs.p[i]->ntasks; k++) {
+			const struct task *t = d->procs.p[i]->tasks[k];
+
+			if (t->left_until > now)
+				fprintf(f, "%d %llu\n", t->nstid, (unsigned long long)t->left_until);
+		}
+	if (f && fclose(f) == 0)
+		restart_write_notes(d->req->dir, text, len);
+	free(text);
+}
+
 /* Before the stop: afterwards nobody can say what a task was waiting for. */
 void cut_sample(struct dump *d)
 {
@@ -736,6 +756,7 @@ void cut_undo(struct dump *d)
 	d->stopped = false;
 	if (!d->started_ns)
 		d->started_ns = now_ns();
+	write_notes(d);
 	/* it takes milliseconds for a big memory, and nobody stands still for it */
 	for (i = 0; i < d->procs.n; i++) {
 		struct proc *p = d->procs.p[i];

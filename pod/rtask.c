@@ -166,7 +166,7 @@ static int set_oom(struct rproc *p, struct err *e)
  */
 static void note_sleeps(struct restore *r)
 {
-	char path[PATH_MAX], *text = NULL;
+	char *text = NULL;
 	size_t len = 0, i, k;
 	FILE *f = open_memstream(&text, &len);
 
@@ -178,9 +178,8 @@ static void note_sleeps(struct restore *r)
 				fprintf(f, "%u %llu\n", w->threads[k]->tid,
 					(unsigned long long)(now_ns() + w->threads[k]->restart_left_ns));
 	}
-	snprintf(path, sizeof(path), "%s/" RESTART_NOTES, r->place.dir);
 	if (f && fclose(f) == 0)
-		io_replace_file(path, text, len, 0600, NULL);
+		restart_write_notes(r->place.dir, text, len);
 	free(text);
 }
 

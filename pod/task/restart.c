@@ -2,6 +2,8 @@
 #include "pod/task/restart.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,14 +110,15 @@ static uint64_t ts_ns(const int64_t ts[2])
 /* Less the time since it last ran before the stop. */
 static uint64_t less_elapsed(struct task *t, pid_t tgid, uint64_t want)
 {
-	uint64_t now;
+	uint64_t now = now_ns(), ran = exec_start(tgid, t->tid);
+	bool known = t->ran_ns && ran && ran >= t->ran_ns;
+	uint64_t since = known ? ran - t->ran_ns : 0;
 
-	if (t->left_until && t->regs.orig_rax == RESTART_SYSCALL) /* an earlier stop has found it out */
-		return t->left_until > now_ns() ? t->left_until - now_ns() : 1;
-	now = exec_start(tgid, t->tid);
-	if (!t->ran_ns || !now || now < t->ran_ns)
-		return want;
-	return want > now - t->ran_ns ? want - (now - t->ran_ns) : 1;
+	/* An earlier stop has found out when it ends. If the task has run after that end, it is another sleep. */
+	if (t->left_until && t->regs.orig_rax == RESTART_SYSCALL &&
+	    (t->left_until > now || (known && now - since <= t->left_until)))
+		return t->left_until > now ? t->left_until - now : 1;
+	return want > since ? want - since : 1;
 }
 
 static uint64_t sleep_left(struct task *t, pid_t tgid, uint64_t req, uint64_t rem)
@@ -135,6 +138,8 @@ void restart_take(struct task *t, pid_t tgid, uint32_t *nr, uint64_t *left_ns)
 
 	*nr = 0;
 	*left_ns = 0;
+	if ((int64_t)r->orig_rax < 0 || (int64_t)r->rax != RESTARTBLOCK)
+		t->left_until = 0; /* it does not sleep: what was noted is over */
 	if ((int64_t)r->orig_rax < 0)
 		return;
 	if ((int64_t)r->rax == -EINTR && ends_with_eintr(r->orig_rax))
@@ -171,6 +176,18 @@ void restart_take(struct task *t, pid_t tgid, uint32_t *nr, uint64_t *left_ns)
 	*nr = (uint32_t)call;
 	*left_ns = left;
 	t->left_until = now_ns() + left;
+}
+
+void restart_write_notes(const char *dir, const char *text, size_t len)
+{
+	char path[PATH_MAX], temp[PATH_MAX];
+	autoclose int fd = -1;
+
+	snprintf(path, sizeof(path), "%s/" RESTART_NOTES, dir);
+	snprintf(temp, sizeof(temp), "%s/" RESTART_NOTES ".new", dir);
+	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 || write(fd, text, len) != (ssize_t)len || rename(temp, path) < 0)
+		unlink(path);
 }
 
 /* ---- on the target */

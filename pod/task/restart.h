@@ -11,7 +11,8 @@
  * The time left is what the kernel has written to the call's `rem`; where there is none, the time
  * asked for less the time since the task last ran (exec_start in /proc, sampled before the stop). A
  * call that had been interrupted before (its number reads restart_syscall) is told by where it waits;
- * without a `rem` it may sleep longer than it asked for, never shorter.
+ * without a `rem` it may sleep longer than it asked for, never shorter: a note of its end is believed only
+ * if the task has not run after that end, for then the sleep is over and another under way.
  */
 #ifndef POD_TASK_RESTART_H
 #define POD_TASK_RESTART_H
@@ -21,8 +22,10 @@
 #include "pod/base/err.h"
 #include "pod/task/task.h"
 
-/** File in a pod's directory on its node: "tid end" of sleeps that a restore has set going again, CLOCK_MONOTONIC ns. */
+/** File in a pod's directory on its node: "tid end" of sleeps that an engine has set going again, CLOCK_MONOTONIC ns. */
 #define RESTART_NOTES "sleeps"
+/** Replaces the notes in @dir; not durable, as they do not outlive the pod. Errors do not matter: such sleeps take longer. */
+void restart_write_notes(const char *dir, const char *text, size_t len);
 
 /** Before the stop: where the task waits and when it last ran. Errors do not matter. */
 void restart_sample(struct task *t, pid_t tgid);
