@@ -632,6 +632,8 @@ int engine_dump(int ctl, const Pm__EngineDump *req)
 	if (r < 0) {
 		const char *phase = d.phase_name ? d.phase_name : "check";
 
+		if (req->image && (d.exit_code == 8 || d.exit_code == 9))
+			d.exit_code = 7; /* there is no other side */
 		if (r == -ECANCELED)
 			dump_poll_abort(&d, &e); /* why, if the stream was what heard it */
 		log_info("%s: %s: %s", req->spec->name, phase, e.msg);

@@ -103,11 +103,22 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 
 /* ---- images by name */
 
+/* As the coordinator names a user that has no name. */
+static const char *own_name(char *buf, size_t len)
+{
+	const struct passwd *pw = getpwuid(geteuid());
+
+	snprintf(buf, len, "%u", geteuid());
+	if (pw)
+		snprintf(buf, len, "%s", pw->pw_name);
+	return buf;
+}
+
 /* The path of @name: as it is, or in the store of ours; root looks in everybody's. */
 static int find_image(struct ctx *c, const char *name, char *out, size_t len, bool *in_store)
 {
-	const struct passwd *pw = getpwuid(geteuid());
 	struct dirent *de;
+	char user[64];
 	DIR *dir;
 
 	if (strchr(name, '/') || access(name, F_OK) == 0) {
@@ -120,7 +131,7 @@ static int find_image(struct ctx *c, const char *name, char *out, size_t len, bo
 	}
 	if (in_store)
 		*in_store = true;
-	snprintf(out, len, "%s/%s/%s" IMAGE_SUFFIX, c->conf.images_dir, pw ? pw->pw_name : "", name);
+	snprintf(out, len, "%s/%s/%s" IMAGE_SUFFIX, c->conf.images_dir, own_name(user, sizeof(user)), name);
 	if (access(out, F_OK) == 0)
 		return 0;
 	dir = geteuid() == 0 ? opendir(c->conf.images_dir) : NULL;
@@ -332,14 +343,13 @@ static void list_dir(struct listing *l, const char *dir)
 
 static void list_all(struct listing *l)
 {
-	const struct passwd *pw = getpwuid(geteuid());
 	const char *store = l->c->conf.images_dir;
 	struct dirent **names;
-	char dir[PATH_MAX];
+	char dir[PATH_MAX], user[64];
 	int n;
 
 	if (geteuid() != 0) {
-		snprintf(dir, sizeof(dir), "%s/%s", store, pw ? pw->pw_name : "");
+		snprintf(dir, sizeof(dir), "%s/%s", store, own_name(user, sizeof(user)));
 		list_dir(l, dir);
 		return;
 	}

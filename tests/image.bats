@@ -1,0 +1,349 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Checkpoints and restarts as their user sees them: podctl checkpoint, restore, image.
+
+bats_require_minimum_version 1.5.0
+
+setup_file() {
+	[ "$(id -u)" = 0 ] || skip "must be root"
+	export LAB_NAME=image$$
+	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
+	"$LAB" up -n 2 --faults --bin "$(realpath "$BATS_TEST_DIRNAME/../${B:-build}/bin" 2>/dev/null || realpath "$B/bin")"
+	eval "$("$LAB" env)"
+	export STORE=$LAB_SHARED/images
+	mkdir -m 1777 "$LAB_SHARED/data"
+	cat >"$LAB_SHARED/count" <<-'END'
+		i=0
+		while :; do echo $i; i=$((i + 1)); sleep 0.02; done
+	END
+}
+
+teardown_file() {
+	"$LAB" down
+}
+
+setup() {
+	[ "$(id -u)" = 0 ] || skip "must be root"
+	cd / || return 1
+}
+
+# until CONDITION, at most 20 s
+await() {
+	local i
+	for i in $(seq 400); do
+		"$@" >/dev/null 2>&1 && return 0
+		sleep 0.05
+	done
+	echo "never true: $*" >&2
+	return 1
+}
+field() { podps -a --noheadings | awk -v p="$1" -v f="$2" '$1 == p { print $f }'; }
+state_is() { [ "$(field "$1" 5)" = "$2" ]; }
+said() { podctl logs "$1" | grep -q -- "$2"; }
+as_user() { "$LAB" exec --user 1000 client1 -- "$@"; }
+counts() { podrun -d -n "$1" -N nodeA -- sh /home/shared/count >/dev/null && await said "$1" '^5$'; }
+goes_on() {
+	local n
+	n=$(podctl logs "$1" | tail -n 1)
+	await said "$1" "^$((n + 5))\$"
+}
+unbroken() { podctl logs "$1" | awk '$1 != NR - 1 { print "line " NR ": " $1; bad = 1 } END { exit bad }'; }
+gone() { podctl kill -s KILL -a "$1"; await state_is "$1" "exited(137)"; }
+nothing_of() { # POD NODE
+	! "$LAB" exec "$2" -- ls /sys/fs/cgroup/unified/podmigrate 2>/dev/null | grep -qx "$1"
+}
+
+@test "checkpoint prints the image's id alone; the pod goes on; the image is the user's, whole, and listed" {
+	counts keep
+	run --separate-stderr podctl checkpoint keep
+	[ "$status" = 0 ]
+	[ "${#lines[@]}" = 1 ]
+	id=$output
+	[[ $id == keep.* ]]
+	[[ $stderr == *"frozen"*"written"* ]]
+	goes_on keep
+	unbroken keep
+	[ "$(stat -c '%a %u' "$STORE/root/$id.img")" = "600 0" ]
+	run podctl image verify "$id"
+	[ "$status" = 0 ]
+	podctl image list | grep -Eq "^$id +keep +nodeA +root"
+	podctl image list --json | python3 -c 'import json, sys; l = json.load(sys.stdin); assert any(i["id"] == sys.argv[1] and not i["ended"] for i in l)' "$id"
+	# it lives: there must not be a second one
+	run podctl restore "$id"
+	[ "$status" = 13 ]
+	[[ $output == *"lives on node 'nodeA'"* ]]
+	goes_on keep
+	gone keep
+	# and it can come back when the first is dead
+	run podctl restore "$id" -N nodeB
+	[ "$status" = 0 ]
+	[ "$(field keep 3)" = nodeB ]
+	goes_on keep
+	unbroken keep
+	gone keep
+}
+
+@test "--term ends the pod with its image; a restart goes on from there, more than once" {
+	counts once
+	run --separate-stderr podctl checkpoint --term once
+	[ "$status" = 0 ]
+	id=$output
+	[ -z "$(field once 3)" ]
+	nothing_of once nodeA
+	run podctl restore "$id" -N nodeB
+	[ "$status" = 0 ]
+	goes_on once
+	unbroken once
+	gone once
+	run podctl restore "$id" -N nodeA -n twice
+	[ "$status" = 0 ]
+	goes_on twice
+	unbroken twice
+	# its address is in use now, and said so
+	run podctl restore "$id" -N nodeB
+	[ "$status" = 13 ]
+	[[ $output == *"another pod's"* ]]
+	gone twice
+}
+
+@test "a restart can be tried without being made" {
+	counts dry
+	id=$(podctl checkpoint --term dry)
+	run podctl restore "$id" -N nodeB --dry-run
+	[ "$status" = 0 ]
+	[[ $output == *"can be restored on nodeB; nothing was made"* ]]
+	await nothing_of dry nodeB
+	[ -z "$(field dry 3)" ]
+	run podctl restore "$id" -N nodeB
+	[ "$status" = 0 ]
+	gone dry
+}
+
+@test "what does not exist is said" {
+	run podctl checkpoint nobody
+	[ "$status" = 3 ]
+	run podctl restore nobody.1
+	[ "$status" = 3 ]
+	run podctl restore /nowhere/x.img
+	[ "$status" = 3 ]
+	run podctl image verify nobody.1
+	[ "$status" = 3 ]
+	counts here
+	id=$(podctl checkpoint --term here)
+	run podctl restore "$id" -N nowhere
+	[ "$status" = 3 ]
+	[[ $output == *"there is no node 'nowhere'"* ]]
+	run podctl restore /etc/passwd
+	[ "$status" = 15 ]
+	run podctl checkpoint
+	[ "$status" = 2 ]
+	run podctl checkpoint here --term -R
+	[ "$status" = 2 ]
+}
+
+@test "-o: a file, replaced as a whole; a directory; neither leaves anything when it cannot be written" {
+	counts out
+	cd "$LAB_SHARED/data"
+	"$LAB" exec nodeA -- mkdir -p /home/shared/data/dir
+	echo old >"$LAB_SHARED/data/file.img"
+	run --separate-stderr podctl checkpoint out -o /home/shared/data/file.img
+	[ "$status" = 0 ]
+	[ "$output" = /home/shared/data/file.img ]
+	podctl image verify "$LAB_SHARED/data/file.img"
+	run podctl checkpoint out -o /home/shared/data/dir/
+	[ "$status" = 0 ]
+	[ "$(ls "$LAB_SHARED/data/dir" | wc -l)" = 1 ]
+	run podctl checkpoint out -o /nowhere/x.img
+	[ "$status" = 7 ]
+	[[ $output == *"/nowhere"*"runs on 'nodeA' as before; there is no new image"* ]]
+	"$LAB" exec nodeA -- sh -c 'mkdir /mnt/small && mount -t tmpfs -o size=1m none /mnt/small'
+	run podctl checkpoint out -o /mnt/small/x.img
+	[ "$status" = 7 ]
+	[[ $output == *"No space left on device"*"as before"* ]]
+	[ -z "$("$LAB" exec nodeA -- ls -A /mnt/small)" ]
+	goes_on out
+	unbroken out
+	gone out
+}
+
+@test "a damaged image is refused with 15, and nothing is left" {
+	counts whole
+	id=$(podctl checkpoint --term whole)
+	img=$STORE/root/$id.img
+	size=$(stat -c %s "$img")
+	bad=$LAB_SHARED/data/bad.img
+	for cut in 0 100 $((size / 2)) $((size - 1)); do
+		head -c "$cut" "$img" >"$bad"
+		run podctl restore "$bad"
+		[ "$status" = 15 ]
+		run podctl image verify "$bad"
+		[ "$status" = 15 ]
+	done
+	cp "$img" "$bad"
+	# in the middle of the pages: the index knows nothing of it
+	printf '\377\376' | dd of="$bad" bs=1 seek=$((size / 2)) conv=notrunc status=none
+	run podctl image verify "$bad"
+	[ "$status" = 15 ]
+	run podctl restore /home/shared/data/bad.img -N nodeB
+	[ "$status" = 3 ] # the client looks, too, and sees another tree
+	run "$LAB" exec nodeB -- podctl restore /home/shared/data/bad.img -N nodeB
+	[ "$status" = 15 ]
+	[[ $output == *"the image is as it was; nothing is left on 'nodeB'"* ]]
+	await nothing_of whole nodeB
+	podctl restore "$id"
+	goes_on whole
+	gone whole
+}
+
+@test "files that were written since: what was only appended is cut back, what else was changed is refused" {
+	cat >"$LAB_SHARED/data/files.py" <<-'END'
+		import os, sys, time
+		log = os.open("/home/shared/data/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+		fixed = os.open("/home/shared/data/fixed", os.O_RDWR | os.O_CREAT, 0o644)
+		os.pwrite(fixed, b"x" * 100, 0)
+		n = 0
+		while True:
+		    os.write(log, b"%d\n" % n)
+		    n += 1
+		    if n == 3:
+		        print("three", flush=True)
+		    time.sleep(0.02)
+	END
+	podrun -d -n files -N nodeA -- python3 /home/shared/data/files.py
+	await said files three
+	id=$(podctl checkpoint files)
+	sleep 0.3 # it appends
+	gone files
+	had=$(wc -l <"$LAB_SHARED/data/log")
+	run podctl restore "$id" -N nodeB
+	[ "$status" = 0 ]
+	[[ $output == *"'/home/shared/data/log' was cut back"* ]]
+	grows() { [ "$(wc -l <"$LAB_SHARED/data/log")" -gt "$((had + 3))" ]; }
+	await grows
+	awk '$1 != NR - 1 { exit 1 }' "$LAB_SHARED/data/log"
+	gone files
+	before=$(md5sum <"$LAB_SHARED/data/log")
+	printf y | dd of="$LAB_SHARED/data/fixed" bs=1 seek=50 conv=notrunc status=none
+	run podctl restore "$id" -N nodeB
+	[ "$status" = 9 ]
+	[[ $output == *"'/home/shared/data/fixed' was written after the image was made"* ]]
+	[[ $output == *"--force=files"* ]]
+	[ "$(md5sum <"$LAB_SHARED/data/log")" = "$before" ]
+	run podctl restore "$id" -N nodeB --force=files
+	[ "$status" = 0 ]
+	gone files
+}
+
+@test "TCP: within the pod kept, to the outside closed with a reset, and listed" {
+	cat >"$LAB_SHARED/data/peer.py" <<-'END'
+		import socket
+		s = socket.create_server(("", 7000))
+		c = s.accept()[0]
+		while c.recv(100):
+		    pass
+	END
+	cat >"$LAB_SHARED/data/tcp.py" <<-'END'
+		import socket, sys, time
+		out = socket.create_connection((sys.argv[1], 7000))
+		l = socket.create_server(("127.0.0.1", 0))
+		a = socket.create_connection(l.getsockname())
+		b = l.accept()[0]
+		print("ready", flush=True)
+		n = 0
+		while True:
+		    a.sendall(b"%08d" % n)
+		    assert b.recv(8, socket.MSG_WAITALL) == b"%08d" % n
+		    n += 1
+		    time.sleep(0.01)
+		    try:
+		        out.sendall(b"x")
+		    except ConnectionResetError:
+		        print("reset", flush=True)
+		        break
+		for n in range(n, n + 20):
+		    a.sendall(b"%08d" % n)
+		    assert b.recv(8, socket.MSG_WAITALL) == b"%08d" % n
+		print("done", flush=True)
+	END
+	ip=$("$LAB" exec client1 -- sh -c 'hostname -i 2>/dev/null || getent hosts client1' | awk '{ print $1 }')
+	[ "$ip" ]
+	"$LAB" exec client1 -- python3 /home/shared/data/peer.py 3>&- &
+	podrun -d -n net -N nodeA -- sh -c "until python3 /home/shared/data/tcp.py $ip; do sleep 0.1; done"
+	await said net ready
+	id=$(podctl checkpoint net)
+	! said net reset
+	podctl checkpoint --term net >"$BATS_TEST_TMPDIR/id"
+	run podctl restore "$(cat "$BATS_TEST_TMPDIR/id")" -N nodeB
+	[ "$status" = 0 ]
+	[[ $output == *"the connection with $ip port 7000 is closed with a reset"* ]]
+	await said net reset
+	await said net '^done'
+	await state_is net "exited(0)"
+	kill %1 2>/dev/null || true
+	wait
+}
+
+@test "a user's images are the user's own; root may restore them, as that user" {
+	as_user podrun -d -n mine -N nodeA -- sh /home/shared/count
+	await said mine '^5$'
+	id=$(as_user podctl checkpoint --term mine)
+	img=$(echo "$STORE"/*/"$id.img")
+	[ "$(stat -c '%a %u' "$img")" = "600 1000" ]
+	[ "$(stat -c '%a %u' "$(dirname "$img")")" = "700 1000" ]
+	as_user podctl image list | grep -q "^$id "
+	run podctl restore "$id" -N nodeB
+	[ "$status" = 0 ]
+	[ "$(podctl exec -T mine id -u)" = 1000 ]
+	goes_on mine
+	gone mine
+	# not somebody else's, by id or by path
+	run "$LAB" exec --user 1001 client1 -- podctl restore "$id"
+	[ "$status" = 3 ]
+	run "$LAB" exec --user 1001 client1 -- podctl restore "/home/shared/images/${img#"$STORE"/}"
+	[ "$status" != 0 ]
+	# not where the user may not write
+	as_user podrun -d -n mine2 -N nodeA -- sh /home/shared/count
+	await said mine2 '^5$'
+	run as_user podctl checkpoint mine2 -o /etc/x.img
+	[ "$status" = 7 ]
+	[[ $output == *"Permission denied"* ]]
+	run "$LAB" exec --user 1001 client1 -- podctl checkpoint mine2
+	[ "$status" = 5 ]
+	goes_on mine2
+	gone mine2
+	# root's image, handed to a user, makes no root
+	counts roots
+	rid=$(podctl checkpoint --term roots)
+	cp "$STORE/root/$rid.img" "$LAB_SHARED/data/stolen.img"
+	chown 1000 "$LAB_SHARED/data/stolen.img"
+	run as_user podctl restore /home/shared/data/stolen.img -N nodeB
+	[ "$status" != 0 ]
+	[ -z "$(field roots 3)" ]
+	await nothing_of roots nodeB
+}
+
+@test "whoever dies during a checkpoint, the pod runs on and there is no half image" {
+	counts tough
+	for stage in check reserve precopy quiesce cut save; do
+		echo "engine-source@$stage:kill" >"$LAB_DIR/faults/nodeA"
+		run timeout 60 podctl checkpoint tough
+		[ "$status" = 7 ]
+		[[ $output == *"runs on 'nodeA' as before"* ]]
+		await state_is tough running
+		goes_on tough
+		! ls -A "$STORE/root" | grep -q '^tough\|^\.tough'
+	done
+	id=$(podctl checkpoint tough)
+	podctl image verify "$id"
+	unbroken tough
+	gone tough
+	for stage in check reserve precopy cut ready; do
+		echo "engine-target@$stage:kill" >"$LAB_DIR/faults/nodeB"
+		run timeout 60 podctl restore "$id" -N nodeB
+		[ "$status" = 9 ]
+		await nothing_of tough nodeB
+	done
+	podctl restore "$id" -N nodeB
+	goes_on tough
+	gone tough
+}
