@@ -61,20 +61,6 @@ static int check_namespaces(struct dump *d, struct proc *p, struct err *e)
 	return 0;
 }
 
-static int check_timers(struct proc *p, struct err *e)
-{
-	autofree char *text = NULL;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/timers", p->pid);
-	if (io_read_file(path, 1 << 20, &text, NULL, NULL) < 0)
-		return 0; /* gone, or a kernel without it: then there is nothing to see */
-	if (*text)
-		return REFUSE(e, "pid %d (%s): has POSIX timers (timer_create): cannot be carried yet",
-			      p->nspid, p->st.comm);
-	return 0;
-}
-
 /* Credentials are carried per process: threads that have taken others, or a filter of their own, are refused. */
 static int check_threads(struct proc *p, struct err *e)
 {
@@ -207,7 +193,7 @@ static int check_proc(struct dump *d, struct proc *p, bool still, struct err *e)
 		return REFUSE(e, "pid %d (%s): is in a pid namespace of its own: cannot be carried", p->nspid, p->st.comm);
 	r = check_namespaces(d, p, e);
 	if (r >= 0)
-		r = check_timers(p, e);
+		r = kind_posixtimer_check(p, e);
 	if (r >= 0)
 		r = check_sharing(d, p, still, e);
 	if (r >= 0)

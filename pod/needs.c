@@ -171,6 +171,17 @@ static void need_memory(struct dump *d, Pm__Needs *needs)
 	}
 }
 
+static void need_kinds(struct dump *d, Pm__Needs *needs)
+{
+	static char *const timers = (char *)(uintptr_t)"posix-timer";
+	size_t i;
+
+	needs->kinds = dump_alloc(d, sizeof(*needs->kinds));
+	for (i = 0; i < d->procs.n && !needs->n_kinds; i++)
+		if (!d->procs.p[i]->zombie && kind_posixtimer_check(d->procs.p[i], NULL) > 0)
+			needs->kinds[needs->n_kinds++] = timers;
+}
+
 int collect_needs(struct dump *d, Pm__Needs *needs, struct err *e)
 {
 	size_t cap = d->nmapfiles + d->nobjects + d->procs.n;
@@ -181,6 +192,7 @@ int collect_needs(struct dump *d, Pm__Needs *needs, struct err *e)
 	need_opened(d, needs, cap);
 	need_directories(d, needs, cap);
 	need_memory(d, needs);
+	need_kinds(d, needs);
 	needs->procs = (uint32_t)d->procs.n;
 	needs->scratch = d->scratch;
 	return 0;

@@ -46,6 +46,7 @@ struct proc {
 	bool tracked;
 	struct tracker tr;
 	int pidfd, memfd, pagemap;
+	void *timers;		/* kind posix-timer's; arena of the cut */
 	Pm__Proc *msg;		/* arena of the cut */
 	uint64_t seen;		/* listing round */
 };

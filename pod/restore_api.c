@@ -20,6 +20,7 @@
 #include "pod/base/io.h"
 #include "pod/base/prio.h"
 #include "pod/base/util.h"
+#include "pod/dump.h"
 #include "pod/restore.h"
 
 #define IN_POD_MS 20000
@@ -254,6 +255,21 @@ struct robject *restore_object(struct restore *r, uint32_t id)
 		if (r->objects[i].msg->id == id)
 			return &r->objects[i];
 	return NULL;
+}
+
+int restore_pod_clock(struct restore *r, struct timespec *out, struct err *e)
+{
+	int64_t mine[2], pod[2], at;
+	int q = host_timens_offsets(getpid(), mine, e);
+
+	if (q >= 0)
+		q = host_timens_offsets(r->ns.pid, pod, e);
+	if (q < 0)
+		return q;
+	clock_gettime(CLOCK_MONOTONIC, out);
+	at = out->tv_sec * 1000000000ll + out->tv_nsec - mine[0] + pod[0];
+	*out = (struct timespec){ (time_t)(at / 1000000000), (long)(at % 1000000000) };
+	return 0;
 }
 
 int restore_content(struct restore *r, uint32_t id, struct err *e)

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -18,6 +19,8 @@
 #include "pod/dump.h"
 #include "pod/restore.h"
 
+#define PR_TIMER_RESTORE_IDS 77
+#define PR_TIMER_RESTORE_IDS_GET 2
 #define MAX_LINES MAX_REFUSED
 #define MIB(bytes) ((unsigned long)((bytes) >> 20))
 
@@ -207,6 +210,16 @@ static int check_host(const Pm__HostFacts *source, const char *other, Pm__Missin
 	return 0;
 }
 
+/* What a kind of this pod's asks of the kernel. */
+static void check_kinds(const Pm__Needs *needs, Pm__Missing *m)
+{
+	size_t i;
+
+	for (i = 0; i < needs->n_kinds; i++)
+		if (!strcmp(needs->kinds[i], "posix-timer") && prctl(PR_TIMER_RESTORE_IDS, PR_TIMER_RESTORE_IDS_GET, 0, 0, 0) < 0)
+			add_line(m, "the pod has POSIX timers (timer_create), and the target's kernel cannot give them their numbers: 6.15 or newer can");
+}
+
 int rneeds_check(struct restore *r, const Pm__Needs *needs, Pm__Missing *out, struct err *e)
 {
 	char other[32] = ""; /* tests only: what this node is to lack */
@@ -220,6 +233,7 @@ int rneeds_check(struct restore *r, const Pm__Needs *needs, Pm__Missing *out, st
 	q = check_host(needs->host, other, out, e);
 	for (i = 0; q >= 0 && i < needs->n_files; i++)
 		check_file(r, needs->files[i], out);
+	check_kinds(needs, out);
 	if (q >= 0)
 		q = check_mounts(r, needs, !strcmp(other, "shm"), out, e);
 	if (q >= 0)

@@ -20,6 +20,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "image.pb-c.h"
 #include "pod/base/err.h"
@@ -139,6 +140,8 @@ int restore_park(struct restore *, uint16_t type, uint64_t key, int fd, struct e
 int restore_unpark(struct restore *, uint16_t type, uint64_t key);
 struct robject *restore_next_object(struct restore *, size_t *i);
 struct robject *restore_object(struct restore *, uint32_t id);
+/** The pod's CLOCK_MONOTONIC now. */
+int restore_pod_clock(struct restore *, struct timespec *out, struct err *);
 /** fd (borrowed) of the content object @id: a memfd or an O_TMPFILE file that already holds the bytes. */
 int restore_content(struct restore *, uint32_t id, struct err *);
 /** socketpair(2) of unix stream sockets made inside process @nspid under these ids, for SO_PEERCRED. -ESRCH: no such process. */

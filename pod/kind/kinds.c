@@ -17,7 +17,7 @@ static const struct kind *const table[] = {
 	&kind_epoll, &kind_file,
 	/* tasks */
 	&kind_comm, &kind_sigaction, &kind_altstack, &kind_tidaddr, &kind_robust, &kind_umask, &kind_cwd,
-	&kind_ctty, &kind_sched, &kind_attrs, &kind_proc_attrs, &kind_itimer, &kind_sigpending_proc, &kind_sigpending_thread, &kind_rlimit,
+	&kind_ctty, &kind_sched, &kind_attrs, &kind_proc_attrs, &kind_itimer, &kind_sigpending_proc, &kind_sigpending_thread, &kind_posixtimer, &kind_rlimit,
 	&kind_creds, &kind_proc_prctl, &kind_thread_prctl, &kind_rseq, &kind_filelock,
 };
 

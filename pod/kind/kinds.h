@@ -33,6 +33,10 @@ int kind_ctty_early(struct restore *, const Pm__Proc *proc, struct batch *b, str
  * gone? 1 and its inode, or 0. @nl: a NETLINK_SOCK_DIAG socket of the pod's network namespace. */
 int kind_unix_unaccepted(int nl, uint64_t *listener, struct err *e);
 
+struct proc;
+/** Refuses POSIX timers that cannot be carried; else how many the process has. */
+int kind_posixtimer_check(const struct proc *, struct err *e);
+
 struct wake;
 /** wake_nudge() of a TCP connection, after its release(); nothing for other objects. */
 int kind_tcp_nudge(const struct robject *, struct wake *, struct err *e);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * ITIMER_REAL: periodic with a handler that counts, in a process; one that is pending and blocked
+ * ITIMER_VIRTUAL and ITIMER_PROF: by CPU time, periodic and far away. ITIMER_REAL: periodic with a handler that counts, in a process; one that is pending and blocked
  * whenever it is looked at; one far away whose remaining time must agree with the clock; one-shots.
  */
 #include "wl.h"
@@ -10,7 +10,7 @@
 
 static struct shared {
 	_Atomic int stop;
-	_Atomic uint64_t pending_ticks, shots;
+	_Atomic uint64_t pending_ticks, shots, cpu_ticks;
 } *sh;
 static _Atomic uint64_t ticks;
 
@@ -121,12 +121,49 @@ static int shot_child(void *arg)
 	return 35;
 }
 
+/* On CPU time; the clock of it begins anew with each move. */
+static int cpu_child(void *arg)
+{
+	struct itimerval virt = { { 0, 10000 }, { 0, 10000 } }, prof = { { 13, 0 }, { 5000, 0 } }, now;
+	struct timespec zero = { 0, 0 };
+	volatile unsigned i;
+	sigset_t set;
+
+	(void)arg;
+	sigemptyset(&set);
+	sigaddset(&set, SIGVTALRM);
+	sigaddset(&set, SIGPROF);
+	WL_SYS(sigprocmask(SIG_BLOCK, &set, NULL));
+	WL_SYS(setitimer(ITIMER_VIRTUAL, &virt, NULL));
+	WL_SYS(setitimer(ITIMER_PROF, &prof, NULL));
+	while (!sh->stop) {
+		int sig;
+
+		for (i = 0; i < 100000; i++)
+			;
+		WL_SYS(getitimer(ITIMER_VIRTUAL, &now));
+		WL_EQ("interval of ITIMER_VIRTUAL", 10000, now.it_interval.tv_usec);
+		/* a tick of the kernel more than was asked for */
+		WL_CHECK(now.it_value.tv_sec == 0 && now.it_value.tv_usec <= 20000, "ITIMER_VIRTUAL: %ld us left",
+			 (long)now.it_value.tv_usec);
+		WL_SYS(getitimer(ITIMER_PROF, &now));
+		WL_EQ("interval of ITIMER_PROF", 13, now.it_interval.tv_sec);
+		WL_CHECK(now.it_value.tv_sec > 4900 && now.it_value.tv_sec <= 5000, "ITIMER_PROF: %ld s left",
+			 (long)now.it_value.tv_sec);
+		sig = sigtimedwait(&set, NULL, &zero);
+		WL_CHECK(sig == SIGVTALRM || errno == EAGAIN || errno == EINTR, "sigtimedwait: %s, signal %d", strerror(errno), sig);
+		sh->cpu_ticks += sig > 0;
+		wl_sleep_ns(WL_MS);
+	}
+	return 36;
+}
+
 int main(void)
 {
 	struct sigaction sa = { .sa_handler = on_alarm };
 	uint64_t start, value, interval, seen, pend, shots;
 	sigset_t set = alarm_set();
-	pid_t pid[3];
+	pid_t pid[4];
 	pthread_t th;
 
 	wl_init();
@@ -136,6 +173,7 @@ int main(void)
 	pid[0] = wl_spawn(pending_child, NULL);
 	pid[1] = wl_spawn(far_child, NULL);
 	pid[2] = wl_spawn(shot_child, NULL);
+	pid[3] = wl_spawn(cpu_child, NULL);
 	WL_ZERO(pthread_create(&th, NULL, receiver, NULL));
 	start = wl_now();
 	set_timer(5 * WL_MS, 5 * WL_MS);
@@ -159,9 +197,12 @@ int main(void)
 	WL_AWAIT(ticks > seen + 2, "ticks");
 	WL_AWAIT(sh->pending_ticks > pend + 2, "ticks that were pending");
 	WL_AWAIT(sh->shots > shots, "a one-shot");
+	pend = sh->cpu_ticks;
+	WL_AWAIT(sh->cpu_ticks > pend, "a tick on CPU time");
 	sh->stop = 1;
 	wl_reap(pid[0], 33);
 	wl_reap(pid[1], 34);
 	wl_reap(pid[2], 35);
+	wl_reap(pid[3], 36);
 	wl_ok();
 }

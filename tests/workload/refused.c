@@ -100,7 +100,7 @@ static void device(void)
 
 static void posix_timer(void)
 {
-	struct sigevent se = { .sigev_notify = SIGEV_NONE };
+	struct sigevent se = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGURG };
 	struct itimerspec its = { { 1, 0 }, { 1000, 0 } };
 	timer_t t;
 
