@@ -6,8 +6,8 @@
  *
  *   FILTER_OPEN    no rules
  *   FILTER_SYN     in: a TCP segment with SYN and without ACK is dropped
- *   FILTER_BLOCK   in and out: everything is dropped
- *   FILTER_MUTE    out: everything is dropped. For the replay into restored sockets (tcp.c)
+ *   FILTER_BLOCK   in: everything is dropped; out: everything but UDP
+ *   FILTER_MUTE    out: everything but UDP is dropped. For the replay into restored sockets (tcp.c)
  *
  * and in every state lo passes: what a pod says to itself does not cross the wire.
  *
@@ -18,7 +18,9 @@
  * sequence numbers; the last one asks for the acknowledgement, any error names its request.
  *
  * A dropped output packet makes the sender's ip_output() fail, and TCP then counts the segment as
- * not sent. So a connection under FILTER_BLOCK gains no "sent but lost" data; see tcp.c.
+ * not sent. So a connection under FILTER_BLOCK gains no "sent but lost" data; see tcp.c. With UDP
+ * the program would see the error: the agent wakes it, with the link attached, while the engine is
+ * about to open the filter. No UDP leaves a pod that stands still, so it may always leave.
  */
 #include <errno.h>
 #include <netinet/in.h> /* before linux/in.h, which then keeps out of its way */
@@ -215,10 +217,13 @@ static void add_flush(struct builder *w, const char *chain)
 	w->failed |= !mnl_nlmsg_batch_next(w->b);
 }
 
-/* Drops what goes through @chain on an interface (@key) that is not lo; new SYNs only if @syn. */
-static void add_drop(struct builder *w, const char *chain, uint32_t key, bool syn)
+enum what { ALL, NEW_SYN, NOT_UDP };
+
+/* Drops what goes through @chain on an interface (@key) that is not lo, if it is @what. */
+static void add_drop(struct builder *w, const char *chain, uint32_t key, enum what what)
 {
 	static const uint32_t lo = LO_IFINDEX;
+	static const uint8_t udp = IPPROTO_UDP;
 	struct nftnl_rule *r = rule_new(chain);
 	struct nftnl_expr *x;
 
@@ -228,8 +233,12 @@ static void add_drop(struct builder *w, const char *chain, uint32_t key, bool sy
 	}
 	rule_push(w, r, expr_meta(key));
 	rule_push(w, r, expr_cmp(NFT_CMP_NEQ, &lo, sizeof(lo)));
-	if (syn)
+	if (what == NEW_SYN)
 		push_syn_match(w, r);
+	if (what == NOT_UDP) {
+		rule_push(w, r, expr_meta(NFT_META_L4PROTO));
+		rule_push(w, r, expr_cmp(NFT_CMP_NEQ, &udp, sizeof(udp)));
+	}
 	x = nftnl_expr_alloc("immediate");
 	if (x) {
 		nftnl_expr_set_u32(x, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
@@ -260,11 +269,11 @@ static int build(int state, char *buf, size_t size, size_t *len, uint32_t *last,
 		add_flush(&w, "in");
 		add_flush(&w, "out");
 		if (state == FILTER_SYN)
-			add_drop(&w, "in", NFT_META_IIF, true);
+			add_drop(&w, "in", NFT_META_IIF, NEW_SYN);
 		if (state == FILTER_BLOCK)
-			add_drop(&w, "in", NFT_META_IIF, false);
+			add_drop(&w, "in", NFT_META_IIF, ALL);
 		if (state == FILTER_BLOCK || state == FILTER_MUTE)
-			add_drop(&w, "out", NFT_META_OIF, false);
+			add_drop(&w, "out", NFT_META_OIF, NOT_UDP);
 	}
 	add_end(&w);
 	*len = mnl_nlmsg_batch_size(w.b);
@@ -390,7 +399,7 @@ int filter_syn(int netns, struct err *e)
 	return set_once(netns, FILTER_SYN, e);
 }
 
-/** filter_block - drop everything both ways in @netns but on lo */
+/** filter_block - drop everything both ways in @netns but on lo, and but UDP on its way out */
 int filter_block(int netns, struct err *e)
 {
 	return set_once(netns, FILTER_BLOCK, e);

@@ -69,7 +69,7 @@ int filter_prepare(int netns, struct err *e);
 /** New SYNs (no ACK) that arrive are dropped; the rest passes. For the time before the stop; they
  * are held (hold_*) and replayed. */
 int filter_syn(int netns, struct err *e);
-/** Everything dropped both ways except on lo. One netlink transaction on a socket opened
+/** Everything dropped both ways except on lo, and except UDP that goes out. One netlink transaction on a socket opened
  * beforehand: < 150 us. */
 int filter_block(int netns, struct err *e);
 /** Table gone. Idempotent: success if there is none. */
@@ -132,6 +132,14 @@ bool frame_is_syn(const void *frame, size_t len);
 /** Is it one that must not be replayed elsewhere (ARP for others, IPv6 ND, multicast)? */
 bool frame_is_for_pod(const void *frame, size_t len, const uint8_t mac[6]);
 
+/* ---- sockets */
+/** An option that travels with a socket. */
+struct sock_opt {
+	int level, name;
+	uint32_t len;
+	uint8_t val[64];
+};
+
 /* ---- TCP */
 /** A TCP socket's whole state. Queues are owned by the struct (malloc), tcp_state_done() frees. */
 struct tcp_state {
@@ -152,11 +160,7 @@ struct tcp_state {
 	bool sack, ts, wscale_ok;
 	struct tcp_repair_window window;
 	bool shut_rd, shut_wr;
-	struct {
-		int level, name;
-		uint32_t len;
-		uint8_t val[64];
-	} opt[40];
+	struct sock_opt opt[40];
 	unsigned nopt;           /* the table of carried socket options, see tcp.c */
 	uint32_t sndbuf, rcvbuf; /* with their locks (SOCK_SNDBUF_LOCK) */
 	bool nonblock;
@@ -206,6 +210,45 @@ int tcp_wire_empty(int fd, struct err *e);
 /** Waits until that is so on all of @fds[n], at most until @deadline_ns (pod/base/io.h). Returns
  * how many are still busy. */
 int drain_wire(const int *fds, size_t n, uint64_t deadline_ns, struct err *e);
+
+/* ---- UDP */
+/** A datagram that waits in a receive queue. */
+struct udp_dgram {
+	struct sockaddr_in from;
+	struct in_addr to; /* as its header says */
+	uint8_t ttl, tos;
+	uint32_t len;
+	void *data;
+};
+#define UDP_SOURCES 64
+/** Membership of a multicast group on the interface that has address @iface. */
+struct udp_group {
+	struct in_addr group, iface;
+	uint32_t mode; /* MCAST_EXCLUDE or MCAST_INCLUDE these */
+	uint32_t nsrc;
+	struct in_addr src[UDP_SOURCES];
+};
+/** A UDP socket's whole state. What it points at is owned; udp_state_done() frees. */
+struct udp_state {
+	struct sockaddr_in local, peer; /* peer all zero: not connected; local port 0: unbound */
+	bool shut_rd, shut_wr, nonblock;
+	uint32_t sndbuf, rcvbuf;
+	struct sock_opt opt[64];
+	unsigned nopt;
+	struct udp_dgram *queue;
+	size_t nqueue;
+	struct udp_group *group;
+	size_t ngroup;
+};
+/** Can @fd be carried? Cheap; while the program runs. 0 or -EOPNOTSUPP with the reason. */
+int udp_check(int fd, struct err *e);
+/** Reads everything of @fd, a socket of @netns whose pod stands still; nothing of it changes. */
+int udp_save(int fd, int netns, struct udp_state *out, struct err *e);
+void udp_state_done(struct udp_state *);
+/** Gives the fresh UDP socket @fd of @netns that state; address there, link and filter as for
+ * tcp_restore(). Any order of sockets will do; udp_release() on all of them when all exist. */
+int udp_restore_on(int fd, int netns, const struct udp_state *, struct err *e);
+int udp_release(int fd, const struct udp_state *, struct err *e);
 
 /* ---- waking the network at a new place, in the right order (wake.c) */
 struct wake;

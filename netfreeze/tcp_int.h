@@ -4,14 +4,7 @@
 #define NETFREEZE_TCP_INT_H
 
 #include "netfreeze/netfreeze.h"
-
-/* When a carried option is set on the new socket. */
-enum opt_when {
-	OPT_EARLY,   /* before bind and connect */
-	OPT_LATE,    /* when the queues are there, still in repair mode */
-	OPT_NOTE,    /* never: something about the socket that travels in the form of an option */
-	OPT_RELEASE, /* when repair mode is off: leaving it, or sending, would spoil them */
-};
+#include "netfreeze/sockopt.h"
 
 /* what may be set as TCP_MAXSEG */
 #define TCP_MSS_LEAST 88

@@ -13,46 +13,9 @@
 #include "netfreeze/tcp_int.h"
 #include "pod/base/util.h"
 
-/* newer than Debian 12's headers */
-#ifndef SO_BUF_LOCK
-#define SO_BUF_LOCK 72
-#endif
-#ifndef SO_TXREHASH
-#define SO_TXREHASH 74
-#endif
-#ifndef IP_LOCAL_PORT_RANGE
-#define IP_LOCAL_PORT_RANGE 51
-#endif
-#ifndef TCP_TX_DELAY
-#define TCP_TX_DELAY 37
-#endif
-
-/* in which states an option is read and set */
-#define IN_CLOSE  1
-#define IN_LISTEN 2
-#define IN_CONN   4
-#define IN_ALL    7
-
-#define ALWAYS INT32_MIN /* there is no constant default */
-
-struct opt_row {
-	const char *text;
-	int level, name;
-	uint8_t len; /* of an int, or of what is stored with an all-zero default */
-	uint8_t when, states;
-	int32_t dfl;
-};
-
-#define INT_OPT(lv, nm, when, states, dfl)                                                         \
-	{                                                                                          \
-#nm, lv, nm, sizeof(int), when, states, dfl                                        \
-	}
-#define RAW_OPT(lv, nm, len, when, states)                                                         \
-	{                                                                                          \
-#nm, lv, nm, len, when, states, 0                                                  \
-	}
-
 static const struct opt_row rows[] = {
+	/* what we forge comes by lo */
+	RAW_OPT(SOL_SOCKET, SO_BINDTODEVICE, 16, OPT_LATE, IN_ALL),
 	INT_OPT(SOL_SOCKET, SO_REUSEPORT, OPT_EARLY, IN_ALL, 0),
 	INT_OPT(SOL_SOCKET, SO_KEEPALIVE, OPT_EARLY, IN_ALL, 0),
 	INT_OPT(SOL_SOCKET, SO_OOBINLINE, OPT_EARLY, IN_ALL, 0),
@@ -125,19 +88,6 @@ static int state_bit(int state)
 							     : IN_CONN;
 }
 
-static bool is_default(const struct opt_row *o, const void *val, size_t len)
-{
-	static const uint8_t zero[64];
-	int v;
-
-	if (o->dfl == ALWAYS)
-		return false;
-	if (o->len != sizeof(int) || len != sizeof(int))
-		return !memcmp(val, zero, len);
-	memcpy(&v, val, sizeof(v));
-	return v == o->dfl;
-}
-
 /*
  * Without a connection TCP_MAXSEG reads as what the program has set, else as the segment size of
  * the last connection (tcpi_snd_mss; over lo it is 65483, which cannot be set), else as 536. In
@@ -165,74 +115,35 @@ int tcp_opts_save(int fd, struct tcp_state *s, struct err *e)
 	s->nopt = 0;
 	for (i = 0; i < ARRAY_SIZE(rows); i++) {
 		const struct opt_row *o = &rows[i];
-		uint8_t val[64] = {0};
-		socklen_t len = o->len;
+		struct sock_opt v;
+		int r;
 
-		if (!(o->states & bit) || o->when == OPT_NOTE)
+		if (!(o->states & bit))
 			continue;
-		if (getsockopt(fd, o->level, o->name, val, &len) < 0) {
-			if (errno == ENOPROTOOPT || errno == EOPNOTSUPP)
-				continue; /* this kernel has no such option, so it is not set */
-			return err_sys(e, "read %s", o->text);
-		}
-		if (is_default(o, val, len))
-			continue;
-		if (o->level == IPPROTO_TCP && o->name == TCP_MAXSEG && !mss_was_set(fd, s, val))
+		r = sockopt_read(fd, o, &v, e);
+		if (r < 0)
+			return r;
+		if (r == 0 || (o->level == IPPROTO_TCP && o->name == TCP_MAXSEG &&
+			       !mss_was_set(fd, s, v.val)))
 			continue;
 		if (s->nopt == ARRAY_SIZE(s->opt))
 			return err_set(e, EOVERFLOW, "more than %zu socket options",
 				       ARRAY_SIZE(s->opt));
-		s->opt[s->nopt].level = o->level;
-		s->opt[s->nopt].name = o->name;
-		s->opt[s->nopt].len = len;
-		memcpy(s->opt[s->nopt].val, val, sizeof(val));
-		s->nopt++;
+		s->opt[s->nopt++] = v;
 	}
 	return 0;
-}
-
-static const struct opt_row *find_row(int level, int name, int bit)
-{
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(rows); i++)
-		if (rows[i].level == level && rows[i].name == name && (rows[i].states & bit))
-			return &rows[i];
-	return NULL;
 }
 
 int tcp_opts_restore(int fd, const struct tcp_state *s, enum opt_when when, struct err *e)
 {
-	const int bit = state_bit(s->state);
-	unsigned i;
+	const struct opt_table t = {rows, ARRAY_SIZE(rows), state_bit(s->state)};
 
-	for (i = 0; i < s->nopt; i++) {
-		const struct opt_row *o = find_row(s->opt[i].level, s->opt[i].name, bit);
-
-		if (!o || s->opt[i].len > o->len)
-			return err_set(e, EPROTO,
-				       "socket option %d/%d of %u bytes is not one that is carried",
-				       s->opt[i].level, s->opt[i].name, s->opt[i].len);
-		if (o->when != when)
-			continue;
-		if (setsockopt(fd, o->level, o->name, s->opt[i].val, s->opt[i].len) < 0)
-			return err_sys(e, "set %s", o->text);
-	}
-	return 0;
+	return sockopt_apply(fd, &t, s->opt, s->nopt, when, e);
 }
 
 int tcp_opts_get(const struct tcp_state *s, int level, int name, int dfl)
 {
-	unsigned i;
-	int v;
-
-	for (i = 0; i < s->nopt; i++)
-		if (s->opt[i].level == level && s->opt[i].name == name &&
-		    s->opt[i].len == sizeof(v)) {
-			memcpy(&v, s->opt[i].val, sizeof(v));
-			return v;
-		}
-	return dfl;
+	return sockopt_int(s->opt, s->nopt, level, name, dfl);
 }
 
 void tcp_opts_note(struct tcp_state *s, int level, int name, int v)

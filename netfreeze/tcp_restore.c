@@ -382,7 +382,10 @@ static int restore_by_state(int fd, int netns, const struct tcp_state *s, struct
 	case TCP_FIN_WAIT2:
 	case TCP_CLOSING:
 	case TCP_LAST_ACK: return restore_connected(fd, netns, s, e);
-	case TCP_SYN_SENT: return queue_seq_set(fd, TCP_SEND_QUEUE, s->snd_seq, e);
+	case TCP_SYN_SENT:
+		if (tcp_opts_restore(fd, s, OPT_LATE, e) < 0)
+			return e ? e->code : -EIO;
+		return queue_seq_set(fd, TCP_SEND_QUEUE, s->snd_seq, e);
 	case TCP_LISTEN:
 		if (set_buffers(fd, s->sndbuf, s->rcvbuf, e) < 0 ||
 		    tcp_opts_restore(fd, s, OPT_LATE, e) < 0)

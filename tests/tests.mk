@@ -36,17 +36,18 @@ CLIENTS := $(B)/tests/redis_check $(B)/tests/streamcheck $(B)/tests/http_check
 
 # self-verifying programs, one per kind of kernel resource; they share no code with podmigrate
 WORKLOAD_NAMES := tree threads regs rseq restart restart_hard shortwrite anon churn privfile shm_anon memfd tmpfs files \
-	pipes unixsock tcp tcp_states epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused locks posixtimer
+	pipes unixsock tcp tcp_states udp epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused locks posixtimer
 WORKLOADS := $(WORKLOAD_NAMES:%=$(BIN)/workload/%)
 UNIT_SRC += tests/unit/kind_api_fake.c tests/unit/kind_file_test.c tests/unit/kind_unix_test.c
 UNIT_SRC += tests/unit/kind_event_test.c tests/unit/kind_pty_test.c tests/unit/kind_tcp_test.c
 UNIT_WITH += pod/kind/common.c pod/kind/file.c pod/kind/pipe.c pod/kind/tcp.c pod/kind/unix.c pod/kind/unix_diag.c
 UNIT_WITH += pod/kind/unix_make.c pod/kind/epoll.c pod/kind/eventfd.c pod/kind/signalfd.c pod/kind/timerfd.c
 UNIT_WITH += pod/kind/chardev.c pod/kind/pty.c pod/kind/refuse.c pod/task/batch.c pod/task/task.c pod/task/arch_x86_64.c
-UNIT_WITH += netfreeze/netns.c netfreeze/tcp.c netfreeze/tcp_opts.c netfreeze/tcp_restore.c netfreeze/forge.c
+UNIT_WITH += netfreeze/netns.c netfreeze/tcp.c netfreeze/tcp_opts.c netfreeze/sockopt.c netfreeze/tcp_restore.c netfreeze/forge.c
 UNIT_WITH += netfreeze/hold.c netfreeze/filter.c netfreeze/link.c netfreeze/drain.c tests/net/world.c
 UNIT_SRC += tests/net/netlink_test.c tests/net/tcp_state_test.c tests/net/tcp_move_test.c
-UNIT_WITH += netfreeze/diag.c netfreeze/wake.c
+UNIT_WITH += netfreeze/diag.c netfreeze/wake.c netfreeze/udp.c netfreeze/udp_restore.c pod/kind/udp.c
+UNIT_SRC += tests/net/udp_test.c
 UNIT_SRC += tests/unit/tmpfs_test.c tests/unit/rcheck_test.c tests/unit/rheld_test.c
 UNIT_WITH += pod/rtmpfs.c pod/private.c pod/rcheck.c pod/rheld.c
 

@@ -107,6 +107,8 @@ static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struc
 	m->sndbuf = s.sndbuf;
 	m->rcvbuf = s.rcvbuf;
 	m->nonblock = s.nonblock;
+	m->uid = o->p.st.st_uid;
+	m->gid = o->p.st.st_gid;
 	r = copy_opts(d, &s, m);
 	tcp_state_done(&s);
 	*body = &m->base;
@@ -204,12 +206,15 @@ static int new_socket(struct restore *r, struct err *e)
 
 static int restore(struct restore *r, struct robject *o, struct err *e)
 {
+	const Pm__BodyTcp *m = (const void *)o->body;
 	autoclose int fd = -1;
 	struct tcp_state s;
-	int ret = to_state((const void *)o->body, &s, e);
+	int ret = to_state(m, &s, e);
 
 	if (ret == 0)
 		ret = fd = new_socket(r, e);
+	if (ret >= 0 && fchown(fd, m->uid, m->gid) < 0)
+		ret = err_sys(e, "owner of a TCP socket");
 	if (ret >= 0)
 		ret = tcp_restore_on(fd, restore_netns(r), &s, e);
 	if (ret < 0)

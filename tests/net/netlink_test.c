@@ -162,18 +162,29 @@ static int udp_passes(int rx, int tx, int ms)
 	return poll(&p, 1, ms);
 }
 
-static int udp(int ns, const char *ip, const char *to)
+static int make(int ns, int type, int proto, const char *ip, const char *to)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(5000)};
 	struct err e = {0};
 	int fd;
 
-	T_OK(fd = netns_socket(ns, AF_INET, SOCK_DGRAM, 0, &e), &e);
+	T_OK(fd = netns_socket(ns, AF_INET, type, proto, &e), &e);
 	a.sin_addr.s_addr = inet_addr(ip);
 	T_REQUIRE(bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
 	a.sin_addr.s_addr = inet_addr(to);
 	T_REQUIRE(connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
 	return fd;
+}
+
+static int udp(int ns, const char *ip, const char *to)
+{
+	return make(ns, SOCK_DGRAM, 0, ip, to);
+}
+
+/* Something that is not UDP. */
+static int raw(int ns, const char *ip, const char *to)
+{
+	return make(ns, SOCK_RAW, 253, ip, to);
 }
 
 static void test_filter_states(void)
@@ -187,14 +198,16 @@ static void test_filter_states(void)
 	};
 	struct err e = {0};
 	struct world w;
-	int pod, peer, lo1, lo2;
+	int pod, peer, lo1, lo2, udp1, udp2;
 	size_t i;
 
 	world_init(&w);
-	pod = udp(w.a.ns, POD_IP, PEER_IP);
-	peer = udp(w.peer, PEER_IP, POD_IP);
-	lo1 = udp(w.a.ns, "127.0.0.1", "127.0.0.2");
-	lo2 = udp(w.a.ns, "127.0.0.2", "127.0.0.1");
+	pod = raw(w.a.ns, POD_IP, PEER_IP);
+	peer = raw(w.peer, PEER_IP, POD_IP);
+	lo1 = raw(w.a.ns, "127.0.0.1", "127.0.0.2");
+	lo2 = raw(w.a.ns, "127.0.0.2", "127.0.0.1");
+	udp1 = udp(w.a.ns, POD_IP, PEER_IP);
+	udp2 = udp(w.peer, PEER_IP, POD_IP);
 	T_CHECK_EQ(udp_passes(pod, peer, 2000), 1);
 	T_CHECK_EQ(udp_passes(peer, pod, 2000), 1);
 	for (i = 0; i < ARRAY_SIZE(want); i++) {
@@ -202,6 +215,9 @@ static void test_filter_states(void)
 		T_CHECK_EQ(udp_passes(pod, peer, want[i].in ? 2000 : 30), want[i].in);
 		T_CHECK_EQ(udp_passes(peer, pod, want[i].out ? 2000 : 30), want[i].out);
 		T_CHECK_EQ(udp_passes(lo1, lo2, 2000), 1);
+		/* a program that sends UDP sees no error, in whatever state it is woken */
+		T_CHECK_EQ(udp_passes(udp1, udp2, want[i].in ? 2000 : 30), want[i].in);
+		T_CHECK_EQ(udp_passes(udp2, udp1, 2000), 1);
 	}
 	/* another handle, as an agent without the engine has it */
 	T_OK(filter_block(w.a.ns, &e), &e);
@@ -217,6 +233,8 @@ static void test_filter_states(void)
 	T_CHECK_EQ(udp_passes(pod, peer, 2000), 1);
 	close(pod);
 	close(peer);
+	close(udp1);
+	close(udp2);
 	close(lo1);
 	close(lo2);
 	world_done(&w);

@@ -123,7 +123,9 @@ static void udp(void)
 				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 
 	need("UDP socket", socket(AF_INET, SOCK_DGRAM, 0));
-	WL_SYS(bind(fd, (struct sockaddr *)&sa, sizeof(sa)));
+	sa.sin_port = htons(9);
+	/* corked: to be sent with what comes next */
+	WL_SYS(sendto(fd, "x", 1, MSG_MORE, (struct sockaddr *)&sa, sizeof(sa)));
 }
 
 static void fifo(void)

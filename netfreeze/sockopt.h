@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Tables of socket options that travel; for tcp_opts.c and udp_opts.c, nobody else includes it. */
+#ifndef NETFREEZE_SOCKOPT_H
+#define NETFREEZE_SOCKOPT_H
+
+#include "netfreeze/netfreeze.h"
+
+/* newer than Debian 12's headers */
+#ifndef SO_BUF_LOCK
+#define SO_BUF_LOCK 72
+#endif
+#ifndef SO_TXREHASH
+#define SO_TXREHASH 74
+#endif
+#ifndef IP_LOCAL_PORT_RANGE
+#define IP_LOCAL_PORT_RANGE 51
+#endif
+#ifndef TCP_TX_DELAY
+#define TCP_TX_DELAY 37
+#endif
+#ifndef SOCK_RCVBUF_LOCK
+#define SOCK_RCVBUF_LOCK 2
+#endif
+
+/* When a carried option is set on the new socket. */
+enum opt_when {
+	OPT_EARLY,   /* before bind and connect */
+	OPT_BIND,    /* UDP: before bind, but after the queue has been filled */
+	OPT_LATE,    /* when the queues are there; TCP: still in repair mode */
+	OPT_NOTE,    /* never: something about the socket that travels in the form of an option */
+	OPT_RELEASE, /* when repair mode is off: leaving it, or sending, would spoil them; when all
+			sockets exist */
+};
+
+/* in which states an option is read and set */
+#define IN_CLOSE  1
+#define IN_LISTEN 2
+#define IN_CONN   4
+#define IN_ALL    7
+
+#define ALWAYS INT32_MIN /* there is no constant default */
+
+struct opt_row {
+	const char *text;
+	int level, name;
+	uint8_t len; /* of an int, or of what is stored with an all-zero default */
+	uint8_t when, states;
+	int32_t dfl;
+};
+
+struct opt_table {
+	const struct opt_row *rows;
+	size_t n;
+	int states; /* of the socket: one of IN_* */
+};
+
+#define INT_OPT(lv, nm, when, states, dfl)                                                         \
+	{                                                                                          \
+#nm, lv, nm, sizeof(int), when, states, dfl                                        \
+	}
+#define RAW_OPT(lv, nm, len, when, states)                                                         \
+	{                                                                                          \
+#nm, lv, nm, len, when, states, 0                                                  \
+	}
+
+/** Reads what @o says from @fd: 1 *@out is to be carried, 0 it is not (its default, a note, not in
+ * this kernel), or negative errno. */
+int sockopt_read(int fd, const struct opt_row *o, struct sock_opt *out, struct err *e);
+/** Sets those of @opt[@n] that belong to @when. A name that is not in the table is refused: an image
+ * is hostile. */
+int sockopt_apply(int fd, const struct opt_table *, const struct sock_opt *opt, unsigned n,
+		  enum opt_when when, struct err *e);
+/** The value of a carried int option, or @dfl. */
+int sockopt_int(const struct sock_opt *opt, unsigned n, int level, int name, int dfl);
+
+#endif

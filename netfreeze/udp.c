@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * UDP sockets over IPv4, saved and made again from outside. This file saves; udp_restore.c restores.
+ *
+ * The queue. MSG_PEEK with SO_PEEK_OFF walks over the datagrams without taking them. What a program
+ * can learn of one is its sender, its data, and by IP_PKTINFO and its like the address it was sent
+ * to, TTL and TOS: those are in its header, so they can be asked now though the program has not
+ * asked before. A pending error (an ICMP message) is not carried: asking for data takes it.
+ *
+ * How a queue is filled again: as packets over lo with the senders' addresses, made by a raw socket
+ * in the pod's namespace. A socket that shares its port or is member of a group could not be hit
+ * alone, so a new socket is filled while it has a port of its own, given by the kernel, and takes
+ * its real name afterwards; leaving an address by connect(AF_UNSPEC) keeps the queue. The packets
+ * are routed to 127.0.0.1 whatever their header says: the receiver sees the header, a multicast or
+ * broadcast address too.
+ *
+ * Names. A socket that was bound by its first sendto() and one bound by bind(2) look the same; both
+ * are bound here. They differ in what connect(AF_UNSPEC) leaves, no more. A connected one is bound
+ * to its address only if the kernel would not choose the same.
+ *
+ * Memberships cannot be listed, but each group of the namespace (/proc/net/igmp) can be asked for by
+ * IP_MSFILTER. A socket without one has no option memory.
+ *
+ * Not carried, and refused by name: corked data (a socket has it if a send of nothing to nowhere
+ * succeeds), filters, SO_ZEROCOPY, IP options, IP_UNICAST_IF, encapsulation; IPv6 (pod/kind). Not seen from a
+ * socket, hence lost: pending errors, datagrams of no length behind others that were peeked at, IP_MULTICAST_IF given by index alone, shutdown for writing
+ * alone, SO_ATTACH_REUSEPORT programs, reception times and (for datagrams that waited) the
+ * interface, which becomes lo.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sock_diag.h>
+#include <netinet/udp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <net/if.h>
+
+#include "netfreeze/udp_int.h"
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+
+#ifndef IP_RECVERR_RFC4884
+#define IP_RECVERR_RFC4884 26
+#endif
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+#define MSG_PROBE_ 0x10 /* linux/socket.h: all of a send but the sending */
+
+#define U_INT(lv, nm, when, dfl) INT_OPT(lv, nm, when, IN_ALL, dfl)
+
+static const struct opt_row rows[] = {
+	RAW_OPT(SOL_SOCKET, SO_BINDTODEVICE, IFNAMSIZ, OPT_BIND, IN_ALL),
+	U_INT(SOL_SOCKET, SO_REUSEPORT, OPT_BIND, 0),
+	U_INT(SOL_SOCKET, SO_REUSEADDR, OPT_RELEASE, 0),
+	U_INT(SOL_SOCKET, SO_KEEPALIVE, OPT_EARLY, 0),
+	U_INT(SOL_SOCKET, SO_PRIORITY, OPT_LATE, 0), /* IP_TOS sets it too */
+	U_INT(SOL_SOCKET, SO_MARK, OPT_LATE, 0),
+	U_INT(SOL_SOCKET, SO_BROADCAST, OPT_EARLY, 0),
+	U_INT(SOL_SOCKET, SO_DONTROUTE, OPT_EARLY, 0),
+	U_INT(SOL_SOCKET, SO_NO_CHECK, OPT_EARLY, 0),
+	U_INT(SOL_SOCKET, SO_TIMESTAMP, OPT_EARLY, 0),
+	U_INT(SOL_SOCKET, SO_TIMESTAMPNS, OPT_EARLY, 0),
+	RAW_OPT(SOL_SOCKET, SO_TIMESTAMPING, 8, OPT_EARLY, IN_ALL),
+	U_INT(SOL_SOCKET, SO_RXQ_OVFL, OPT_EARLY, 0),
+	U_INT(SOL_SOCKET, SO_BUSY_POLL, OPT_EARLY, ALWAYS),
+	U_INT(SOL_SOCKET, SO_INCOMING_CPU, OPT_RELEASE, -1),
+	U_INT(SOL_SOCKET, SO_PEEK_OFF, OPT_RELEASE, -1),
+	U_INT(SOL_SOCKET, SO_BUF_LOCK, OPT_RELEASE, ALWAYS),
+	U_INT(SOL_SOCKET, SO_RCVLOWAT, OPT_RELEASE, 1),
+	RAW_OPT(SOL_SOCKET, SO_LINGER, sizeof(struct linger), OPT_EARLY, IN_ALL),
+	RAW_OPT(SOL_SOCKET, SO_RCVTIMEO, sizeof(struct timeval), OPT_RELEASE, IN_ALL),
+	RAW_OPT(SOL_SOCKET, SO_SNDTIMEO, sizeof(struct timeval), OPT_RELEASE, IN_ALL),
+
+	U_INT(IPPROTO_IP, IP_TOS, OPT_EARLY, 0),
+	U_INT(IPPROTO_IP, IP_TTL, OPT_EARLY, ALWAYS),
+	U_INT(IPPROTO_IP, IP_MTU_DISCOVER, OPT_EARLY, ALWAYS),
+	U_INT(IPPROTO_IP, IP_TRANSPARENT, OPT_EARLY, 0),
+	U_INT(IPPROTO_IP, IP_FREEBIND, OPT_EARLY, 0),
+	U_INT(IPPROTO_IP, IP_RECVERR, OPT_EARLY, 0),
+	U_INT(IPPROTO_IP, IP_RECVERR_RFC4884, OPT_EARLY, 0),
+	U_INT(IPPROTO_IP, IP_PKTINFO, OPT_EARLY, 0),
+	U_INT(IPPROTO_IP, IP_RECVTOS, OPT_EARLY, 0),
+	U_INT(IPPROTO_IP, IP_RECVTTL, OPT_EARLY, 0),
+	U_INT(IPPROTO_IP, IP_RECVOPTS, OPT_EARLY, 0),
+	U_INT(IPPROTO_IP, IP_RETOPTS, OPT_EARLY, 0),
+	U_INT(IPPROTO_IP, IP_RECVORIGDSTADDR, OPT_EARLY, 0),
+	U_INT(IPPROTO_IP, IP_MINTTL, OPT_LATE, 0),
+	U_INT(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, OPT_EARLY, 0),
+	U_INT(IPPROTO_IP, IP_LOCAL_PORT_RANGE, OPT_LATE, 0),
+	U_INT(IPPROTO_IP, IP_MULTICAST_TTL, OPT_EARLY, 1),
+	U_INT(IPPROTO_IP, IP_MULTICAST_LOOP, OPT_EARLY, 1),
+	U_INT(IPPROTO_IP, IP_MULTICAST_ALL, OPT_EARLY, 1),
+	RAW_OPT(IPPROTO_IP, IP_MULTICAST_IF, sizeof(struct in_addr), OPT_BIND, IN_ALL),
+
+	U_INT(IPPROTO_UDP, UDP_SEGMENT, OPT_LATE, 0),
+	U_INT(IPPROTO_UDP, UDP_GRO, OPT_LATE, 0),
+	U_INT(IPPROTO_UDP, UDP_CORK, OPT_RELEASE, 0),
+};
+const struct opt_table udp_opts = {rows, ARRAY_SIZE(rows), IN_ALL};
+
+const char *udp_addr(const struct sockaddr_in *a, char *buf)
+{
+	char ip[INET_ADDRSTRLEN] = "?";
+
+	inet_ntop(AF_INET, &a->sin_addr, ip, sizeof(ip));
+	snprintf(buf, 24, "%s:%u", ip, ntohs(a->sin_port));
+	return buf;
+}
+
+static int get_int(int fd, int level, int name, int dfl)
+{
+	int v = dfl;
+	socklen_t len = sizeof(v);
+
+	return getsockopt(fd, level, name, &v, &len) < 0 ? dfl : v;
+}
+
+static int refuse(struct err *e, const char *what)
+{
+	return err_set(e, EOPNOTSUPP, "%s: cannot be carried", what);
+}
+
+/* Sending to port 0 is an error, but what is corked has its destination already. */
+static bool has_corked_data(int fd)
+{
+	struct sockaddr_in at = {0}, nowhere = {.sin_family = AF_INET};
+	socklen_t len = sizeof(at);
+
+	if (getsockname(fd, (struct sockaddr *)&at, &len) < 0 || !at.sin_port)
+		return false; /* or the question would bind it */
+	return sendto(fd, "", 0, MSG_PROBE_ | MSG_MORE | MSG_DONTWAIT | MSG_NOSIGNAL,
+		      (struct sockaddr *)&nowhere, sizeof(nowhere)) == 0;
+}
+
+/**
+ * udp_check - can the socket @fd be carried? While the program runs.
+ *
+ * 0, -EOPNOTSUPP with the reason, or another negative errno.
+ */
+int udp_check(int fd, struct err *e)
+{
+	socklen_t len = 0;
+	char opts[40];
+	int i;
+
+	if (get_int(fd, SOL_SOCKET, SO_DOMAIN, -1) != AF_INET ||
+	    get_int(fd, SOL_SOCKET, SO_TYPE, -1) != SOCK_DGRAM ||
+	    get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) != IPPROTO_UDP)
+		return err_set(e, EOPNOTSUPP, "not a UDP socket over IPv4");
+	if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &len) < 0 ? errno == EACCES : len > 0)
+		return refuse(e, "a UDP socket with a filter (SO_ATTACH_FILTER or SO_ATTACH_BPF)");
+	if (get_int(fd, SOL_SOCKET, SO_ZEROCOPY, 0))
+		return refuse(e, "a UDP socket with SO_ZEROCOPY");
+	if (get_int(fd, IPPROTO_UDP, UDP_ENCAP, 0))
+		return refuse(e, "a UDP socket with UDP_ENCAP");
+	if (get_int(fd, IPPROTO_IP, IP_UNICAST_IF, 0))
+		return refuse(e, "a UDP socket with IP_UNICAST_IF");
+	len = sizeof(opts);
+	if (getsockopt(fd, IPPROTO_IP, IP_OPTIONS, opts, &len) == 0 && len > 0)
+		return refuse(e, "a UDP socket with IP options");
+	/* a running program corks and sends; only one that leaves it so is in the way */
+	for (i = 0; has_corked_data(fd); i++) {
+		if (i == 10)
+			return refuse(e, "corked data (UDP_CORK, MSG_MORE) of a UDP socket");
+		poll(NULL, 0, 5);
+	}
+	return 0;
+}
+
+/* ---- the queue */
+
+static const struct {
+	int level, name, on;
+} asked[] = {
+	{IPPROTO_IP, IP_PKTINFO, 1},
+	{IPPROTO_IP, IP_RECVTTL, 1},
+	{IPPROTO_IP, IP_RECVTOS, 1},
+	{SOL_SOCKET, SO_PEEK_OFF, 0},
+};
+
+static int ask_for(int fd, int *was, struct err *e)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(asked); i++)
+		was[i] = get_int(fd, asked[i].level, asked[i].name, 0);
+	for (i = 0; i < ARRAY_SIZE(asked); i++)
+		if (setsockopt(fd, asked[i].level, asked[i].name, &asked[i].on, sizeof(int)) < 0)
+			return err_sys(e, "ask for the particulars of datagrams");
+	return 0;
+}
+
+static void ask_no_more(int fd, const int *was)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(asked); i++)
+		setsockopt(fd, asked[i].level, asked[i].name, &was[i], sizeof(int));
+}
+
+static void read_control(struct msghdr *mh, struct udp_dgram *d, size_t *part)
+{
+	struct cmsghdr *c;
+	struct in_pktinfo pi;
+	int v;
+
+	for (c = CMSG_FIRSTHDR(mh); c; c = CMSG_NXTHDR(mh, c)) {
+		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+			memcpy(&pi, CMSG_DATA(c), sizeof(pi));
+			d->to = pi.ipi_addr;
+		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TTL) {
+			memcpy(&v, CMSG_DATA(c), sizeof(v));
+			d->ttl = (uint8_t)v;
+		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) {
+			d->tos = *CMSG_DATA(c);
+		} else if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
+			memcpy(&v, CMSG_DATA(c), sizeof(v));
+			*part = v > 0 ? (size_t)v : *part;
+		}
+	}
+}
+
+static int add_dgram(struct udp_state *s, const struct udp_dgram *d, const void *data, size_t len,
+		     struct err *e)
+{
+	struct udp_dgram *q = s->queue;
+	size_t room = s->nqueue ? s->nqueue & (s->nqueue - 1) : 0;
+
+	if (s->nqueue == UDP_QUEUE_MAX)
+		return err_set(e, EOVERFLOW, "more than %d datagrams wait", UDP_QUEUE_MAX);
+	if (!room) { /* a power of two is full */
+		q = realloc(q, sizeof(*q) * (s->nqueue ? 2 * s->nqueue : 1));
+		if (!q)
+			return err_num(e, ENOMEM, "queue of datagrams");
+		s->queue = q;
+	}
+	q[s->nqueue] = *d;
+	q[s->nqueue].len = (uint32_t)len;
+	q[s->nqueue].data = malloc(len + 1);
+	if (!q[s->nqueue].data)
+		return err_num(e, ENOMEM, "datagram of %zu bytes", len);
+	memcpy(q[s->nqueue].data, data, len);
+	s->nqueue++;
+	return 0;
+}
+
+/* One peek: 1 it is in the queue of @s, 0 there is none. @skip: as if there were one, but it is known. */
+static int peek_one(int fd, struct udp_state *s, uint8_t *buf, bool skip, struct err *e)
+{
+	struct udp_dgram d = {.ttl = 64};
+	struct iovec v = {buf, UDP_DATA_MAX + 1};
+	char control[512];
+	struct msghdr mh = {.msg_name = &d.from,
+			    .msg_namelen = sizeof(d.from),
+			    .msg_iov = &v,
+			    .msg_iovlen = 1,
+			    .msg_control = control,
+			    .msg_controllen = sizeof(control)};
+	size_t off = 0, part;
+	int r = 0, errors = 0;
+	ssize_t n;
+
+	do /* an ICMP message's error is taken by asking */
+		n = recvmsg(fd, &mh, MSG_PEEK | MSG_DONTWAIT);
+	while (n < 0 && errno != EAGAIN && errors++ < 8);
+	if (n < 0)
+		return errno == EAGAIN ? 0 : err_sys(e, "read the queue");
+	if (skip)
+		return 1;
+	part = n ? (size_t)n : 1;
+	read_control(&mh, &d, &part);
+	do {
+		r = add_dgram(s, &d, buf + off, MIN(part, (size_t)n - off), e);
+		off += part;
+	} while (r == 0 && off < (size_t)n);
+	return r < 0 ? r : 1;
+}
+
+/*
+ * The walk leaves out datagrams of no length that somebody has peeked at before, which may be the
+ * program, or we before a move that was undone. The first one is seen even so, without an offset.
+ */
+static int peek_all(int fd, struct udp_state *s, struct err *e)
+{
+	autofree uint8_t *buf = malloc(UDP_DATA_MAX + 1);
+	int r, zero = 0, none = -1;
+
+	if (!buf)
+		return err_num(e, ENOMEM, "buffer");
+	if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &none, sizeof(none)) < 0)
+		return err_sys(e, "SO_PEEK_OFF");
+	r = peek_one(fd, s, buf, false, e);
+	if (r <= 0)
+		return r;
+	if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero)) < 0)
+		return err_sys(e, "SO_PEEK_OFF");
+	if (s->queue[0].len)
+		r = peek_one(fd, s, buf, true, e);
+	while (r > 0)
+		r = peek_one(fd, s, buf, false, e);
+	return r;
+}
+
+static int save_queue(int fd, struct udp_state *s, struct err *e)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	int was[ARRAY_SIZE(asked)], r;
+
+	if (poll(&p, 1, 0) != 1)
+		return 0;
+	r = ask_for(fd, was, e);
+	if (r == 0)
+		r = peek_all(fd, s, e);
+	ask_no_more(fd, was);
+	return r;
+}
+
+/* ---- memberships */
+
+struct visit {
+	int fd;
+	struct udp_state *s;
+};
+
+static int iface_addr(int fd, const char *name, struct in_addr *a)
+{
+	struct ifreq ifr = {0};
+
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
+	if (ioctl(fd, SIOCGIFADDR, &ifr) < 0)
+		return -errno;
+	*a = ((struct sockaddr_in *)&ifr.ifr_addr)->sin_addr;
+	return 0;
+}
+
+static int ask_group(int fd, struct in_addr group, struct in_addr iface, struct udp_state *s,
+		     struct err *e)
+{
+	union {
+		struct ip_msfilter f;
+		char room[IP_MSFILTER_SIZE(UDP_SOURCES)];
+	} u = {.f = {.imsf_multiaddr = group, .imsf_interface = iface, .imsf_numsrc = UDP_SOURCES}};
+	socklen_t len = sizeof(u);
+	struct udp_group *g;
+
+	if (getsockopt(fd, IPPROTO_IP, IP_MSFILTER, &u, &len) < 0)
+		return errno == EADDRNOTAVAIL ? 0 : err_sys(e, "IP_MSFILTER");
+	if (u.f.imsf_numsrc > UDP_SOURCES || s->ngroup == UDP_GROUP_MAX)
+		return err_set(e, EOPNOTSUPP,
+			       "a multicast group with %u sources, or more than %d groups",
+			       u.f.imsf_numsrc, UDP_GROUP_MAX);
+	g = realloc(s->group, sizeof(*g) * (s->ngroup + 1));
+	if (!g)
+		return err_num(e, ENOMEM, "multicast groups");
+	s->group = g;
+	g += s->ngroup++;
+	memset(g, 0, sizeof(*g));
+	g->group = group;
+	g->iface = iface;
+	g->mode = u.f.imsf_fmode;
+	g->nsrc = u.f.imsf_numsrc;
+	memcpy(g->src, u.f.imsf_slist, g->nsrc * sizeof(g->src[0]));
+	return 0;
+}
+
+/* "Idx Device : Count Querier" begins an interface, "\t\t\t\tADDRESS USERS ..." is a group of it. */
+static int read_groups(void *arg, struct err *e)
+{
+	struct visit *v = arg;
+	autofree char *text = NULL;
+	struct in_addr iface = {0}, group;
+	char name[IFNAMSIZ + 1], *line, *save = NULL;
+	bool known = false;
+	int r = io_read_file("/proc/thread-self/net/igmp", 16u << 20, &text, NULL, e);
+
+	if (r < 0)
+		return r;
+	for (line = strtok_r(text, "\n", &save); line && r == 0;
+	     line = strtok_r(NULL, "\n", &save)) {
+		if (line[0] != '\t') {
+			known = sscanf(line, "%*u %16s", name) == 1 &&
+				iface_addr(v->fd, name, &iface) == 0;
+			continue;
+		}
+		/* printed as the number that the address is in memory */
+		if (known && sscanf(line, " %8x", &group.s_addr) == 1)
+			r = ask_group(v->fd, group, iface, v->s, e);
+	}
+	return r;
+}
+
+static int save_groups(int fd, int netns, struct udp_state *s, struct err *e)
+{
+	uint32_t mem[SK_MEMINFO_VARS] = {0};
+	struct visit v = {fd, s};
+	socklen_t len = sizeof(mem);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, mem, &len) == 0 && !mem[SK_MEMINFO_OPTMEM])
+		return 0;
+	return netns_run(netns, read_groups, &v, e);
+}
+
+/* ---- all of it */
+
+static int save_options(int fd, struct udp_state *s, struct err *e)
+{
+	size_t i;
+	int r;
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		if (s->nopt == ARRAY_SIZE(s->opt))
+			return err_set(e, EOVERFLOW, "more than %u socket options", s->nopt);
+		r = sockopt_read(fd, &rows[i], &s->opt[s->nopt], e);
+		if (r < 0)
+			return r;
+		s->nopt += (unsigned)r;
+	}
+	return 0;
+}
+
+static int save_all(int fd, int netns, struct udp_state *s, struct err *e)
+{
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+	socklen_t len = sizeof(s->local);
+	int r;
+
+	if (getsockname(fd, (struct sockaddr *)&s->local, &len) < 0)
+		return err_sys(e, "getsockname");
+	len = sizeof(s->peer);
+	if (getpeername(fd, (struct sockaddr *)&s->peer, &len) < 0)
+		memset(&s->peer, 0, sizeof(s->peer));
+	s->nonblock = fcntl(fd, F_GETFL) & O_NONBLOCK;
+	s->sndbuf = (uint32_t)get_int(fd, SOL_SOCKET, SO_SNDBUF, 0);
+	s->rcvbuf = (uint32_t)get_int(fd, SOL_SOCKET, SO_RCVBUF, 0);
+	if (poll(&p, 1, 0) == 1) {
+		s->shut_rd = p.revents & POLLRDHUP;
+		s->shut_wr = p.revents & POLLHUP;
+	}
+	r = save_options(fd, s, e);
+	if (r == 0)
+		r = save_queue(fd, s, e);
+	return r < 0 ? r : save_groups(fd, netns, s, e);
+}
+
+/**
+ * udp_save - the whole state of the UDP socket @fd of @netns
+ *
+ * The filter is up and no task of the pod runs. The socket stays as it is, so there is nothing to
+ * undo. *@out is valid after success only and is the caller's to free with udp_state_done().
+ */
+int udp_save(int fd, int netns, struct udp_state *out, struct err *e)
+{
+	struct udp_state s = {0};
+	char a[24], b[24];
+	int r = udp_check(fd, e);
+
+	if (r == 0)
+		r = save_all(fd, netns, &s, e);
+	if (r < 0) {
+		udp_state_done(&s);
+		return err_wrap(e, "UDP %s -> %s", udp_addr(&s.local, a), udp_addr(&s.peer, b));
+	}
+	*out = s;
+	return 0;
+}
+
+/** udp_state_done - free what a saved state owns */
+void udp_state_done(struct udp_state *s)
+{
+	size_t i;
+
+	for (i = 0; i < s->nqueue; i++)
+		free(s->queue[i].data);
+	free(s->queue);
+	free(s->group);
+	s->queue = NULL;
+	s->group = NULL;
+	s->nqueue = s->ngroup = 0;
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The other half of udp.c (whose theory of operation covers both): a saved state becomes a socket.
+ * Options that the queue may see; the queue, at a port of the kernel's choice; what must stand
+ * before bind; bind, memberships, connect; sizes and the rest. The address is shared by force, with
+ * SO_REUSEADDR; udp_release() gives the program's value back.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sock_diag.h>
+#include <netinet/ip.h>
+#include <netinet/udp.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "netfreeze/udp_int.h"
+#include "pod/base/io.h"
+#include "pod/base/util.h"
+
+#define BUF_MAX    (1u << 30)
+#define ARRIVE_MS  500
+#define MSG_PROBE_ 0x10
+
+static int set_int(int fd, int level, int name, int v, const char *text, struct err *e)
+{
+	return setsockopt(fd, level, name, &v, sizeof(v)) < 0 ? err_sys(e, "set %s", text) : 0;
+}
+
+/* The kernel doubles what it is given. */
+static int set_buffers(int fd, uint64_t snd, uint64_t rcv, struct err *e)
+{
+	int r = set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(snd, BUF_MAX) / 2), "SO_SNDBUF",
+			e);
+
+	return r < 0 ? r
+		     : set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(MIN(rcv, BUF_MAX) / 2),
+			       "SO_RCVBUF", e);
+}
+
+static int options(int fd, const struct udp_state *s, enum opt_when when, struct err *e)
+{
+	return sockopt_apply(fd, &udp_opts, s->opt, s->nopt, when, e);
+}
+
+/* An image is hostile input: what the kernel would not check is checked here. */
+static int validate(const struct udp_state *s, struct err *e)
+{
+	size_t i;
+
+	if (s->local.sin_family != AF_INET || s->nopt > ARRAY_SIZE(s->opt) ||
+	    (s->peer.sin_port && s->peer.sin_family != AF_INET))
+		return err_set(e, EPROTO, "UDP state: address family or options");
+	if (s->nqueue > UDP_QUEUE_MAX || s->ngroup > UDP_GROUP_MAX)
+		return err_set(e, EPROTO, "UDP state: %zu datagrams, %zu groups", s->nqueue,
+			       s->ngroup);
+	for (i = 0; i < s->nqueue; i++)
+		if (s->queue[i].len > UDP_DATA_MAX || (s->queue[i].len && !s->queue[i].data))
+			return err_set(e, EPROTO, "UDP state: a datagram of %u bytes",
+				       s->queue[i].len);
+	for (i = 0; i < s->ngroup; i++)
+		if (s->group[i].nsrc > UDP_SOURCES)
+			return err_set(e, EPROTO, "UDP state: a group of %u sources",
+				       s->group[i].nsrc);
+	return 0;
+}
+
+/* ---- the queue */
+
+static uint32_t queued_memory(int fd)
+{
+	uint32_t mem[SK_MEMINFO_VARS] = {0};
+	socklen_t len = sizeof(mem);
+
+	getsockopt(fd, SOL_SOCKET, SO_MEMINFO, mem, &len);
+	return mem[SK_MEMINFO_RMEM_ALLOC];
+}
+
+/* A packet over lo is queued by the time sendto() returns, unless ksoftirqd has it. */
+static int await_arrival(int fd, uint32_t before, struct err *e)
+{
+	uint64_t end = deadline_ms(ARRIVE_MS);
+
+	while (queued_memory(fd) == before) {
+		if (now_ns() >= end)
+			return err_set(e, ETIMEDOUT, "a datagram does not get into its queue");
+		sched_yield();
+	}
+	return 0;
+}
+
+/* The kernel fills in length, checksum of the header and identification. */
+static int inject(int raw, int fd, in_port_t port, const struct udp_dgram *d, struct err *e)
+{
+	struct sockaddr_in route = {.sin_family = AF_INET,
+				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct {
+		struct iphdr ip;
+		struct udphdr udp;
+	} h = {
+		.ip = {.version = 4,
+		       .ihl = 5,
+		       .ttl = d->ttl,
+		       .tos = d->tos,
+		       .protocol = IPPROTO_UDP,
+		       .saddr = d->from.sin_addr.s_addr,
+		       .daddr = d->to.s_addr},
+		.udp = {.source = d->from.sin_port,
+			.dest = port,
+			.len = htons((uint16_t)(sizeof(h.udp) + d->len))}, /* no checksum */
+	};
+	struct iovec v[2] = {{&h, sizeof(h)}, {d->data, d->len}};
+	struct msghdr mh = {.msg_name = &route,
+			    .msg_namelen = sizeof(route),
+			    .msg_iov = v,
+			    .msg_iovlen = d->len ? 2 : 1};
+	uint32_t before = queued_memory(fd);
+
+	if (!h.ip.saddr)
+		h.ip.saddr = htonl(INADDR_LOOPBACK); /* or the kernel would put one in */
+	if (sendmsg(raw, &mh, MSG_DONTWAIT) < 0)
+		return err_sys(e, "deliver a datagram of %u bytes", d->len);
+	return await_arrival(fd, before, e);
+}
+
+static int leave_address(int fd, struct err *e)
+{
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
+
+	return connect(fd, &none, sizeof(none)) < 0 ? err_sys(e, "leave an address") : 0;
+}
+
+/* Sending nothing gives the socket a port that it can leave again. */
+static int take_any_port(int fd, in_port_t *port, struct err *e)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET,
+				 .sin_port = htons(9),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(at);
+
+	if (sendto(fd, "", 0, MSG_PROBE_ | MSG_DONTWAIT, (struct sockaddr *)&at, sizeof(at)) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&at, &len) < 0)
+		return err_sys(e, "take a port");
+	*port = at.sin_port;
+	return at.sin_port ? 0 : err_set(e, EPROTO, "the kernel has given no port");
+}
+
+static int fill_queue(int fd, int netns, const struct udp_state *s, struct err *e)
+{
+	autoclose int raw = -1;
+	uint64_t room = 1u << 20;
+	in_port_t port = 0;
+	size_t i;
+	int r;
+
+	if (!s->nqueue)
+		return 0;
+	for (i = 0; i < s->nqueue; i++)
+		room += 2 * s->queue[i].len + 4096;
+	raw = r = netns_socket(netns, AF_INET, SOCK_RAW, IPPROTO_RAW, e);
+	if (r >= 0)
+		r = set_int(raw, SOL_SOCKET, SO_SNDBUFFORCE, 1 << 20, "SO_SNDBUF", e);
+	if (r == 0)
+		r = set_buffers(fd, s->sndbuf, room, e);
+	if (r == 0)
+		r = take_any_port(fd, &port, e);
+	for (i = 0; i < s->nqueue && r == 0; i++)
+		r = inject(raw, fd, port, &s->queue[i], e);
+	return r < 0 ? r : leave_address(fd, e);
+}
+
+/* ---- names */
+
+/* The address that a connected socket would get by itself need not be bound to. */
+static int own_choice(int fd, const struct udp_state *s, struct in_addr *a, struct err *e)
+{
+	struct sockaddr_in at = {0};
+	socklen_t len = sizeof(at);
+
+	*a = s->local.sin_addr;
+	if (!s->peer.sin_port)
+		return 0;
+	if (connect(fd, (const struct sockaddr *)&s->peer, sizeof(s->peer)) == 0 &&
+	    getsockname(fd, (struct sockaddr *)&at, &len) == 0 &&
+	    at.sin_addr.s_addr == s->local.sin_addr.s_addr)
+		a->s_addr = htonl(INADDR_ANY);
+	return leave_address(fd, e);
+}
+
+static int join(int fd, const struct udp_group *g, struct err *e)
+{
+	struct ip_mreq m = {g->group, g->iface};
+	union {
+		struct ip_msfilter f;
+		char room[IP_MSFILTER_SIZE(UDP_SOURCES)];
+	} u = {.f = {.imsf_multiaddr = g->group,
+		     .imsf_interface = g->iface,
+		     .imsf_fmode = g->mode,
+		     .imsf_numsrc = g->nsrc}};
+
+	if (setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof(m)) < 0)
+		return err_sys(e, "join multicast group %s", inet_ntoa(g->group));
+	if (g->mode == MCAST_EXCLUDE && !g->nsrc)
+		return 0;
+	memcpy(u.f.imsf_slist, g->src, g->nsrc * sizeof(g->src[0]));
+	return setsockopt(fd, IPPROTO_IP, IP_MSFILTER, &u, IP_MSFILTER_SIZE(g->nsrc)) < 0
+		       ? err_sys(e, "sources of multicast group %s", inet_ntoa(g->group))
+		       : 0;
+}
+
+static int take_names(int fd, const struct udp_state *s, struct err *e)
+{
+	struct sockaddr_in at = s->local;
+	size_t i;
+	int r = own_choice(fd, s, &at.sin_addr, e);
+
+	/* others may share the port, those that come later too; the program's value: udp_release() */
+	if (r == 0)
+		r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR", e);
+	if (r == 0)
+		r = options(fd, s, OPT_BIND, e);
+	if (r < 0)
+		return r;
+	if (s->local.sin_port && bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
+		return err_sys(e, "bind");
+	for (i = 0; i < s->ngroup && r == 0; i++)
+		r = join(fd, &s->group[i], e);
+	if (r == 0 && s->peer.sin_port &&
+	    connect(fd, (const struct sockaddr *)&s->peer, sizeof(s->peer)) < 0)
+		r = err_sys(e, "connect");
+	return r;
+}
+
+static int restore_on(int fd, int netns, const struct udp_state *s, struct err *e)
+{
+	const int fl = fcntl(fd, F_GETFL);
+	int r = validate(s, e);
+
+	if (r == 0)
+		r = options(fd, s, OPT_EARLY, e);
+	if (r == 0)
+		r = fill_queue(fd, netns, s, e);
+	if (r == 0)
+		r = take_names(fd, s, e);
+	if (r == 0)
+		r = set_buffers(fd, s->sndbuf, s->rcvbuf, e);
+	if (r == 0)
+		r = options(fd, s, OPT_LATE, e);
+	if (r == 0 && s->shut_rd && shutdown(fd, s->shut_wr ? SHUT_RDWR : SHUT_RD) < 0 &&
+	    errno != ENOTCONN) /* said, and done */
+		r = err_sys(e, "shutdown");
+	if (r == 0 && fcntl(fd, F_SETFL, s->nonblock ? fl | O_NONBLOCK : fl & ~O_NONBLOCK) < 0)
+		r = err_sys(e, "O_NONBLOCK");
+	return r;
+}
+
+/**
+ * udp_restore_on - give the fresh UDP socket @fd of @netns the state @s
+ *
+ * The link has its address and FILTER_BLOCK is set there. After a failure the caller closes @fd.
+ */
+int udp_restore_on(int fd, int netns, const struct udp_state *s, struct err *e)
+{
+	struct err mine = {0};
+	char a[24], b[24];
+	int r = restore_on(fd, netns, s, &mine);
+
+	if (r == 0)
+		return 0;
+	if (e)
+		*e = mine;
+	return err_wrap(e, "UDP %s -> %s", udp_addr(&s->local, a), udp_addr(&s->peer, b));
+}
+
+/** udp_release - on every restored socket when all of them exist: what the program has set */
+int udp_release(int fd, const struct udp_state *s, struct err *e)
+{
+	int r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 0, "SO_REUSEADDR", e);
+
+	return r < 0 ? r : options(fd, s, OPT_RELEASE, e);
+}

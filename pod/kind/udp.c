@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * UDP sockets over IPv4: the work is netfreeze's; here its struct becomes a record and back.
+ *
+ * The queue is filled by restore(), before the socket takes its name; what arrived while the pod
+ * stood still is replayed later, so it comes after what had waited.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "netfreeze/netfreeze.h"
+#include "pod/base/util.h"
+#include "pod/kind/kinds.h"
+
+static int sock_int(int fd, int name)
+{
+	int v = -1;
+	socklen_t len = sizeof(v);
+
+	return getsockopt(fd, SOL_SOCKET, name, &v, &len) < 0 ? -1 : v;
+}
+
+static bool match(const struct probe *p)
+{
+	return S_ISSOCK(p->st.st_mode) && !kind_is_o_path(p) && sock_int(p->fd, SO_DOMAIN) == AF_INET &&
+	       sock_int(p->fd, SO_TYPE) == SOCK_DGRAM && sock_int(p->fd, SO_PROTOCOL) == IPPROTO_UDP;
+}
+
+static int check(struct dump *d, const struct probe *p, struct err *e)
+{
+	int r = kind_check_common(p, e);
+
+	(void)d;
+	return r < 0 ? r : udp_check(p->fd, e);
+}
+
+static void copy_opts(struct dump *d, const struct udp_state *s, Pm__BodyUdp *m)
+{
+	unsigned i;
+
+	m->opts = dump_alloc(d, s->nopt * sizeof(*m->opts));
+	for (i = 0; i < s->nopt; i++) {
+		Pm__SockOpt *o = dump_alloc(d, sizeof(*o));
+
+		pm__sock_opt__init(o);
+		o->level = s->opt[i].level;
+		o->name = s->opt[i].name;
+		o->val = kind_bytes(d, s->opt[i].val, s->opt[i].len);
+		m->opts[i] = o;
+	}
+	m->n_opts = s->nopt;
+}
+
+static void copy_queue(struct dump *d, const struct udp_state *s, Pm__BodyUdp *m)
+{
+	size_t i;
+
+	m->queue = dump_alloc(d, s->nqueue * sizeof(*m->queue));
+	for (i = 0; i < s->nqueue; i++) {
+		const struct udp_dgram *q = &s->queue[i];
+		Pm__UdpDgram *g = dump_alloc(d, sizeof(*g));
+
+		pm__udp_dgram__init(g);
+		g->addr = q->from.sin_addr.s_addr;
+		g->port = q->from.sin_port;
+		g->to = q->to.s_addr;
+		g->ttl = q->ttl;
+		g->tos = q->tos;
+		g->data = kind_bytes(d, q->data, q->len);
+		m->queue[i] = g;
+	}
+	m->n_queue = s->nqueue;
+}
+
+static void copy_groups(struct dump *d, const struct udp_state *s, Pm__BodyUdp *m)
+{
+	size_t i, k;
+
+	m->groups = dump_alloc(d, s->ngroup * sizeof(*m->groups));
+	for (i = 0; i < s->ngroup; i++) {
+		const struct udp_group *q = &s->group[i];
+		Pm__UdpGroup *g = dump_alloc(d, sizeof(*g));
+
+		pm__udp_group__init(g);
+		g->group = q->group.s_addr;
+		g->iface = q->iface.s_addr;
+		g->mode = q->mode;
+		g->sources = dump_alloc(d, q->nsrc * sizeof(*g->sources));
+		for (k = 0; k < q->nsrc; k++)
+			g->sources[k] = q->src[k].s_addr;
+		g->n_sources = q->nsrc;
+		m->groups[i] = g;
+	}
+	m->n_groups = s->ngroup;
+}
+
+static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struct err *e)
+{
+	Pm__BodyUdp *m = dump_alloc(d, sizeof(*m));
+	struct udp_state s = { 0 };
+	int r = kind_check_common(&o->p, e);
+
+	if (r == 0)
+		r = udp_save(o->p.fd, dump_netns(d), &s, e);
+	if (r < 0)
+		return r;
+	pm__body_udp__init(m);
+	m->laddr = s.local.sin_addr.s_addr;
+	m->lport = s.local.sin_port;
+	m->paddr = s.peer.sin_addr.s_addr;
+	m->pport = s.peer.sin_port;
+	m->shut_rd = s.shut_rd;
+	m->shut_wr = s.shut_wr;
+	m->nonblock = s.nonblock;
+	m->sndbuf = s.sndbuf;
+	m->rcvbuf = s.rcvbuf;
+	m->uid = o->p.st.st_uid;
+	m->gid = o->p.st.st_gid;
+	copy_opts(d, &s, m);
+	copy_queue(d, &s, m);
+	copy_groups(d, &s, m);
+	udp_state_done(&s);
+	*body = &m->base;
+	return 0;
+}
+
+static int to_options(const Pm__BodyUdp *m, struct udp_state *s, struct err *e)
+{
+	size_t i;
+
+	if (m->n_opts > ARRAY_SIZE(s->opt))
+		return KIND_DAMAGED(e, "a UDP socket's %zu options", m->n_opts);
+	for (i = 0; i < m->n_opts; i++) {
+		const Pm__SockOpt *p = m->opts[i];
+
+		if (p->val.len > sizeof(s->opt[0].val))
+			return KIND_DAMAGED(e, "a UDP socket's option %d", p->name);
+		s->opt[i].level = p->level;
+		s->opt[i].name = p->name;
+		s->opt[i].len = (uint32_t)p->val.len;
+		if (p->val.len)
+			memcpy(s->opt[i].val, p->val.data, p->val.len);
+	}
+	s->nopt = (unsigned)m->n_opts;
+	return 0;
+}
+
+/* The datagrams' bytes stay the record's. */
+static int to_queue(const Pm__BodyUdp *m, struct udp_state *s, struct err *e)
+{
+	size_t i, k;
+
+	s->queue = calloc(m->n_queue + 1, sizeof(*s->queue));
+	s->group = calloc(m->n_groups + 1, sizeof(*s->group));
+	if (!s->queue || !s->group)
+		return err_num(e, ENOMEM, "a UDP socket's queue");
+	for (i = 0; i < m->n_queue; i++) {
+		const Pm__UdpDgram *g = m->queue[i];
+
+		if (g->port > UINT16_MAX || g->ttl > UINT8_MAX || g->tos > UINT8_MAX ||
+		    g->data.len > UINT16_MAX)
+			return KIND_DAMAGED(e, "a datagram's numbers");
+		s->queue[i] = (struct udp_dgram){
+			.from = { .sin_family = AF_INET, .sin_port = (in_port_t)g->port,
+				  .sin_addr.s_addr = g->addr },
+			.to.s_addr = g->to, .ttl = (uint8_t)g->ttl, .tos = (uint8_t)g->tos,
+			.len = (uint32_t)g->data.len, .data = g->data.data,
+		};
+	}
+	s->nqueue = m->n_queue;
+	for (i = 0; i < m->n_groups; i++) {
+		const Pm__UdpGroup *g = m->groups[i];
+
+		if (g->n_sources > UDP_SOURCES)
+			return KIND_DAMAGED(e, "a multicast group of %zu sources", g->n_sources);
+		s->group[i].group.s_addr = g->group;
+		s->group[i].iface.s_addr = g->iface;
+		s->group[i].mode = g->mode;
+		s->group[i].nsrc = (uint32_t)g->n_sources;
+		for (k = 0; k < g->n_sources; k++)
+			s->group[i].src[k].s_addr = g->sources[k];
+	}
+	s->ngroup = m->n_groups;
+	return 0;
+}
+
+static int to_state(const Pm__BodyUdp *m, struct udp_state *s, struct err *e)
+{
+	if (m->lport > UINT16_MAX || m->pport > UINT16_MAX)
+		return KIND_DAMAGED(e, "a UDP socket's numbers");
+	s->local.sin_family = AF_INET;
+	s->local.sin_addr.s_addr = m->laddr;
+	s->local.sin_port = (in_port_t)m->lport;
+	if (m->pport || m->paddr) {
+		s->peer.sin_family = AF_INET;
+		s->peer.sin_addr.s_addr = m->paddr;
+		s->peer.sin_port = (in_port_t)m->pport;
+	}
+	s->shut_rd = m->shut_rd;
+	s->shut_wr = m->shut_wr;
+	s->nonblock = m->nonblock;
+	s->sndbuf = m->sndbuf;
+	s->rcvbuf = m->rcvbuf;
+	return to_options(m, s, e);
+}
+
+static int restore(struct restore *r, struct robject *o, struct err *e)
+{
+	const Pm__BodyUdp *m = (const void *)o->body;
+	autoclose int fd = -1;
+	struct udp_state s = { 0 };
+	int ret = to_state(m, &s, e);
+
+	if (ret == 0)
+		ret = to_queue(m, &s, e);
+	if (ret == 0)
+		ret = fd = netns_socket(restore_netns(r), AF_INET, SOCK_DGRAM, IPPROTO_UDP, e);
+	if (ret >= 0 && fchown(fd, m->uid, m->gid) < 0)
+		ret = err_sys(e, "owner of a UDP socket");
+	if (ret >= 0)
+		ret = udp_restore_on(fd, restore_netns(r), &s, e);
+	free(s.queue);
+	free(s.group);
+	if (ret < 0)
+		return ret;
+	o->fd = take_fd(&fd);
+	return 0;
+}
+
+static int finish(struct restore *r, struct robject *o, struct err *e)
+{
+	struct udp_state s = { 0 };
+	int ret = to_state((const void *)o->body, &s, e);
+
+	(void)r;
+	return ret < 0 ? ret : udp_release(o->fd, &s, e);
+}
+
+const struct kind kind_udp = {
+	.name = "udp",
+	.type = TYPE_UDP,
+	.version = 1,
+	.min_version = 1,
+	.scope = KIND_FD,
+	.stage = STAGE_SOCKET,
+	.schema = &pm__body_udp__descriptor,
+	.match = match,
+	.check = check,
+	.dump = dump,
+	.restore = restore,
+	.finish = finish,
+};
