@@ -208,7 +208,7 @@ static int send_one(struct dump *d, struct content *c, bool final, struct err *e
 	if (r >= 0)
 		r = scan(c, &changed, e);
 	if (r >= 0 && changed.n)
-		r = pages_send_file(d->s.fd, c->fd, c->id | CONTENT_FRAME, &changed, &d->s.sent, d->s.deadline, e);
+		r = pages_send_file(d->s.fd, c->fd, c->id | CONTENT_FRAME, &changed, dump_known(d), &d->s.sent, d->s.deadline, e);
 	runs_done(&changed);
 	if (r < 0)
 		return err_wrap(e, "content of '%s'", c->name);

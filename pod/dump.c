@@ -539,7 +539,7 @@ static void done(struct dump *d)
 	free(d->locks);
 	free(d->b);
 	if (d->s.file)
-		image_done(&d->out);
+		image_end(d);
 	else
 		close_fdp(&d->s.fd);
 	close_fdp(&d->root);

@@ -62,6 +62,9 @@ struct dump {
 	const Pm__EngineDump *req;
 	struct image_file out;	/* of a checkpoint */
 	struct image_user owner;
+	struct image_chain base; /* what it builds on */
+	struct dedup *dedup;
+	struct page_known known;
 	bool live;
 	pid_t pid1;
 	struct proc_list procs;
@@ -176,6 +179,9 @@ int host_vdso(const uint8_t **image, size_t *len, struct err *);
 #define BUILD_ID_MAX 64
 /** The GNU build-id of an ELF file; 0: it is none or has none. */
 size_t elf_build_id(int fd, uint8_t out[BUILD_ID_MAX]);
+
+/** How page streams learn which pages the image has already; NULL: it is a move. dump_image.c */
+const struct page_known *dump_known(struct dump *);
 
 /* dump.c */
 /** Frees all that dump_alloc() gave. */

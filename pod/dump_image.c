@@ -7,9 +7,11 @@
  * READY then asks the coordinator for the commit, after which the agent ends it. A failure at any point before leaves the
  * pod running and no image.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -53,7 +55,7 @@ static int write_head(struct dump *d, struct err *e)
 {
 	const Pm__PodSpec *spec = d->req->spec;
 	Pm__ImageHead h;
-	char build[] = LINK_BUILD;
+	char build[] = LINK_BUILD, parent[256];
 	struct timespec now;
 
 	pm__image_head__init(&h);
@@ -66,10 +68,76 @@ static int write_head(struct dump *d, struct err *e)
 	h.epoch = d->req->epoch;
 	h.build = build;
 	h.ended = d->req->image->term;
+	if (d->base.n) {
+		snprintf(parent, sizeof(parent), "%s" IMAGE_SUFFIX, chain_top(&d->base)->head->id);
+		h.parent = parent;
+		h.parent_digest = chain_top(&d->base)->digest;
+	}
 	h.spec.len = pm__pod_spec__get_packed_size(spec);
 	h.spec.data = dump_alloc(d, h.spec.len);
 	pm__pod_spec__pack(spec, h.spec.data);
 	return stream_send_msg(&d->s, REC_HEAD, 0, &h.base, e);
+}
+
+const struct page_known *dump_known(struct dump *d)
+{
+	return d->dedup ? &d->known : NULL;
+}
+
+static int look_up(void *arg, const void *page, uint64_t *number)
+{
+	return dedup_page(arg, page, number);
+}
+
+/* The number in "POD.NUMBER.img", or 0: it is none of this pod's. */
+static unsigned long number_of(const char *file, const char *pod)
+{
+	size_t n = strlen(pod);
+	unsigned long number;
+	char *end;
+
+	if (strncmp(file, pod, n) != 0 || file[n] != '.' || file[n + 1] < '0' || file[n + 1] > '9')
+		return 0;
+	number = strtoul(file + n + 1, &end, 10);
+	return strcmp(end, IMAGE_SUFFIX) == 0 ? number : 0;
+}
+
+/* The newest image of this pod in the store, if it is sound: else this one stands alone. */
+static int choose_base(struct dump *d, struct err *e)
+{
+	const char *path = d->req->image->path, *slash = strrchr(path, '/');
+	unsigned long best = 0, own = number_of(slash + 1, d->req->spec->name);
+	struct err why = { 0 };
+	char file[PATH_MAX];
+	struct dirent *de;
+	DIR *dir;
+
+	d->dedup = dedup_new();
+	if (!d->dedup)
+		return err_num(e, ENOMEM, "the pages of an image");
+	d->known = (struct page_known){ look_up, d->dedup };
+	snprintf(file, sizeof(file), "%.*s", (int)(slash - path), path);
+	dir = d->req->image->store && !d->req->image->full ? opendir(file) : NULL;
+	while (dir && (de = readdir(dir))) {
+		unsigned long n = number_of(de->d_name, d->req->spec->name);
+
+		if (n > best && n < own)
+			best = n;
+	}
+	if (dir)
+		closedir(dir);
+	if (best) {
+		snprintf(file, sizeof(file), "%.*s/%s.%lu" IMAGE_SUFFIX, (int)(slash - path), path, d->req->spec->name, best);
+		if (chain_open(&d->base, file, &d->owner, &why) < 0) {
+			log_warn("%s: %s: the new image stands alone", d->req->spec->name, why.msg);
+		} else if (d->base.n == CHAIN_MAX) {
+			chain_close(&d->base);
+		} else if (chain_known(&d->base, d->dedup, e) < 0) {
+			return e->code;
+		}
+	}
+	dedup_begin(d->dedup);
+	return 0;
 }
 
 /* What the check of a move asks the target is left to the day of the restart. */
@@ -89,6 +157,9 @@ int image_begin(struct dump *d, struct err *e)
 		return r;
 	d->s.fd = d->out.fd;
 	d->s.file = true;
+	r = choose_base(d, e);
+	if (r < 0)
+		return r;
 	pm__greeting__init(&hello);
 	hello.version = 1;
 	hello.op = d->req->op;
@@ -99,15 +170,28 @@ int image_begin(struct dump *d, struct err *e)
 int stage_save(struct dump *d, struct err *e)
 {
 	uint64_t digest, t = now_ns();
+	const struct page_digest *own;
+	size_t n;
 	int r;
 
 	d->exit_code = 7;
 	if (!d->req->image->term)
 		dump_undo(d);
-	r = image_seal(&d->out, &d->s.sent, &digest, e);
+	own = dedup_own(d->dedup, &n);
+	r = image_hashes(&d->out, &d->s.sent, own, n, e);
+	if (r >= 0)
+		r = image_seal(&d->out, &d->s.sent, &digest, e);
 	log_mark("index", &t);
 	if (r >= 0)
 		r = image_publish(&d->out, e);
 	log_mark("to the disk", &t);
 	return r;
+}
+
+void image_end(struct dump *d)
+{
+	image_done(&d->out);
+	chain_close(&d->base);
+	dedup_free(d->dedup);
+	d->dedup = NULL;
 }

@@ -11,6 +11,7 @@ int stage_cut(struct dump *, struct err *);	/* live.c */
 int stage_save(struct dump *, struct err *);	/* dump_image.c */
 /** Opens the image and writes its beginning, where a move connects to its target. dump_image.c */
 int image_begin(struct dump *, struct err *);
+void image_end(struct dump *);
 
 /** Tells the agent (and through it the client) how far it is. Percent never 100 before the commit. */
 void dump_progress(struct dump *, double percent, uint64_t rate, uint64_t dirty_rate, uint64_t left, uint64_t est_ns);

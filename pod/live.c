@@ -150,7 +150,7 @@ int stage_precopy(struct dump *d, struct err *e)
 	unsigned max = o->max_rounds ? o->max_rounds : DEFAULT_ROUNDS;
 	uint64_t limit = (o->max_downtime_ms ? o->max_downtime_ms : DEFAULT_DOWNTIME_MS) * NSEC_PER_MSEC;
 	uint64_t end = o->timeout_s ? deadline_ms(o->timeout_s * 1000ull) : IO_FOREVER, est = 0, last = 0;
-	struct page_stream *ps = page_stream_new(d->s.fd);
+	struct page_stream *ps = page_stream_new(d->s.fd, dump_known(d));
 	struct round rd = { 0 };
 	int r = ps ? 0 : err_num(e, ENOMEM, "page stream");
 
@@ -363,7 +363,7 @@ int stage_quiesce(struct dump *d, struct err *e)
 		r = collect_ipc(d, e); /* made since the check */
 	if (r < 0)
 		return r;
-	d->pages = page_stream_new(d->s.fd); /* its buffer is made before the freeze */
+	d->pages = page_stream_new(d->s.fd, dump_known(d)); /* its buffer is made before the freeze */
 	r = d->pages ? stream_send(&d->s, REC_SOON, 0, NULL, 0, e) : err_num(e, ENOMEM, "page stream");
 	if (r < 0)
 		return r;

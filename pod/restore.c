@@ -523,7 +523,7 @@ static int poll_ctl(struct restore *r, struct err *e)
 
 static int receive_all(struct restore *r, struct err *e)
 {
-	struct page_sink sink = { .arg = r, .run = rmem_frame };
+	struct page_sink sink = { .arg = r, .run = rmem_frame, .same = r->s.file ? image_same : NULL };
 	int q = 0;
 
 	r->phase = "reserve";
@@ -747,7 +747,7 @@ int engine_restore(int ctl, const Pm__EngineRestore *req)
 	LINK_ENVELOPE(env, engine_done, ENGINE_DONE, Pm__EngineDone, pm__engine_done__init);
 	struct restore r = { .ctl = ctl, .req = req, .s = { .fd = -1, .deadline = deadline_ms(STREAM_MS) },
 			     .place = { req->dir, req->cgroup, req->host_link },
-			     .ns = { -1, -1, -1 }, .netns = -1, .mntns = -1, .exit_code = 9, .phase = "check", .im = { .fd = -1 } };
+			     .ns = { -1, -1, -1 }, .netns = -1, .mntns = -1, .exit_code = 9, .phase = "check" };
 	Pm__MigrateRep rep;
 	struct err e = { 0 };
 	int q;

@@ -105,7 +105,7 @@ struct restore {
 	int exit_code;
 	const char *phase;
 	struct bounds bounds;
-	struct image im;	/* of a restart */
+	struct image_chain im;	/* of a restart */
 	struct pod_clock clock;	/* the pod's, as they shall be */
 	char *notes[MAX_NOTES];	/* what is not as it was; owned */
 	size_t nnotes;
@@ -115,6 +115,8 @@ struct restore {
 /* restore_image.c */
 /** Opens the image that the order names, as its user, and lets the stream begin in it. */
 int image_source(struct restore *, struct err *);
+/** page_sink.same: pages that are stored elsewhere in the image, or in one that it builds on. */
+int image_same(void *arg, uint32_t id, uint64_t addr, uint64_t npages, uint64_t at, struct err *e);
 void image_source_done(struct restore *);
 /** Objects are there: has anybody written to the pod's files since the cut? */
 int image_check_files(struct restore *, struct err *);

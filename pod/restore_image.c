@@ -44,7 +44,7 @@ void restore_note(struct restore *r, const char *fmt, ...)
 /* The pod's clocks go on from the cut. */
 static int read_clock(struct restore *r, struct err *e)
 {
-	Pm__CutEnd *end = (Pm__CutEnd *)image_message(&r->im, REC_CUT_END, &pm__cut_end__descriptor, e);
+	Pm__CutEnd *end = (Pm__CutEnd *)image_message(chain_top(&r->im), REC_CUT_END, &pm__cut_end__descriptor, e);
 	struct pod_clock *c = &r->clock;
 	struct timespec b;
 
@@ -64,8 +64,9 @@ int image_source(struct restore *r, struct err *e)
 {
 	LINK_ENVELOPE(env, engine_listening, ENGINE_LISTENING, Pm__EngineListening, pm__engine_listening__init);
 	const Pm__PodSpec *spec = r->req->spec;
+	const struct image *im;
 	const struct image_user u = { spec->uid, spec->gid, spec->groups, spec->n_groups };
-	int q = image_open(&r->im, r->req->image->path, &u, e);
+	int q = chain_open(&r->im, r->req->image->path, &u, e);
 
 	if (q < 0) {
 		r->exit_code = q == -EBADMSG ? 15 : q == -ENOENT ? 3 : q == -EACCES || q == -EPERM ? 5 : 9;
@@ -74,12 +75,32 @@ int image_source(struct restore *r, struct err *e)
 	q = read_clock(r, e);
 	if (q < 0)
 		return q;
-	r->s.fd = r->im.fd;
+	im = chain_top(&r->im);
+	r->s.fd = im->fd;
 	r->s.file = true;
-	if (r->im.n < 2 || lseek(r->s.fd, (off_t)r->im.entry[1].off, SEEK_SET) < 0)
+	if (im->n < 2 || lseek(r->s.fd, (off_t)im->entry[1].off, SEEK_SET) < 0)
 		return err_set(e, EBADMSG, "an image without a pod");
 	env_body.port = 1; /* nobody connects: "ready to be decided on" */
 	return link_send(r->ctl, &env, deadline_ms(CTL_MS), e);
+}
+
+int image_same(void *arg, uint32_t id, uint64_t addr, uint64_t npages, uint64_t at, struct err *e)
+{
+	static char buf[PAGE_FRAME_DATA_MAX] __attribute__((aligned(4096)));
+	struct restore *r = arg;
+	int q = 0;
+
+	while (q >= 0 && npages) {
+		size_t n = MIN(npages, sizeof(buf) / PAGE);
+
+		q = chain_read(&r->im, at, n, buf, e);
+		if (q >= 0)
+			q = rmem_frame(r, id, addr, n * PAGE, RUN_DATA, buf, e);
+		addr += n * PAGE;
+		at += n;
+		npages -= n;
+	}
+	return q;
 }
 
 void image_source_done(struct restore *r)
@@ -87,7 +108,7 @@ void image_source_done(struct restore *r)
 	size_t i;
 
 	r->s.fd = -1; /* it is the image's */
-	image_close(&r->im);
+	chain_close(&r->im);
 	for (i = 0; i < r->nnotes; i++)
 		free(r->notes[i]);
 	r->nnotes = 0;

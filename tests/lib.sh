@@ -94,17 +94,18 @@ pod_move() {
 		{ echo "podps sees $name on $(pod_node "$name"), not on $node" >>"$out/$name.moved"; return 1; }
 }
 
-# pod_through_image NAME NODE: a checkpoint that it outlives, one that it does not, a restart there. Exit codes as above.
+# pod_through_image NAME NODE: a checkpoint that it outlives, one that builds on that and ends it, a restart there. Exit
+# codes as above.
 pod_through_image() {
-	local name=$1 node=$2 rc id store=$LAB_SHARED/images/root
+	local name=$1 node=$2 rc id first store=$LAB_SHARED/images/root
 	timeout -k 5 120 podctl checkpoint -R "$name" >"$out/$name.id" 2>"$out/$name.moved" || return
-	rm "$store/$(<"$out/$name.id").img"
+	first=$(<"$out/$name.id")
 	timeout -k 5 120 podctl checkpoint --term "$name" >"$out/$name.id" 2>"$out/$name.moved" || return
 	id=$(<"$out/$name.id")
 	[[ -z $(pod_state "$name") ]] || { echo "after --term podps still sees $name" >>"$out/$name.moved"; return 1; }
 	timeout -k 5 120 podctl restore "$id" -N "$node" >>"$out/$name.moved" 2>&1
 	rc=$?
-	rm -f "$store/$id.img"
+	rm -f "$store/$id.img" "$store/$first.img"
 	((rc)) && return $rc
 	[[ $(pod_node "$name") == "$node" ]] ||
 		{ echo "podps sees $name on $(pod_node "$name"), not on $node" >>"$out/$name.moved"; return 1; }

@@ -23,7 +23,7 @@
 #include "pod/base/util.h"
 #include "pod/image/image.h"
 
-enum { OPT_TERM = 256, OPT_TIMEOUT, OPT_DRY_RUN, OPT_FORCE, OPT_JSON, OPT_NOHEADINGS };
+enum { OPT_TERM = 256, OPT_FULL, OPT_TIMEOUT, OPT_DRY_RUN, OPT_FORCE, OPT_JSON, OPT_NOHEADINGS };
 
 static int usage_or_help(struct ctx *c, int o)
 {
@@ -69,7 +69,7 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 		{ "leave-running", no_argument, NULL, 'R' }, { "term", no_argument, NULL, OPT_TERM },
 		{ "output", required_argument, NULL, 'o' },  { "timeout", required_argument, NULL, OPT_TIMEOUT },
 		{ "times", no_argument, NULL, 't' },	     { "help", no_argument, NULL, 'h' },
-		{ NULL, 0, NULL, 0 },
+		{ "full", no_argument, NULL, OPT_FULL },     { NULL, 0, NULL, 0 },
 	};
 	struct operation m = { .c = c, .fd = -1, .signals = -1, .to = "image", .result = checkpoint_result };
 	char path[PATH_MAX];
@@ -83,6 +83,8 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 			stay = true;
 		else if (o == OPT_TERM)
 			q_body.term = true;
+		else if (o == OPT_FULL)
+			q_body.full = true;
 		else if (o == 't')
 			m.times = true;
 		else if (o == 'o' && whole_path(c, optarg, path, sizeof(path)) == 0)
@@ -150,18 +152,21 @@ static int find_image(struct ctx *c, const char *name, char *out, size_t len, bo
 	return EXIT_NOTFOUND;
 }
 
+static int image_error(struct ctx *c, const struct err *e)
+{
+	return say(c, e->code == -EBADMSG || e->code == -EOPNOTSUPP ? EXIT_IMAGE :
+		      e->code == -EACCES			    ? EXIT_DENIED :
+		      e->code == -ENOENT			    ? EXIT_NOTFOUND :
+								      EXIT_OTHER,
+		   "%s", e->msg);
+}
+
 /* An exit code, after it has said what is wrong. */
 static int open_image(struct ctx *c, struct image *im, const char *path)
 {
 	struct err e = { 0 };
-	int r = image_open(im, path, NULL, &e);
 
-	if (r >= 0)
-		return 0;
-	return say(c, r == -EBADMSG || r == -EOPNOTSUPP ? EXIT_IMAGE : r == -EACCES ? EXIT_DENIED :
-		      r == -ENOENT			? EXIT_NOTFOUND :
-							  EXIT_OTHER,
-		   "%s", e.msg);
+	return image_open(im, path, NULL, &e) < 0 ? image_error(c, &e) : 0;
 }
 
 static Pm__PodSpec *spec_of(struct ctx *c, const struct image *im)
@@ -284,6 +289,7 @@ static void list_one(struct listing *l, const char *path, const char *id)
 	struct image im;
 	Pm__PodSpec *spec;
 	struct tm tm;
+	char *dot;
 	time_t t;
 
 	if (image_open(&im, path, NULL, &e) < 0) {
@@ -292,6 +298,9 @@ static void list_one(struct listing *l, const char *path, const char *id)
 		return;
 	}
 	spec = pm__pod_spec__unpack(NULL, im.head->spec.len, im.head->spec.data);
+	dot = strrchr(im.head->parent, '.');
+	if (dot && !strcmp(dot, IMAGE_SUFFIX))
+		*dot = 0;
 	t = (time_t)(im.head->created_ns / NSEC_PER_SEC);
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", localtime_r(&t, &tm));
 	human_size(size, sizeof(size), im.size);
@@ -299,14 +308,15 @@ static void list_one(struct listing *l, const char *path, const char *id)
 		if (*s == ' ') /* one word per cell */
 			memmove(s, s + 1, strlen(s));
 	if (l->json) {
-		json_array_append_new(l->json, json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:b}", "id", id, "pod",
+		json_array_append_new(l->json, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:b}", "id", id, "pod",
 							 spec ? spec->name : "", "node", im.head->node, "user",
-							 spec ? spec->user : "", "path", path, "bytes",
+							 spec ? spec->user : "", "path", path, "parent",
+							 im.head->parent, "bytes",
 							 (json_int_t)im.size, "created_ns",
 							 (json_int_t)im.head->created_ns, "ended", im.head->ended));
 	} else if ((line = scols_table_new_line(l->table, NULL))) {
 		const char *cell[] = { id, spec ? spec->name : "-", im.head->node[0] ? im.head->node : "-",
-				       spec ? spec->user : "-", when, size };
+				       spec ? spec->user : "-", when, size, im.head->parent[0] ? im.head->parent : "-" };
 
 		for (size_t i = 0; i < ARRAY_SIZE(cell); i++)
 			scols_line_set_data(line, i, cell[i]);
@@ -370,7 +380,7 @@ static int image_list(struct ctx *c, int argc, char **argv)
 					       { "noheadings", no_argument, NULL, OPT_NOHEADINGS },
 					       { "help", no_argument, NULL, 'h' },
 					       { NULL, 0, NULL, 0 } };
-	static const char *const columns[] = { "IMAGE", "POD", "NODE", "USER", "CREATED", "SIZE" };
+	static const char *const columns[] = { "IMAGE", "POD", "NODE", "USER", "CREATED", "SIZE", "PARENT" };
 	struct listing l = { .c = c };
 	bool noheadings = false;
 	int o;
@@ -413,18 +423,21 @@ static int image_check(struct ctx *c, int argc, char **argv)
 	if (argc < 2)
 		return say_usage(c, "which image?");
 	for (int i = 1; i < argc; i++) {
+		struct image_chain chain;
 		struct err e = { 0 };
-		struct image im;
 		int r = find_image(c, argv[i], path, sizeof(path), NULL);
 
-		if (!r)
-			r = open_image(c, &im, path);
-		if (!r) {
-			if (image_verify(&im, &e) < 0)
-				r = say(c, e.code == -EBADMSG ? EXIT_IMAGE : EXIT_OTHER, "'%s': %s", path, e.msg);
-			else
-				printf("%s: whole, digest %016lx\n", argv[i], (unsigned long)im.digest);
-			image_close(&im);
+		if (!r && chain_open(&chain, path, NULL, &e) < 0) {
+			r = image_error(c, &e);
+		} else if (!r) {
+			for (size_t k = 0; !r && k < chain.n; k++)
+				if (image_verify(&chain.im[k], &e) < 0)
+					r = say(c, e.code == -EBADMSG ? EXIT_IMAGE : EXIT_OTHER, "image '%s': %s",
+						chain.im[k].head->id, e.msg);
+			if (!r)
+				printf("%s: whole, digest %016lx, %zu image%s\n", argv[i],
+				       (unsigned long)chain_top(&chain)->digest, chain.n, chain.n == 1 ? "" : "s");
+			chain_close(&chain);
 		}
 		code = code ? code : r;
 	}

@@ -66,11 +66,12 @@ static const struct command commands[] = {
 	{ "recover", NULL, cmd_recover, "[ID]",
 	  "Says which operations have no known outcome, and settles the one named.\n" },
 	{ "drain", "poddrain", cmd_later, "NODE", NULL },
-	{ "checkpoint", NULL, cmd_checkpoint, "POD [-R|--term] [-o FILE|DIR] [--timeout S] [-t]",
+	{ "checkpoint", NULL, cmd_checkpoint, "POD [-R|--term] [-o FILE|DIR] [--full] [--timeout S] [-t]",
 	  "Writes a pod into an image while it runs, and prints the image's id.\n"
 	  "  -R, --leave-running    the pod goes on afterwards (so it is without --term, too)\n"
 	  "      --term             the pod ends once the image is on the disk\n"
 	  "  -o, --output PATH      a file, or a directory, instead of the image store\n"
+	  "      --full             an image that builds on no other\n"
 	  "      --timeout S        gives up after so long; the pod goes on (0: never)\n"
 	  "  -t, --times            how long each phase took\n" },
 	{ "restore", NULL, cmd_restore, "IMAGE [-N NODE] [-n NAME] [--force=files] [--dry-run]",

@@ -22,6 +22,8 @@
 #define HEADER 24u /* of a record, and of a frame */
 #define ENTRIES_MAX (64u << 20 >> 4) /* in one INDEX: with frames of 256 KiB that is 1 TiB */
 
+#define HASHES_EACH ((16u << 20) / sizeof(struct page_digest)) /* in one record */
+
 /* The payload of END, little-endian */
 struct image_end {
 	uint64_t index;	  /* offset of INDEX */
@@ -144,8 +146,10 @@ static int look(int fd, uint64_t off, uint64_t end, struct image_entry *out, uin
 	memcpy(digest, h.bytes + 16, 8);
 	*digest = le64toh(*digest);
 	out->off = off;
+	out->pages = 0;
 	if (le32toh(h.frame.magic) == PAGE_FRAME_MAGIC) {
 		out->type = IMAGE_FRAME;
+		out->pages = (uint16_t)MIN(le32toh(h.frame.bytes) / PAGE, (uint64_t)UINT16_MAX);
 		len = HEADER + le32toh(h.frame.nruns) * (uint64_t)sizeof(struct page_run) + le32toh(h.frame.bytes);
 	} else {
 		uint16_t type;
@@ -214,6 +218,18 @@ static uint64_t end_digest(struct walk *w, uint64_t entries, uint64_t index)
 	XXH3_64bits_update(w->sum, v, sizeof(v));
 	XXH3_64bits_update(w->sum, w->entry, w->n * sizeof(*w->entry));
 	return XXH3_64bits_digest(w->sum);
+}
+
+int image_hashes(struct image_file *f, uint64_t *size, const struct page_digest *p, size_t n, struct err *e)
+{
+	struct stream s = { .fd = f->fd, .deadline = IO_FOREVER, .sent = *size };
+	size_t i;
+	int r = lseek(f->fd, (off_t)*size, SEEK_SET) < 0 ? err_sys(e, "seek") : 0;
+
+	for (i = 0; r >= 0 && i < n; i += HASHES_EACH)
+		r = stream_send(&s, REC_HASHES, 0, p + i, MIN(n - i, (size_t)HASHES_EACH) * sizeof(*p), e);
+	*size = s.sent;
+	return r;
 }
 
 int image_seal(struct image_file *f, uint64_t *size, uint64_t *digest, struct err *e)
@@ -350,7 +366,7 @@ static int read_index(struct image *im, struct err *e)
 }
 
 /* Each entry begins where the one before ends. */
-static int check_index(const struct image *im, struct err *e)
+static int check_index(struct image *im, struct err *e)
 {
 	uint64_t off = 0;
 	size_t i;
@@ -358,6 +374,11 @@ static int check_index(const struct image *im, struct err *e)
 	for (i = 0; i < im->n; i++) {
 		if (im->entry[i].off != off || im->entry[i].len < HEADER)
 			return err_set(e, EBADMSG, "the image's index is damaged");
+		if (im->entry[i].type == IMAGE_FRAME) {
+			if (im->entry[i].pages * PAGE > im->entry[i].len)
+				return err_set(e, EBADMSG, "the image's index is damaged");
+			im->npages += im->entry[i].pages;
+		}
 		off += im->entry[i].len;
 	}
 	if (!im->n || im->entry[0].type != REC_HEAD)
@@ -410,6 +431,11 @@ int image_open(struct image *im, const char *path, const struct image_user *u, s
 	return r;
 }
 
+int image_record_at(const struct image *im, size_t i, struct record *out, struct err *e)
+{
+	return read_record(im->fd, im->entry[i].off, (enum rec_type)im->entry[i].type, out, e);
+}
+
 int image_record(const struct image *im, enum rec_type type, struct record *out, struct err *e)
 {
 	size_t i;
@@ -433,6 +459,12 @@ ProtobufCMessage *image_message(const struct image *im, enum rec_type type, cons
 	return m;
 }
 
+static int no_same(void *arg, uint32_t id, uint64_t addr, uint64_t npages, uint64_t at, struct err *e)
+{
+	(void)arg, (void)id, (void)addr, (void)npages, (void)at, (void)e;
+	return 0;
+}
+
 static int no_run(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data, struct err *e)
 {
 	(void)arg, (void)id, (void)addr, (void)len, (void)kind, (void)data, (void)e;
@@ -442,7 +474,7 @@ static int no_run(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind,
 int image_verify(const struct image *im, struct err *e)
 {
 	struct stream s = { .fd = im->fd, .deadline = IO_FOREVER };
-	const struct page_sink sink = { .run = no_run };
+	const struct page_sink sink = { .run = no_run, .same = no_same };
 	uint64_t end = im->n ? im->entry[im->n - 1].off + im->entry[im->n - 1].len : 0;
 	struct walk w = { 0 };
 	struct record rec;

@@ -4,6 +4,7 @@
  *
  *	HEAD		what pod it is, when and where it was made
  *	GREETING ... CUT_END, page frames between them: the stream of a move, as it is
+ *	HASHES		the digest of each page that is stored here, in their order (dedup.h)
  *	INDEX		where each record and frame is: so that nobody reads pages to find the rest
  *	END		where INDEX is, and the digest of the whole: always the last bytes of the file
  *
@@ -19,18 +20,21 @@
 #include <sys/types.h>
 
 #include "image.pb-c.h"
+#include "pod/image/dedup.h"
 #include "pod/image/stream.h"
 
 #define IMAGE_VERSION 1u
 #define IMAGE_SUFFIX ".img"
 /* In image_entry.type: a page frame */
 #define IMAGE_FRAME 0xffffu
+#define CHAIN_MAX 16 /* images that build on one another */
 
 /* One of INDEX, little-endian */
 struct image_entry {
 	uint64_t off;	/* of its header */
 	uint32_t len;	/* with its header */
-	uint32_t type;	/* enum rec_type or IMAGE_FRAME */
+	uint16_t type;	/* enum rec_type or IMAGE_FRAME */
+	uint16_t pages;	/* that are stored in a frame: its last bytes */
 };
 
 /* In whose name files are opened and made. */
@@ -52,6 +56,8 @@ struct image_file {
 };
 /** A new file, without a name, in the directory of @path (absolute), as @u. @replace: one of that name may be there. */
 int image_create(struct image_file *f, const char *path, const struct image_user *u, bool replace, struct err *e);
+/** Adds HASHES. */
+int image_hashes(struct image_file *f, uint64_t *size, const struct page_digest *, size_t n, struct err *e);
 /** Adds INDEX and END to the @size bytes that were written; *@size grows, *@digest: the image's. */
 int image_seal(struct image_file *f, uint64_t *size, uint64_t *digest, struct err *e);
 /** To the disk, then its name. */
@@ -65,7 +71,15 @@ struct image {
 	uint64_t size, digest;
 	struct image_entry *entry;
 	size_t n;
+	uint64_t npages;	/* stored here */
 	Pm__ImageHead *head;
+};
+
+/* An image and those that it builds on, the oldest first. */
+struct image_chain {
+	struct image im[CHAIN_MAX];
+	size_t n;
+	struct chain_pages *pages; /* of each */
 };
 /** Opens @path as @u. -EBADMSG: it is none, or damaged; in its pages is not looked. */
 int image_open(struct image *im, const char *path, const struct image_user *u, struct err *e);
@@ -73,11 +87,29 @@ int image_open(struct image *im, const char *path, const struct image_user *u, s
 int image_open_fd(struct image *im, int fd, struct err *e);
 /** The last record of @type; record_done() it. -ENOENT: there is none. */
 int image_record(const struct image *im, enum rec_type type, struct record *out, struct err *e);
+/** The @i-th record of the index, which is not a frame. */
+int image_record_at(const struct image *im, size_t i, struct record *out, struct err *e);
 /** Its message, by @desc; free by protobuf_c_message_free_unpacked(). */
 ProtobufCMessage *image_message(const struct image *im, enum rec_type type, const ProtobufCMessageDescriptor *desc,
 				struct err *e);
 /** Reads all of it and compares every digest. */
 int image_verify(const struct image *im, struct err *e);
 void image_close(struct image *im);
+
+/* ---- chains (chain.c) */
+/** Opens @path and its parents, all of them with the digests that their children name. */
+int chain_open(struct image_chain *c, const char *path, const struct image_user *u, struct err *e);
+/** The image itself: the last one. */
+static inline struct image *chain_top(struct image_chain *c)
+{
+	return &c->im[c->n - 1];
+}
+/** All pages of the chain, to look new ones up. */
+int chain_known(const struct image_chain *c, struct dedup *out, struct err *e);
+/** Pages number @at to @at + @n - 1 into @buf, each compared with its digest. */
+int chain_read(const struct image_chain *c, uint64_t at, size_t n, void *buf, struct err *e);
+/** How many pages are stored in all of it. */
+uint64_t chain_count(const struct image_chain *c);
+void chain_close(struct image_chain *c);
 
 #endif

@@ -26,6 +26,7 @@ enum rec_type {
 	REC_CUT_END, REC_HELD, REC_HELD_END, REC_CLOCK, REC_FINAL, REC_SOON,
 	REC_HEAD, REC_INDEX, REC_END, /* of image files alone: image.h */
 	REC_LOCKS, /* the source has let go of its file locks */
+	REC_HASHES,
 	REC_MAX
 };
 

@@ -126,11 +126,19 @@ struct page_frame {
 struct iovec;
 /** What page_frame.digest must be: of the @n pieces that follow the header, seeded with the header's own fields. */
 uint64_t page_frame_digest(const struct page_frame *h, const struct iovec *rest, int n);
-enum { RUN_DATA, RUN_ZERO, RUN_DROP };
+/* RUN_SAME, in images only: pages that are stored elsewhere. The run after it is RUN_SAME_AT, whose addr is the number of
+ * the first of them, times PAGE. */
+enum { RUN_DATA, RUN_ZERO, RUN_DROP, RUN_SAME, RUN_SAME_AT };
 struct page_run {
 	uint64_t addr;
 	uint32_t npages;
 	uint32_t kind; /* RUN_* */
+};
+/** What a writer of images asks of a page that is not all zeros: 1 and its number if it is stored already, 0 if it is
+ * stored now (and numbered), or negative errno. */
+struct page_known {
+	int (*look)(void *arg, const void *page, uint64_t *number);
+	void *arg;
 };
 /**
  * Reads runs of pages from process @pid (process_vm_readv; @memfd = open /proc/PID/mem for what is not
@@ -141,7 +149,8 @@ struct page_run {
 int pages_send(int fd, pid_t pid, int memfd, uint32_t proc, const struct vma *v, const struct runs *, uint64_t *sent,
 	       uint64_t deadline, struct err *e);
 /** The same from a file-backed object (shared memory, memfd, tmpfs file): @src is its fd, runs are file offsets. */
-int pages_send_file(int fd, int src, uint32_t object, const struct runs *, uint64_t *sent, uint64_t deadline, struct err *e);
+int pages_send_file(int fd, int src, uint32_t object, const struct runs *, const struct page_known *, uint64_t *sent,
+		    uint64_t deadline, struct err *e);
 /** A drop frame for ranges. */
 int pages_send_drop(int fd, uint32_t proc, const struct runs *, uint64_t *sent, uint64_t deadline, struct err *e);
 
@@ -150,7 +159,7 @@ int pages_send_drop(int fd, uint32_t proc, const struct runs *, uint64_t *sent, 
  * few pages. Nothing is on the stream for sure before page_stream_flush(), which adds to *@sent and *@skipped (both may be NULL).
  */
 struct page_stream;
-struct page_stream *page_stream_new(int fd); /* NULL: ENOMEM */
+struct page_stream *page_stream_new(int fd, const struct page_known *known); /* NULL: ENOMEM; @known may be NULL: borrowed */
 int page_stream_pages(struct page_stream *, pid_t pid, int memfd, uint32_t proc, const struct vma *v, const struct runs *,
 		      uint64_t deadline, struct err *e);
 int page_stream_drop(struct page_stream *, uint32_t proc, const struct runs *, uint64_t deadline, struct err *e);
@@ -163,6 +172,8 @@ struct page_sink {
 	void *arg;
 	/* data/zero/drop for @len bytes at @addr of process or object @id; 0 or negative errno */
 	int (*run)(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data, struct err *e);
+	/* @npages that are stored as number @at and on; NULL: such runs are refused */
+	int (*same)(void *arg, uint32_t id, uint64_t addr, uint64_t npages, uint64_t at, struct err *e);
 	/* optional, instead of run: a whole frame; @data holds the data runs one after the other (-> pages_put_runs) */
 	int (*frame)(void *arg, uint32_t id, const struct page_run *runs, size_t n, const void *data, struct err *e);
 };

@@ -61,6 +61,7 @@ struct page_stream {
 	int out;
 	uint64_t deadline, sent, skipped;
 	uint32_t id;
+	const struct page_known *known;
 	struct source src;
 	size_t npend;		/* pieces gathered, not read yet */
 	size_t pend_pages;
@@ -184,6 +185,21 @@ uint64_t page_frame_digest(const struct page_frame *h, const struct iovec *iov, 
 	return digest;
 }
 
+/* The same for a page that is stored elsewhere as number @at: two entries, which grow together. */
+static void table_add_same(struct page_stream *s, uint64_t addr, uint64_t at)
+{
+	struct page_run *last = s->head.nruns > 1 ? &s->runs[s->head.nruns - 2] : NULL;
+
+	if (last && last->kind == RUN_SAME && last->npages < SEND_RUN_PAGES && last->addr + last->npages * PAGE == addr &&
+	    last[1].addr / PAGE + last->npages == at) {
+		last[0].npages++;
+		last[1].npages++;
+		return;
+	}
+	s->runs[s->head.nruns++] = (struct page_run){ addr, 1, RUN_SAME };
+	s->runs[s->head.nruns++] = (struct page_run){ at * PAGE, 1, RUN_SAME_AT };
+}
+
 /* Writes the frame out: header and table, then the block without its holes (@have). */
 static int frame_write(struct page_stream *s, const bool *data, size_t pages, struct err *e)
 {
@@ -218,6 +234,7 @@ static int block_emit(struct page_stream *s, struct err *e)
 {
 	bool have[BLOCK_PAGES], data[BLOCK_PAGES], any = false;
 	size_t i, page = 0;
+	uint64_t number;
 	int r;
 
 	if (!s->npend)
@@ -230,14 +247,22 @@ static int block_emit(struct page_stream *s, struct err *e)
 
 		for (; at < s->pend[i].end; at += PAGE, page++) {
 			data[page] = have[page] && !page_is_zero(s->block + page * PAGE);
-			any |= data[page];
 			s->skipped += !have[page];
+			r = data[page] && s->known ? s->known->look(s->known->arg, s->block + page * PAGE, &number) : 0;
+			if (r < 0)
+				return err_num(e, r, "pages");
+			if (r > 0) {
+				data[page] = false;
+				table_add_same(s, at, number);
+				continue;
+			}
+			any |= data[page];
 			if (have[page])
 				table_add(s, at, 1, data[page] ? RUN_DATA : RUN_ZERO);
 		}
 	}
 	s->npend = s->pend_pages = 0;
-	if (!any && s->head.nruns + BLOCK_PAGES <= PAGE_FRAME_RUNS_MAX)
+	if (!any && s->head.nruns + 2 * BLOCK_PAGES <= PAGE_FRAME_RUNS_MAX)
 		return 0;
 	return frame_write(s, data, page, e);
 }
@@ -290,7 +315,7 @@ static int stream_drop(struct page_stream *s, const struct runs *rs, struct err 
 
 			table_add(s, at, (uint32_t)n, RUN_DROP);
 			at += n * PAGE;
-			if (s->head.nruns + BLOCK_PAGES > PAGE_FRAME_RUNS_MAX)
+			if (s->head.nruns + 2 * BLOCK_PAGES > PAGE_FRAME_RUNS_MAX)
 				r = frame_write(s, NULL, 0, e);
 		}
 	}
@@ -308,6 +333,7 @@ static void stream_init(struct page_stream *s, char *block, int fd, uint64_t dea
 	s->npend = s->pend_pages = 0;
 	s->head.nruns = 0;
 	s->id = 0;
+	s->known = NULL;
 	s->src = (struct source){ .fd = -1 };
 	s->block = block;
 }
@@ -332,7 +358,7 @@ static struct source process_source(pid_t pid, int memfd, const struct vma *v)
 				.by_fd = memfd >= 0 && v && !(v->prot & PROT_READ) };
 }
 
-struct page_stream *page_stream_new(int fd)
+struct page_stream *page_stream_new(int fd, const struct page_known *known)
 {
 	struct page_stream *s = malloc(sizeof(*s));
 	char *block = s ? mmap(NULL, PAGE_FRAME_DATA_MAX, PROT_READ | PROT_WRITE,
@@ -343,6 +369,7 @@ struct page_stream *page_stream_new(int fd)
 		return NULL;
 	}
 	stream_init(s, block, fd, IO_FOREVER);
+	s->known = known;
 	return s;
 }
 
@@ -389,7 +416,7 @@ int page_stream_flush(struct page_stream *s, uint64_t *sent, uint64_t *skipped, 
 
 /* One call's worth of a stream, on the stack. */
 static int send_once(int fd, uint32_t id, struct source src, const struct runs *rs, bool drop,
-		     uint64_t *sent, uint64_t deadline, struct err *e)
+		     const struct page_known *known, uint64_t *sent, uint64_t deadline, struct err *e)
 {
 	char block[PAGE_FRAME_DATA_MAX] __attribute__((aligned(4096)));
 	struct page_stream s;
@@ -398,6 +425,7 @@ static int send_once(int fd, uint32_t id, struct source src, const struct runs *
 	stream_init(&s, block, fd, deadline);
 	s.id = id;
 	s.src = src;
+	s.known = known;
 	r = drop ? stream_drop(&s, rs, e) : stream_add(&s, rs, e);
 	if (!r)
 		r = stream_flush(&s, e);
@@ -409,23 +437,31 @@ static int send_once(int fd, uint32_t id, struct source src, const struct runs *
 int pages_send(int fd, pid_t pid, int memfd, uint32_t proc, const struct vma *v,
 	       const struct runs *rs, uint64_t *sent, uint64_t deadline, struct err *e)
 {
-	return send_once(fd, proc, process_source(pid, memfd, v), rs, false, sent, deadline, e);
+	return send_once(fd, proc, process_source(pid, memfd, v), rs, false, NULL, sent, deadline, e);
 }
 
-int pages_send_file(int fd, int src, uint32_t object, const struct runs *rs, uint64_t *sent,
-		    uint64_t deadline, struct err *e)
+int pages_send_file(int fd, int src, uint32_t object, const struct runs *rs, const struct page_known *known,
+		    uint64_t *sent, uint64_t deadline, struct err *e)
 {
-	return send_once(fd, object, (struct source){ .fd = src, .by_fd = true }, rs, false, sent,
+	return send_once(fd, object, (struct source){ .fd = src, .by_fd = true }, rs, false, known, sent,
 			 deadline, e);
 }
 
 int pages_send_drop(int fd, uint32_t proc, const struct runs *rs, uint64_t *sent,
 		    uint64_t deadline, struct err *e)
 {
-	return send_once(fd, proc, (struct source){ .fd = -1 }, rs, true, sent, deadline, e);
+	return send_once(fd, proc, (struct source){ .fd = -1 }, rs, true, NULL, sent, deadline, e);
 }
 
 /* ---- receiving */
+
+/* RUN_SAME and RUN_SAME_AT come in pairs of one length. */
+static bool same_pairs(const struct page_run *runs, uint32_t n, uint32_t i)
+{
+	if (runs[i].kind == RUN_SAME)
+		return i + 1 < n && runs[i + 1].kind == RUN_SAME_AT && runs[i + 1].npages == runs[i].npages;
+	return runs[i].kind != RUN_SAME_AT || (i > 0 && runs[i - 1].kind == RUN_SAME);
+}
 
 /* Checks a table of runs against the caps and against the bytes that the header announces. */
 static int table_check(const struct page_frame *h, const struct page_run *runs, struct err *e)
@@ -438,7 +474,7 @@ static int table_check(const struct page_frame *h, const struct page_run *runs, 
 
 		if (r->addr % PAGE || !r->npages || r->npages > PAGE_RUN_PAGES_MAX ||
 		    r->addr > PAGE_ADDR_MAX || r->npages * PAGE > PAGE_ADDR_MAX - r->addr ||
-		    r->kind > RUN_DROP)
+		    r->kind > RUN_SAME_AT || !same_pairs(runs, h->nruns, i))
 			return err_set(e, EPROTO, "page frame: bad run %u: %llx + %u pages, kind %u", i,
 				       (unsigned long long)r->addr, r->npages, r->kind);
 		if (r->kind == RUN_DATA)
@@ -456,13 +492,20 @@ static int frame_apply(const struct page_sink *sink, const struct page_frame *h,
 	uint32_t i;
 	int r;
 
+	for (i = 0; i < h->nruns && !sink->same; i++)
+		if (runs[i].kind >= RUN_SAME)
+			return err_set(e, EPROTO, "page frame: pages that are stored elsewhere");
 	if (sink->frame)
 		return sink->frame(sink->arg, h->id, runs, h->nruns, data, e);
 	for (i = 0; i < h->nruns; i++) {
 		uint64_t len = runs[i].npages * PAGE;
 		bool is_data = runs[i].kind == RUN_DATA;
 
-		r = sink->run(sink->arg, h->id, runs[i].addr, len, (int)runs[i].kind,
+		if (runs[i].kind == RUN_SAME_AT)
+			continue;
+		r = runs[i].kind == RUN_SAME ?
+			    sink->same(sink->arg, h->id, runs[i].addr, runs[i].npages, runs[i + 1].addr / PAGE, e) :
+			    sink->run(sink->arg, h->id, runs[i].addr, len, (int)runs[i].kind,
 			      is_data ? data : NULL, e);
 		if (r < 0)
 			return r;

@@ -38,7 +38,7 @@ static void fill(struct image_file *f, uint64_t *size)
 	head.version = head.compat = IMAGE_VERSION;
 	head.id = id;
 	T_OK(stream_send_msg(&s, REC_HEAD, 0, &head.base, &e), &e);
-	T_OK(pages_send_file(s.fd, mem, 5, &runs, &s.sent, s.deadline, &e), &e);
+	T_OK(pages_send_file(s.fd, mem, 5, &runs, NULL, &s.sent, s.deadline, &e), &e);
 	cut.mono_ns = 11;
 	T_OK(stream_send_msg(&s, REC_CUT_END, 0, &cut.base, &e), &e);
 	*size = s.sent;

@@ -249,7 +249,7 @@ static void test_file_object(void)
 	T_CHECK_EQ(r.r[1].start, 49 * PAGE);
 	T_CHECK_EQ(r.r[1].end, 51 * PAGE);
 	T_CHECK_EQ(r.r[2].end, 100 * PAGE);
-	T_CHECK_EQ(pages_send_file(stream, obj, 3, &r, &sent, deadline_ms(5000), &e), 0);
+	T_CHECK_EQ(pages_send_file(stream, obj, 3, &r, NULL, &sent, deadline_ms(5000), &e), 0);
 	receive_all(stream, &c);
 	T_CHECK(c.to[5 * PAGE + 1] == 'a' && c.to[50 * PAGE - 1] == 'b' && c.to[50 * PAGE] == 'c' &&
 		c.to[99 * PAGE] == 'd');
@@ -263,7 +263,7 @@ static void test_process_gone(void)
 	autoclose int out = memfd_create("stream", MFD_CLOEXEC);
 	char *p = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct copy c = { .base = (uintptr_t)p, .to = calloc(N, PAGE) };
-	struct page_stream *ps = page_stream_new(out);
+	struct page_stream *ps = page_stream_new(out, NULL);
 	uint64_t sent = 0, skipped = 0;
 	struct runs all = { 0 };
 	struct err e = { 0 };

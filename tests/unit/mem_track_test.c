@@ -387,7 +387,7 @@ static void compare(struct subject *s, const struct vma *v)
 static void scan_last(struct subject *s)
 {
 	struct runs written = { 0 }, dropped = { 0 };
-	struct page_stream *ps = page_stream_new(s->stream);
+	struct page_stream *ps = page_stream_new(s->stream, NULL);
 	uint64_t sent = 0, skipped = 0;
 	struct err e = { 0 };
 	size_t i;
