@@ -57,3 +57,4 @@ ENGINE_SRC += pod/restore_image.c
 COORD_SRC += coordinator/images.c
 CMD_SRC += coordinator/cmd/operation.c
 CMD_SRC += coordinator/cmd/image.c pod/image/image.c pod/image/chain.c pod/image/dedup.c pod/image/stream.c pod/mem/pages.c pod/mem/track.c
+CMD_SRC += coordinator/cmd/prune.c

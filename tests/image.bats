@@ -347,3 +347,69 @@ nothing_of() { # POD NODE
 	goes_on tough
 	gone tough
 }
+
+@test "images build on one another by themselves: an increment is small, a restart needs no word of it, a move in between changes nothing" {
+	cat >"$LAB_SHARED/data/blocks.py" <<-'END'
+	import hashlib, time
+	block = [hashlib.sha256(b"%d" % i).digest() * 128 for i in range(8192)]
+	n = 0
+	while True:
+	    print(n, flush=True)
+	    n += 1
+	    if n % 20 == 0:
+	        for i in range(8192):
+	            assert block[i] == hashlib.sha256(b"%d" % i).digest() * 128
+	    time.sleep(0.02)
+	END
+	podrun -d -n inc -N nodeA -- python3 /home/shared/data/blocks.py
+	await said inc '^5$'
+	first=$(podctl checkpoint inc)
+	second=$(podctl checkpoint inc)
+	podmigrate inc nodeB --progress none
+	third=$(podctl checkpoint inc)
+	size() { stat -c %s "$STORE/root/$1.img"; }
+	[ "$(size "$first")" -gt 33554432 ]
+	[ "$(size "$second")" -lt 3000000 ]
+	[ "$(size "$third")" -lt 3000000 ]
+	podctl image list --noheadings | grep -Eq "^$third .* $second\$"
+	run podctl image verify "$third"
+	[[ $output == *"3 images" ]]
+	# what an image builds on is not removed under it
+	run podctl image rm "$first"
+	[ "$status" = 13 ]
+	run podctl image prune inc
+	[ "$status" = 0 ]
+	[ -z "$output" ]
+	full=$(podctl checkpoint --full inc)
+	[ "$(size "$full")" -gt 33554432 ]
+	fourth=$(podctl checkpoint --term inc)
+	run podctl restore "$third" -N nodeA
+	[ "$status" = 0 ]
+	goes_on inc
+	gone inc
+	run podctl restore "$fourth" -N nodeB
+	[ "$status" = 0 ]
+	goes_on inc
+	unbroken inc
+	gone inc
+	# damage in an older image is seen by all that build on it
+	cp "$STORE/root/$full.img" "$BATS_TEST_TMPDIR/full"
+	printf '\377\376\375\374' | dd of="$STORE/root/$full.img" bs=1 seek=20000000 conv=notrunc status=none
+	run podctl restore "$fourth" -N nodeB
+	[ "$status" = 15 ]
+	await nothing_of inc nodeB
+	rm "$STORE/root/$full.img"
+	run podctl restore "$fourth" -N nodeB
+	[ "$status" = 15 ]
+	[[ $output == *"builds on, is not there"* ]]
+	cp "$BATS_TEST_TMPDIR/full" "$STORE/root/$full.img"
+	podctl restore "$fourth" -N nodeB
+	goes_on inc
+	run podctl image prune inc
+	[ "$status" = 0 ]
+	[ "$(sort <<<"$output")" = "$(printf '%s\n' "$first" "$second" "$third" | sort)" ]
+	[ "$(podctl image list --noheadings | grep -c '^inc')" = 2 ]
+	podctl checkpoint --full --keep 1 inc
+	[ "$(podctl image list --noheadings | grep -c '^inc')" = 1 ]
+	gone inc
+}

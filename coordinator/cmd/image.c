@@ -18,12 +18,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "coordinator/cmd/image.h"
 #include "coordinator/cmd/operation.h"
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/image/image.h"
 
-enum { OPT_TERM = 256, OPT_FULL, OPT_TIMEOUT, OPT_DRY_RUN, OPT_FORCE, OPT_JSON, OPT_NOHEADINGS };
+enum { OPT_TERM = 256, OPT_FULL, OPT_KEEP, OPT_TIMEOUT, OPT_DRY_RUN, OPT_FORCE, OPT_JSON, OPT_NOHEADINGS };
 
 static int usage_or_help(struct ctx *c, int o)
 {
@@ -69,13 +70,14 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 		{ "leave-running", no_argument, NULL, 'R' }, { "term", no_argument, NULL, OPT_TERM },
 		{ "output", required_argument, NULL, 'o' },  { "timeout", required_argument, NULL, OPT_TIMEOUT },
 		{ "times", no_argument, NULL, 't' },	     { "help", no_argument, NULL, 'h' },
-		{ "full", no_argument, NULL, OPT_FULL },     { NULL, 0, NULL, 0 },
+		{ "full", no_argument, NULL, OPT_FULL },     { "keep", required_argument, NULL, OPT_KEEP },
+		{ NULL, 0, NULL, 0 },
 	};
 	struct operation m = { .c = c, .fd = -1, .signals = -1, .to = "image", .result = checkpoint_result };
 	char path[PATH_MAX];
 	bool stay = false;
-	uint64_t n = 0;
-	int o;
+	uint64_t n = 0, keep = 0;
+	int o, code;
 
 	LINK_ENVELOPE(q, checkpoint_req, CHECKPOINT_REQ, Pm__CheckpointReq, pm__checkpoint_req__init);
 	while ((o = next_option(c, argc, argv, ":Ro:th", longs)) != -1) {
@@ -83,6 +85,8 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 			stay = true;
 		else if (o == OPT_TERM)
 			q_body.term = true;
+		else if (o == OPT_KEEP && parse_number(c, "--keep", optarg, 1, 1000000, &keep) == 0)
+			continue;
 		else if (o == OPT_FULL)
 			q_body.full = true;
 		else if (o == 't')
@@ -100,7 +104,8 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 		return say_usage(c, argc == optind ? "which pod?" : "too many operands");
 	q_body.target = argv[optind];
 	m.subject = argv[optind];
-	return operation_run(&m, &q);
+	code = operation_run(&m, &q);
+	return code || !keep || q_body.path[0] ? code : prune_pod(c, q_body.target, (size_t)keep, false);
 }
 
 /* ---- images by name */
@@ -114,6 +119,13 @@ static const char *own_name(char *buf, size_t len)
 	if (pw)
 		snprintf(buf, len, "%s", pw->pw_name);
 	return buf;
+}
+
+void own_store(struct ctx *c, char *out, size_t len)
+{
+	char user[64];
+
+	snprintf(out, len, "%s/%s", c->conf.images_dir, own_name(user, sizeof(user)));
 }
 
 /* The path of @name: as it is, or in the store of ours; root looks in everybody's. */
@@ -449,7 +461,7 @@ int cmd_image(struct ctx *c, int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(struct ctx *, int argc, char **argv);
-	} verbs[] = { { "list", image_list }, { "verify", image_check } };
+	} verbs[] = { { "list", image_list }, { "verify", image_check }, { "prune", image_prune }, { "rm", image_remove } };
 
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
 		return next_option(c, argc, argv, "+:h", (const struct option[]){ { "help", 0, NULL, 'h' }, { 0 } }) == 'h' ?
@@ -457,5 +469,5 @@ int cmd_image(struct ctx *c, int argc, char **argv)
 	for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(verbs); i++)
 		if (!strcmp(verbs[i].name, argv[1]))
 			return verbs[i].run(c, argc - 1, argv + 1);
-	return say_usage(c, argc > 1 ? "'%s' is unknown" : "list or verify?", argc > 1 ? argv[1] : "");
+	return say_usage(c, argc > 1 ? "'%s' is unknown" : "list, verify, prune or rm?", argc > 1 ? argv[1] : "");
 }

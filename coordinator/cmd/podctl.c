@@ -66,12 +66,13 @@ static const struct command commands[] = {
 	{ "recover", NULL, cmd_recover, "[ID]",
 	  "Says which operations have no known outcome, and settles the one named.\n" },
 	{ "drain", "poddrain", cmd_later, "NODE", NULL },
-	{ "checkpoint", NULL, cmd_checkpoint, "POD [-R|--term] [-o FILE|DIR] [--full] [--timeout S] [-t]",
+	{ "checkpoint", NULL, cmd_checkpoint, "POD [-R|--term] [-o FILE|DIR] [--full] [--keep N] [--timeout S] [-t]",
 	  "Writes a pod into an image while it runs, and prints the image's id.\n"
 	  "  -R, --leave-running    the pod goes on afterwards (so it is without --term, too)\n"
 	  "      --term             the pod ends once the image is on the disk\n"
 	  "  -o, --output PATH      a file, or a directory, instead of the image store\n"
 	  "      --full             an image that builds on no other\n"
+	  "      --keep N           then removes all but the newest N images of the pod, and what they build on\n"
 	  "      --timeout S        gives up after so long; the pod goes on (0: never)\n"
 	  "  -t, --times            how long each phase took\n" },
 	{ "restore", NULL, cmd_restore, "IMAGE [-N NODE] [-n NAME] [--force=files] [--dry-run]",
@@ -80,8 +81,11 @@ static const struct command commands[] = {
 	  "  -n, --name NAME        another name for the pod\n"
 	  "      --force=files      files that were written since are taken as they are\n"
 	  "      --dry-run          only the check\n" },
-	{ "image", NULL, cmd_image, "list [--json] [--noheadings] | verify IMAGE...",
-	  "Lists the images in the store, or reads images whole and compares all digests.\n" },
+	{ "image", NULL, cmd_image, "list [--json] [--noheadings] | verify IMAGE... | prune [--keep N] [POD] | rm IMAGE...",
+	  "list    the images in the store\n"
+	  "verify  reads images whole, and those that they build on, and compares all digests\n"
+	  "prune   removes your images but the newest N of each pod (1), and what those build on\n"
+	  "rm      removes an image that no other builds on\n" },
 	{ "inspect", NULL, cmd_later, "POD|IMAGE", NULL },
 	{ "check", NULL, cmd_later, "[NODE | POD --to NODE]", NULL },
 	{ "op", NULL, cmd_later, "list|show|wait|abort ID", NULL },
