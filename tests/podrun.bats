@@ -116,6 +116,14 @@ state_is() { [ "$(podps -a --noheadings | awk -v p="$1" '$1 == p { print $5 }')"
 	[ "$(podrun -- wc -c </dev/null)" = 0 ]
 }
 
+@test "the end of a command that is faster than its input is heard at once" {
+	cd /
+	for i in $(seq 40); do
+		run timeout 5 podrun -- sh -c 'exit 7' <<<"input"
+		[ "$status" = 7 ]
+	done
+}
+
 @test "a command that reads nothing does not block podrun" {
 	run bash -c 'head -c 10000000 /dev/zero | timeout 20 podrun -- true'
 	[ "$status" = 0 ]

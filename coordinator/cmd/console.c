@@ -420,7 +420,8 @@ static void pump(struct console *c, int timeout, int *retry_reason)
 		write_out(c);
 	if (p[2].revents && !c->done)
 		read_stdin(c);
-	if (p[1].revents && !c->done)
+	/* what was sent meanwhile may have found the connection broken */
+	if (p[1].revents && c->fd >= 0 && !c->done)
 		read_frame(c, retry_reason);
 }
 

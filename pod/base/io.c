@@ -45,6 +45,8 @@ static int wait_for(int fd, short events, uint64_t deadline, struct err *e)
 {
 	struct pollfd p = { .fd = fd, .events = events };
 
+	if (fd < 0) /* poll() would wait for nothing */
+		return err_num(e, EBADF, "wait for fd %d", fd);
 	for (;;) {
 		int n = poll(&p, 1, deadline_left_ms(deadline));
 
