@@ -120,7 +120,7 @@ int cut_stop(struct dump *d, uint64_t deadline, struct err *e)
 	int pass, r, fresh = 1;
 	size_t i;
 
-	d->stopped = true;
+	d->stopped = d->touched = true;
 	for (pass = 0; fresh; pass++) {
 		struct timespec nap = { 0, 200000 };
 
@@ -301,7 +301,10 @@ static int stop_proc(struct dump *d, struct proc *p, struct err *e)
 int cut_attach(struct dump *d, struct proc *p, struct err *e)
 {
 	size_t i;
-	int r = stop_proc(d, p, e);
+	int r;
+
+	d->touched = true;
+	r = stop_proc(d, p, e);
 
 	if (r >= 0)
 		r = ensure_scratch(d, p, e);
@@ -756,7 +759,8 @@ void cut_undo(struct dump *d)
 	d->stopped = false;
 	if (!d->started_ns)
 		d->started_ns = now_ns();
-	write_notes(d);
+	if (d->touched)
+		write_notes(d);
 	/* it takes milliseconds for a big memory, and nobody stands still for it */
 	for (i = 0; i < d->procs.n; i++) {
 		struct proc *p = d->procs.p[i];

@@ -91,6 +91,7 @@ struct dump {
 	struct page_stream *pages; /* of the cut */
 	struct hold *hold;
 	bool stopped, blocked, frozen, undone;
+	bool touched;		/* a task was stopped, if only for a moment */
 	/* figures */
 	uint64_t start_ns, stop_ns, ready_ns, started_ns;
 	uint64_t mono_ns, boot_ns; /* the pod's last clock readings */

@@ -185,6 +185,10 @@ void restart_write_notes(const char *dir, const char *text, size_t len)
 
 	snprintf(path, sizeof(path), "%s/" RESTART_NOTES, dir);
 	snprintf(temp, sizeof(temp), "%s/" RESTART_NOTES ".new", dir);
+	if (!len) {
+		unlink(path);
+		return;
+	}
 	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0 || write(fd, text, len) != (ssize_t)len || rename(temp, path) < 0)
 		unlink(path);
