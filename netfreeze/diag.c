@@ -32,7 +32,7 @@ int tcp_unheld_open(int netns, struct err *e)
 	return netns_socket(netns, AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG, e);
 }
 
-static int ask_kernel(int fd, struct err *e)
+static int ask_kernel(int fd, uint8_t family, struct err *e)
 {
 	struct {
 		struct nlmsghdr h;
@@ -42,7 +42,7 @@ static int ask_kernel(int fd, struct err *e)
 		      .nlmsg_type = SOCK_DIAG_BY_FAMILY,
 		      .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
 		      .nlmsg_seq = 1},
-		.r = {.sdiag_family = AF_INET,
+		.r = {.sdiag_family = family,
 		      .sdiag_protocol = IPPROTO_TCP,
 		      .idiag_states = BIT(TCP_SYN_RECV) | BIT(TCP_ESTABLISHED) |
 				      BIT(TCP_CLOSE_WAIT) | BIT(TCP_FIN_WAIT1) | BIT(TCP_CLOSING) |
@@ -67,22 +67,16 @@ static void count(const struct inet_diag_msg *m, struct tcp_unheld *n)
 	}
 }
 
-/**
- * tcp_unheld - count the connections of a namespace that no program holds
- *
- * @fd from tcp_unheld_open(). 0 or a negative errno; *@out is untouched then. The kernel walks its
- * table of connections: ~50 us, more with thousands of them.
- */
-int tcp_unheld(int fd, struct tcp_unheld *out, struct err *e)
+/* Over the sockets of @family. An AF_INET6 listener's connections are its own there. */
+static int count_family(int fd, uint8_t family, struct tcp_unheld *n, struct err *e)
 {
 	uint64_t end = deadline_ms(DIAG_WAIT_MS);
-	struct tcp_unheld n = {0};
 	char buf[32768];
 	int r;
 
 	while (recv(fd, buf, sizeof(buf), MSG_DONTWAIT) > 0)
 		; /* of a call that failed half-way */
-	r = ask_kernel(fd, e);
+	r = ask_kernel(fd, family, e);
 	while (r == 0) {
 		const struct nlmsghdr *h;
 		ssize_t len;
@@ -99,17 +93,36 @@ int tcp_unheld(int fd, struct tcp_unheld *out, struct err *e)
 		left = (int)len;
 		for (h = (void *)buf; mnl_nlmsg_ok(h, left); h = mnl_nlmsg_next(h, &left)) {
 			if (h->nlmsg_type == NLMSG_DONE) {
-				*out = n;
 				return 0;
 			}
 			if (h->nlmsg_type == NLMSG_ERROR) {
 				const struct nlmsgerr *x = mnl_nlmsg_get_payload(h);
 
+				if (x->error == -ENOENT && family == AF_INET6)
+					return 0; /* a kernel without IPv6 */
 				return err_num(e, x->error, "sock_diag");
 			}
 			if (mnl_nlmsg_get_payload_len(h) >= sizeof(struct inet_diag_msg))
-				count(mnl_nlmsg_get_payload(h), &n);
+				count(mnl_nlmsg_get_payload(h), n);
 		}
 	}
+	return r;
+}
+
+/**
+ * tcp_unheld - count the connections of a namespace that no program holds
+ *
+ * @fd from tcp_unheld_open(). 0 or a negative errno; *@out is untouched then. The kernel walks its
+ * table of connections: ~50 us, more with thousands of them.
+ */
+int tcp_unheld(int fd, struct tcp_unheld *out, struct err *e)
+{
+	struct tcp_unheld n = {0};
+	int r = count_family(fd, AF_INET, &n, e);
+
+	if (r == 0)
+		r = count_family(fd, AF_INET6, &n, e);
+	if (r == 0)
+		*out = n;
 	return r;
 }

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <linux/virtio_net.h>
 #include <netinet/ip.h>
+#include <netinet/ip6.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -71,16 +72,45 @@ static void build(uint8_t buf[SEGMENT_LEN], const struct tcp_state *s, uint32_t 
 	memcpy(buf + sizeof(ip), &th, sizeof(th));
 }
 
+/* The same over ::1. */
+static int deliver6(int netns, const struct tcp_state *s, const void *seg, struct err *e)
+{
+	struct sockaddr_in6 to = {.sin6_family = AF_INET6, .sin6_addr = s->local6};
+	struct {
+		struct ip6_hdr ip;
+		struct tcphdr th;
+	} p = {.ip = {.ip6_src = s->peer6, .ip6_dst = s->local6}};
+	autoclose int fd = netns_socket(netns, AF_INET6, SOCK_RAW, IPPROTO_RAW, e);
+	uint32_t pseudo = IPPROTO_TCP + sizeof(p.th);
+
+	if (fd < 0)
+		return fd;
+	p.ip.ip6_vfc = 6 << 4;
+	p.ip.ip6_plen = htons(sizeof(p.th));
+	p.ip.ip6_nxt = IPPROTO_TCP;
+	p.ip.ip6_hlim = 64;
+	memcpy(&p.th, (const uint8_t *)seg + sizeof(struct iphdr), sizeof(p.th));
+	p.th.th_sum = 0;
+	pseudo = sum16(&p.ip.ip6_src, 32, pseudo);
+	p.th.th_sum = fold(sum16(&p.th, sizeof(p.th), pseudo));
+	if (sendto(fd, &p, sizeof(p), 0, (struct sockaddr *)&to, sizeof(to)) < 0)
+		return err_sys(e, "deliver a segment to ::1");
+	return 0;
+}
+
 int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, uint8_t flags,
 		  struct err *e)
 {
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr = s->local.sin_addr};
-	autoclose int fd = netns_socket(netns, AF_INET, SOCK_RAW, IPPROTO_RAW, e);
+	autoclose int fd = -1;
 	uint8_t seg[SEGMENT_LEN];
 
+	build(seg, s, seq, ack, flags);
+	if (tcp_is_native6(s))
+		return deliver6(netns, s, seg, e);
+	fd = netns_socket(netns, AF_INET, SOCK_RAW, IPPROTO_RAW, e);
 	if (fd < 0)
 		return fd;
-	build(seg, s, seq, ack, flags);
 	/* to a local address, so by way of lo, which the filter lets pass */
 	if (sendto(fd, seg, sizeof(seg), 0, (struct sockaddr *)&to, sizeof(to)) < 0)
 		return err_sys(e, "deliver a segment to %s", inet_ntoa(to.sin_addr));
@@ -99,7 +129,7 @@ int replay_nudge(int fd, const uint8_t mac[6], const struct tcp_state *s, struct
 	struct virtio_net_hdr vh = {0};
 	uint8_t frame[sizeof(vh) + 14 + SEGMENT_LEN] = {0};
 
-	if (!s->peer.sin_port || s->state == TCP_SYN_SENT)
+	if (!s->peer.sin_port || s->state == TCP_SYN_SENT || tcp_is_native6(s))
 		return 0;
 	memcpy(frame, &vh, sizeof(vh));
 	memcpy(frame + sizeof(vh), mac, 6);

@@ -146,6 +146,9 @@ struct tcp_state {
 	int state; /* TCP_ESTABLISHED, TCP_LISTEN, TCP_CLOSE (also not yet connected),
 		      TCP_CLOSE_WAIT, TCP_FIN_WAIT1/2, ... */
 	struct sockaddr_in local, peer; /* peer all zero if none; local port 0 if unbound */
+	bool v6; /* an AF_INET6 socket: its addresses are these, and above are their IPv4 halves, of
+		    ::1 lo's */
+	struct in6_addr local6, peer6;
 	bool bound;
 	int backlog;
 	uint32_t snd_seq,
@@ -160,7 +163,7 @@ struct tcp_state {
 	bool sack, ts, wscale_ok;
 	struct tcp_repair_window window;
 	bool shut_rd, shut_wr;
-	struct sock_opt opt[40];
+	struct sock_opt opt[64];
 	unsigned nopt;           /* the table of carried socket options, see tcp.c */
 	uint32_t sndbuf, rcvbuf; /* with their locks (SOCK_SNDBUF_LOCK) */
 	bool nonblock;

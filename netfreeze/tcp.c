@@ -73,7 +73,10 @@
  * the ~55 option calls each). A queue costs ~0.1 ms per MiB to save and as much to restore when its
  * memory is warm, ten times that when it is not.
  *
- * Not carried, and refused by name: IPv6, MPTCP, upper layer protocols (kTLS), socket filters,
+ * IPv6. A pod has addresses of IPv4, and ::1 on lo. So AF_INET6 sockets speak IPv4 (mapped addresses;
+ * what clients of a dual-stack listener are), whose packets are not different at all, or ::1.
+ *
+ * Not carried, and refused by name: other addresses of IPv6, its extension headers, MPTCP, upper layer protocols (kTLS), socket filters,
  * SO_ZEROCOPY, IP options, urgent data that waits; a listener with connections in its accept queue
  * (-EBUSY: FILTER_SYN first, until tcp_pending() is 0). Not seen from a socket, hence not refused:
  * MD5 and AO keys, SO_ATTACH_REUSEPORT programs. Out of reach: sockets that the
@@ -106,6 +109,39 @@ const char *tcp_addr(const struct sockaddr_in *a, char *buf)
 	inet_ntop(AF_INET, &a->sin_addr, ip, sizeof(ip));
 	snprintf(buf, 24, "%s:%u", ip, ntohs(a->sin_port));
 	return buf;
+}
+
+socklen_t tcp_name_of(const struct tcp_state *s, bool peer, union tcp_name *out)
+{
+	const struct sockaddr_in *a = peer ? &s->peer : &s->local;
+
+	memset(out, 0, sizeof(*out));
+	if (!s->v6) {
+		out->in = *a;
+		return sizeof(out->in);
+	}
+	out->in6.sin6_family = AF_INET6;
+	out->in6.sin6_port = a->sin_port;
+	out->in6.sin6_addr = peer ? s->peer6 : s->local6;
+	return sizeof(out->in6);
+}
+
+void tcp_name_set(struct tcp_state *s, bool peer, const union tcp_name *n)
+{
+	struct sockaddr_in *a = peer ? &s->peer : &s->local;
+	struct in6_addr *a6 = peer ? &s->peer6 : &s->local6;
+
+	s->v6 = n->sa.sa_family == AF_INET6;
+	if (!s->v6) {
+		*a = n->in;
+		return;
+	}
+	*a6 = n->in6.sin6_addr;
+	*a = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = n->in6.sin6_port};
+	if (IN6_IS_ADDR_V4MAPPED(a6))
+		memcpy(&a->sin_addr, &a6->s6_addr[12], sizeof(a->sin_addr));
+	else if (!IN6_IS_ADDR_UNSPECIFIED(a6))
+		a->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 }
 
 static int get_int(int fd, int level, int name, int dfl)
@@ -174,6 +210,38 @@ static int refuse(struct err *e, const char *what)
 	return err_set(e, EOPNOTSUPP, "%s cannot be carried", what);
 }
 
+/* Addresses that a pod may have, and no sticky extension headers. */
+static int check_v6(int fd, struct err *e)
+{
+	static const int headers[] = {IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS};
+	union tcp_name n[2] = {0};
+	char text[INET6_ADDRSTRLEN] = "?", buf[256];
+	socklen_t len = sizeof(n[0]);
+	size_t i;
+
+	if (getsockname(fd, &n[0].sa, &len) < 0)
+		return err_sys(e, "getsockname");
+	len = sizeof(n[1].in6);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &n[1], &len) < 0)
+		memset(&n[1], 0, sizeof(n[1]));
+	for (i = 0; i < 2; i++) {
+		const struct in6_addr *a = &n[i].in6.sin6_addr;
+
+		if (IN6_IS_ADDR_UNSPECIFIED(a) || IN6_IS_ADDR_LOOPBACK(a) ||
+		    IN6_IS_ADDR_V4MAPPED(a))
+			continue;
+		inet_ntop(AF_INET6, a, text, sizeof(text));
+		return err_set(e, EOPNOTSUPP, "a TCP socket of IPv6, with address %s: cannot be carried",
+			       text);
+	}
+	for (i = 0; i < ARRAY_SIZE(headers); i++) {
+		len = sizeof(buf);
+		if (getsockopt(fd, IPPROTO_IPV6, headers[i], buf, &len) == 0 && len > 0)
+			return refuse(e, "a TCP socket with extension headers of IPv6");
+	}
+	return 0;
+}
+
 /**
  * tcp_check - can the socket @fd be carried? While the program runs.
  *
@@ -189,7 +257,10 @@ int tcp_check(int fd, struct err *e)
 
 	switch (get_int(fd, SOL_SOCKET, SO_DOMAIN, -1)) {
 	case AF_INET: break;
-	case AF_INET6: return refuse(e, "a TCP socket of IPv6 (also one that speaks IPv4-mapped)");
+	case AF_INET6:
+		if (check_v6(fd, e) < 0)
+			return e ? e->code : -EOPNOTSUPP;
+		break;
 	default: return err_set(e, EOPNOTSUPP, "not a TCP socket");
 	}
 	if (get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) == IPPROTO_MPTCP)
@@ -371,15 +442,17 @@ static int save_syn_sent(int fd, struct tcp_state *s, struct err *e)
 
 static int save_names(int fd, struct tcp_state *s, struct err *e)
 {
-	socklen_t len = sizeof(s->local);
+	union tcp_name n = {0};
+	socklen_t len = sizeof(n);
 
-	if (getsockname(fd, (struct sockaddr *)&s->local, &len) < 0)
+	if (getsockname(fd, &n.sa, &len) < 0)
 		return err_sys(e, "getsockname");
+	tcp_name_set(s, false, &n);
 	s->bound = s->local.sin_port || s->local.sin_addr.s_addr;
-	len = sizeof(s->peer);
+	len = s->v6 ? sizeof(n.in6) : sizeof(n.in); /* not more than there is */
 	/* unlike getpeername() it also answers in SYN_SENT, and after the end */
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &s->peer, &len) < 0)
-		memset(&s->peer, 0, sizeof(s->peer));
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &n, &len) == 0)
+		tcp_name_set(s, true, &n);
 	return 0;
 }
 
@@ -427,6 +500,7 @@ static int save_by_state(int fd, const struct tcp_info *ti, struct tcp_state *s,
 		if (poll(&p, 1, 0) == 1 && (p.revents & POLLRDHUP))
 			return save_dead(fd, p.revents, s, e);
 		memset(&s->peer, 0, sizeof(s->peer));
+		memset(&s->peer6, 0, sizeof(s->peer6));
 		return 0;
 	case TCP_SYN_SENT: return save_syn_sent(fd, s, e);
 	default:

@@ -31,6 +31,21 @@ void tcp_opts_set(int fd, const struct tcp_state *s, int level, int name);
 int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, uint8_t flags,
 		  struct err *e);
 
+union tcp_name {
+	struct sockaddr sa;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+};
+/** The name as bind(2) or connect(2) want it; its length. */
+socklen_t tcp_name_of(const struct tcp_state *s, bool peer, union tcp_name *out);
+/** Takes over what getsockname(2) has said. */
+void tcp_name_set(struct tcp_state *s, bool peer, const union tcp_name *n);
+/** Do its packets have IPv6 headers? */
+static inline bool tcp_is_native6(const struct tcp_state *s)
+{
+	return s->v6 && !IN6_IS_ADDR_V4MAPPED(&s->local6);
+}
+
 /** "10.0.0.1:80" of @a into @buf (>= 24 bytes), for messages. */
 const char *tcp_addr(const struct sockaddr_in *a, char *buf);
 

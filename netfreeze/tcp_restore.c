@@ -48,6 +48,22 @@ static int set_int(int fd, int level, int name, int v, const char *text, struct 
 	return setsockopt(fd, level, name, &v, sizeof(v)) < 0 ? err_sys(e, "set %s", text) : 0;
 }
 
+static int bind_to(int fd, const struct tcp_state *s, struct err *e)
+{
+	union tcp_name n;
+	socklen_t len = tcp_name_of(s, false, &n);
+
+	return bind(fd, &n.sa, len) < 0 ? err_sys(e, "bind") : 0;
+}
+
+static int connect_to(int fd, const struct tcp_state *s)
+{
+	union tcp_name n;
+	socklen_t len = tcp_name_of(s, true, &n);
+
+	return connect(fd, &n.sa, len);
+}
+
 static int get_state(int fd, struct err *e)
 {
 	struct tcp_info ti = {0};
@@ -274,7 +290,7 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	r = queue_seq_set(fd, TCP_RECV_QUEUE, s->rcv_seq, e);
 	if (r < 0)
 		return r;
-	if (connect(fd, (const struct sockaddr *)&s->peer, sizeof(s->peer)) < 0)
+	if (connect_to(fd, s) < 0)
 		return err_sys(e, "connect");
 	r = set_negotiated(fd, s, e);
 	if (r == 0)
@@ -326,24 +342,28 @@ static bool has_peer(const struct tcp_state *s)
 static int restore_dead(int fd, int netns, const struct tcp_state *saved, struct err *e)
 {
 	struct tcp_state s = *saved;
-	socklen_t len = sizeof(s.local);
+	union tcp_name n;
+	socklen_t len = sizeof(n);
 	int r, error = 0;
 
 	s.local.sin_port = 0;
-	if (bind(fd, (const struct sockaddr *)&s.local, sizeof(s.local)) < 0)
-		return err_sys(e, "bind");
-	if (!s.peer.sin_port)
+	r = bind_to(fd, &s, e);
+	if (r < 0)
+		return r;
+	if (!s.peer.sin_port) {
 		s.peer = (struct sockaddr_in){
 			.sin_family = AF_INET, .sin_port = htons(9), .sin_addr = s.local.sin_addr};
+		s.peer6 = s.local6;
+	}
 	s.rcv_seq = s.snd_seq = 1;
 	r = queue_seq_set(fd, TCP_SEND_QUEUE, s.snd_seq, e);
 	if (r == 0)
 		r = queue_seq_set(fd, TCP_RECV_QUEUE, s.rcv_seq, e);
 	if (r < 0)
 		return r;
-	if (connect(fd, (const struct sockaddr *)&s.peer, sizeof(s.peer)) < 0 ||
-	    getsockname(fd, (struct sockaddr *)&s.local, &len) < 0)
+	if (connect_to(fd, &s) < 0 || getsockname(fd, &n.sa, &len) < 0)
 		return err_sys(e, "connect");
+	tcp_name_set(&s, false, &n);
 	r = set_buffers(fd, s.sndbuf, MAX(s.rcvbuf, 4 * s.rcv_len + (1 << 20)), e);
 	if (r == 0)
 		r = queue_chunks(fd, TCP_RECV_QUEUE, s.rcv_queue, s.rcv_len, e);
@@ -415,9 +435,8 @@ static int restore_on(int fd, int netns, const struct tcp_state *s, struct err *
 		r = tcp_opts_restore(fd, s, OPT_EARLY, e);
 	if (r < 0)
 		return r;
-	if (s->bound && !(s->state == TCP_CLOSE && s->shut_rd) &&
-	    bind(fd, (const struct sockaddr *)&s->local, sizeof(s->local)) < 0)
-		return err_sys(e, "bind");
+	if (s->bound && !(s->state == TCP_CLOSE && s->shut_rd) && bind_to(fd, s, e) < 0)
+		return e ? e->code : -EIO;
 	r = restore_by_state(fd, netns, s, e);
 	if (r == 0 && fcntl(fd, F_SETFL, s->nonblock ? fl | O_NONBLOCK : fl & ~O_NONBLOCK) < 0)
 		r = err_sys(e, "O_NONBLOCK");
@@ -448,7 +467,8 @@ int tcp_restore_on(int fd, int netns, const struct tcp_state *s, struct err *e)
  */
 int tcp_restore(int netns, const struct tcp_state *s, struct err *e)
 {
-	autoclose int fd = netns_socket(netns, AF_INET, SOCK_STREAM, IPPROTO_TCP, e);
+	autoclose int fd = netns_socket(netns, s->v6 ? AF_INET6 : AF_INET, SOCK_STREAM,
+					IPPROTO_TCP, e);
 	int r;
 
 	if (fd < 0)
@@ -484,7 +504,7 @@ static int connect_again(int fd, const struct tcp_state *s, struct err *e)
 	int fl = fcntl(fd, F_GETFL), r;
 
 	fcntl(fd, F_SETFL, fl | O_NONBLOCK);
-	r = connect(fd, (const struct sockaddr *)&s->peer, sizeof(s->peer));
+	r = connect_to(fd, s);
 	if (r < 0 && errno != EINPROGRESS)
 		r = err_sys(e, "connect");
 	else

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * TCP sockets over IPv4: the work is netfreeze's; here its struct becomes a record and back.
+ * TCP sockets: the work is netfreeze's; here its struct becomes a record and back.
  *
  * When the sockets leave repair mode. An engine that dies after READY must not leave sockets in
  * repair mode, so finish() ends it while the filter is still up. What the kernel tries to say then is
@@ -39,7 +39,8 @@ static int sock_int(int fd, int name)
 
 static bool match(const struct probe *p)
 {
-	return S_ISSOCK(p->st.st_mode) && !kind_is_o_path(p) && sock_int(p->fd, SO_DOMAIN) == AF_INET &&
+	return S_ISSOCK(p->st.st_mode) && !kind_is_o_path(p) && 
+	       (sock_int(p->fd, SO_DOMAIN) == AF_INET || sock_int(p->fd, SO_DOMAIN) == AF_INET6) &&
 	       sock_int(p->fd, SO_TYPE) == SOCK_STREAM && sock_int(p->fd, SO_PROTOCOL) == IPPROTO_TCP;
 }
 
@@ -85,6 +86,11 @@ static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struc
 	m->lport = s.local.sin_port;
 	m->paddr = s.peer.sin_addr.s_addr;
 	m->pport = s.peer.sin_port;
+	m->v6 = s.v6;
+	if (s.v6) {
+		m->laddr6 = kind_bytes(d, &s.local6, sizeof(s.local6));
+		m->paddr6 = kind_bytes(d, &s.peer6, sizeof(s.peer6));
+	}
 	m->bound = s.bound;
 	m->backlog = s.backlog;
 	m->snd_seq = s.snd_seq;
@@ -140,6 +146,13 @@ static int to_state(const Pm__BodyTcp *m, struct tcp_state *s, struct err *e)
 		s->peer.sin_addr.s_addr = m->paddr;
 		s->peer.sin_port = (in_port_t)m->pport;
 	}
+	s->v6 = m->v6;
+	if (s->v6) {
+		if (m->laddr6.len != sizeof(s->local6) || m->paddr6.len != sizeof(s->peer6))
+			return KIND_DAMAGED(e, "a TCP socket's addresses");
+		memcpy(&s->local6, m->laddr6.data, sizeof(s->local6));
+		memcpy(&s->peer6, m->paddr6.data, sizeof(s->peer6));
+	}
 	s->bound = m->bound;
 	s->backlog = m->backlog;
 	s->snd_seq = m->snd_seq;
@@ -179,25 +192,25 @@ static int to_state(const Pm__BodyTcp *m, struct tcp_state *s, struct err *e)
 }
 
 /* The sockets of all that are still to be made come in lots: each visit to the pod's namespace is a thread. */
-static int new_socket(struct restore *r, struct err *e)
+static int new_socket(struct restore *r, bool v6, struct err *e)
 {
-	int fds[LOT], fd = restore_unpark(r, TYPE_TCP, 0), ret;
+	int fds[LOT], fd = restore_unpark(r, TYPE_TCP, v6), ret;
 	struct robject *o;
 	size_t i = 0, n = 0;
 
 	if (fd >= 0)
 		return fd;
 	while (n < LOT && (o = restore_next_object(r, &i)))
-		n += o->kind == &kind_tcp && o->fd < 0;
+		n += o->kind == &kind_tcp && o->fd < 0 && ((const Pm__BodyTcp *)(const void *)o->body)->v6 == v6;
 	n = n ? n : 1;
-	ret = netns_sockets(restore_netns(r), AF_INET, SOCK_STREAM, IPPROTO_TCP, fds, n, e);
+	ret = netns_sockets(restore_netns(r), v6 ? AF_INET6 : AF_INET, SOCK_STREAM, IPPROTO_TCP, fds, n, e);
 	if (ret < 0)
 		return ret;
 	for (i = 1; i < n; i++) { /* the first error stays; every fd has an owner or is closed */
 		if (ret < 0)
 			close(fds[i]);
 		else
-			ret = restore_park(r, TYPE_TCP, 0, fds[i], e);
+			ret = restore_park(r, TYPE_TCP, v6, fds[i], e);
 	}
 	if (ret < 0)
 		close(fds[0]);
@@ -212,7 +225,7 @@ static int restore(struct restore *r, struct robject *o, struct err *e)
 	int ret = to_state(m, &s, e);
 
 	if (ret == 0)
-		ret = fd = new_socket(r, e);
+		ret = fd = new_socket(r, m->v6, e);
 	if (ret >= 0 && fchown(fd, m->uid, m->gid) < 0)
 		ret = err_sys(e, "owner of a TCP socket");
 	if (ret >= 0)

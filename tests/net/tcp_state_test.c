@@ -671,6 +671,153 @@ static void test_shared_port(void)
 	world_done(&w);
 }
 
+/* ---- IPv6 */
+
+static int listen6(struct world *w, const char *ip, uint16_t port, int v6only)
+{
+	struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+	struct err e = {0};
+	int fd;
+
+	T_REQUIRE(inet_pton(AF_INET6, ip, &a.sin6_addr) == 1);
+	T_OK(fd = netns_socket(w->at->ns, AF_INET6, SOCK_STREAM, 0, &e), &e);
+	T_REQUIRE(setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof(v6only)) == 0);
+	T_REQUIRE(bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
+	T_REQUIRE(listen(fd, 8) == 0);
+	return fd;
+}
+
+static int connect6(struct world *w, uint16_t port)
+{
+	struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_port = htons(port),
+				 .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+	struct err e = {0};
+	int fd;
+
+	T_OK(fd = netns_socket(w->at->ns, AF_INET6, SOCK_STREAM, 0, &e), &e);
+	T_REQUIRE(connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
+	return fd;
+}
+
+static void check_name(int fd, bool peer, const char *want, uint16_t port)
+{
+	struct sockaddr_in6 a = {0};
+	socklen_t len = sizeof(a);
+	char text[INET6_ADDRSTRLEN];
+
+	T_REQUIRE((peer ? getpeername : getsockname)(fd, (struct sockaddr *)&a, &len) == 0);
+	T_CHECK_EQ(a.sin6_family, AF_INET6);
+	T_CHECK_STR(inet_ntop(AF_INET6, &a.sin6_addr, text, sizeof(text)), want);
+	if (port)
+		T_CHECK_EQ(ntohs(a.sin6_port), port);
+}
+
+/* A listener on :: and its clients, who speak IPv4; beside it one for IPv6 alone, with an IPv4 listener
+ * at the same port. */
+static void test_dual_stack(void)
+{
+	uint32_t a = 0, b = 0, c = 0, d = 0;
+	struct tcp_unheld u;
+	int fds[6], q[3], i, diag;
+	struct err e = {0};
+	struct world w;
+
+	world_init(&w);
+	fds[0] = listen6(&w, "::", 7000, 0);
+	fds[4] = listen6(&w, "::", 7001, 1);
+	fds[5] = world_listen(w.at->ns, "0.0.0.0", 7001, 8);
+	for (i = 0; i < 3; i++) {
+		q[i] = world_connect(w.peer, POD_IP, 7000);
+		if (i == 2) {
+			T_OK(diag = tcp_unheld_open(w.at->ns, &e), &e);
+			T_OK(tcp_unheld(diag, &u, &e), &e);
+			T_CHECK_EQ(u.half_open, 1);
+			close(diag);
+		}
+		fds[1 + i] = world_accept(fds[0]);
+	}
+	T_REQUIRE(shutdown(q[1], SHUT_WR) == 0);
+	wait_state(fds[2], TCP_CLOSE_WAIT);
+	T_REQUIRE(shutdown(fds[3], SHUT_WR) == 0);
+	wait_state(fds[3], TCP_FIN_WAIT2);
+	for (i = 0; i < 2; i++) {
+		T_CHECK_EQ(offer(q[0], &a, 70000), 70000);
+		T_CHECK_EQ(offer(fds[1], &c, 70000), 70000);
+		move(&w, fds, 6);
+		T_CHECK_EQ(expect(fds[1], &b, 70000), 70000);
+		T_CHECK_EQ(expect(q[0], &d, 70000), 70000);
+		check_name(fds[0], false, "::", 7000);
+		check_name(fds[1], false, "::ffff:" POD_IP, 7000);
+		check_name(fds[1], true, "::ffff:" PEER_IP, 0);
+		T_CHECK_EQ(tcp_state_of(fds[2]), TCP_CLOSE_WAIT);
+		T_CHECK_EQ(tcp_state_of(fds[3]), TCP_FIN_WAIT2);
+	}
+	for (i = 0; i < 3; i++) {
+		close(fds[1 + i]);
+		close(q[i]);
+	}
+	q[0] = world_connect(w.peer, POD_IP, 7000);
+	fds[1] = world_accept(fds[0]);
+	q[1] = world_connect(w.peer, POD_IP, 7001);
+	fds[2] = world_accept(fds[5]);
+	q[2] = connect6(&w, 7001);
+	fds[3] = world_accept(fds[4]);
+	check_name(fds[3], true, "::1", 0);
+	for (i = 0; i < 6; i++)
+		close(fds[i]);
+	for (i = 0; i < 3; i++)
+		close(q[i]);
+	world_done(&w);
+}
+
+/* Connections over ::1, in all states that need a segment of the peer's. */
+static void test_loopback6(void)
+{
+	uint32_t a = 0, b = 0, c = 0, d = 0, n;
+	int fds[9], i;
+	struct world w;
+	char x;
+
+	world_init(&w);
+	fds[0] = listen6(&w, "::1", 7000, 0);
+	for (i = 0; i < 4; i++) {
+		fds[1 + 2 * i] = connect6(&w, 7000);
+		fds[2 + 2 * i] = world_accept(fds[0]);
+	}
+	T_REQUIRE(shutdown(fds[3], SHUT_WR) == 0); /* FIN_WAIT2, CLOSE_WAIT */
+	n = 0;
+	T_CHECK_EQ(offer(fds[5], &n, 500), 500);
+	T_REQUIRE(shutdown(fds[5], SHUT_WR) == 0);
+	T_REQUIRE(shutdown(fds[6], SHUT_WR) == 0); /* over */
+	n = 0;
+	T_CHECK(offer(fds[7], &n, 50 << 20) > 100000);
+	for (i = 0; i < 2; i++) {
+		T_CHECK_EQ(offer(fds[1], &a, 70000), 70000);
+		T_CHECK_EQ(offer(fds[2], &c, 70000), 70000);
+		move(&w, fds, 9);
+		check_name(fds[0], false, "::1", 7000);
+		check_name(fds[1], true, "::1", 7000);
+		T_CHECK_EQ(expect(fds[2], &b, 70000), 70000);
+		T_CHECK_EQ(expect(fds[1], &d, 70000), 70000);
+		T_CHECK_EQ(tcp_state_of(fds[3]), TCP_FIN_WAIT2);
+		T_CHECK_EQ(tcp_state_of(fds[4]), TCP_CLOSE_WAIT);
+	}
+	a = b = 0;
+	T_CHECK_EQ(offer(fds[4], &a, 900), 900);
+	T_CHECK_EQ(expect(fds[3], &b, 900), 900);
+	b = 0;
+	T_CHECK_EQ(expect(fds[6], &b, -1), 500);
+	T_CHECK_EQ(recv(fds[5], &x, 1, 0), 0);
+	T_REQUIRE(shutdown(fds[7], SHUT_WR) == 0);
+	b = 0;
+	T_CHECK_EQ(expect(fds[8], &b, -1), n);
+	i = connect6(&w, 7000);
+	close(i);
+	for (i = 0; i < 9; i++)
+		close(fds[i]);
+	world_done(&w);
+}
+
 /* ---- options */
 
 static const struct {
@@ -805,10 +952,12 @@ static void test_refusals(void)
 		uint16_t n;
 		void *p;
 	} prog = {1, &all};
+	struct sockaddr_in6 far = {.sin6_family = AF_INET6};
 	struct err e = {0};
 	struct world w;
 	int p, q, u, one = 1;
 
+	T_REQUIRE(inet_pton(AF_INET6, "2001:db8::1", &far.sin6_addr) == 1);
 	world_init(&w);
 	pair(&w, 7000, &p, &q);
 	T_CHECK_EQ(tcp_check(p, &e), 0);
@@ -829,8 +978,11 @@ static void test_refusals(void)
 	T_CHECK_HAS(e.msg, "SO_ZEROCOPY");
 	close(u);
 	T_OK(u = netns_socket(w.peer, AF_INET6, SOCK_STREAM, 0, &e), &e);
+	T_OK(tcp_check(u, &e), &e);
+	T_REQUIRE(setsockopt(u, IPPROTO_IPV6, IPV6_FREEBIND, &one, sizeof(one)) == 0);
+	T_REQUIRE(bind(u, (struct sockaddr *)&far, sizeof(far)) == 0);
 	T_FAILS(tcp_check(u, &e), -EOPNOTSUPP);
-	T_CHECK_HAS(e.msg, "IPv6");
+	T_CHECK_HAS(e.msg, "2001:db8::1");
 	close(u);
 	u = netns_socket(w.peer, AF_INET, SOCK_STREAM, IPPROTO_MPTCP, &e);
 	if (u >= 0) {
@@ -887,7 +1039,7 @@ static void test_hostile_state(void)
 	int r;
 
 	world_init(&w);
-	s.nopt = 41;
+	s.nopt = 65;
 	T_FAILS(tcp_restore(w.a.ns, &s, &e), -EPROTO);
 	s.nopt = 1;
 	s.opt[0].level = SOL_SOCKET;
@@ -934,6 +1086,8 @@ static const struct test_case cases[] = {
 	{"unheld", test_unheld},
 	{"syn_sent", test_syn_sent},
 	{"shared_port", test_shared_port},
+	{"dual_stack", test_dual_stack},
+	{"loopback6", test_loopback6},
 	{"options", test_options},
 	{"refusals", test_refusals},
 	{"undo", test_undo},

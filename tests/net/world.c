@@ -201,6 +201,16 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	T_REQUIRE(st && made);
 	memset(t, 0, sizeof(*t));
 	T_OK(netns_sockets(to->ns, AF_INET, SOCK_STREAM, 0, made, n, &e), &e);
+	for (i = 0; i < n; i++) {
+		int family = AF_INET;
+		socklen_t len = sizeof(family);
+
+		getsockopt(fds[i], SOL_SOCKET, SO_DOMAIN, &family, &len);
+		if (family != AF_INET6)
+			continue;
+		close(made[i]);
+		T_OK(made[i] = netns_socket(to->ns, AF_INET6, SOCK_STREAM, 0, &e), &e);
+	}
 	T_OK(netns_run(w->node, open_wake, &k, &e), &e);
 	t0 = now_ns();
 	if (o->drain)
