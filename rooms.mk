@@ -47,6 +47,7 @@ ENGINE_SRC += pod/restore.c pod/restore_api.c pod/rtree.c pod/rmem.c pod/robj.c 
 ENGINE_SRC += pod/task/restart.c
 ENGINE_SRC += pod/kind/attrs.c
 ENGINE_SRC += pod/locks.c pod/kind/filelock.c pod/kind/posixtimer.c
+ENGINE_SRC += pod/sysv.c
 ENGINE_SRC += pod/mem/digest.c
 NET_SRC += netfreeze/diag.c netfreeze/wake.c
 ENGINE_SRC += pod/rfamily.c

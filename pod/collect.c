@@ -17,6 +17,7 @@
 #include "pod/base/util.h"
 #include "pod/dump.h"
 #include "pod/kind/kinds.h"
+#include "pod/sysv.h"
 
 #define MAX_FDS (1u << 20)
 #define LOOKS 8
@@ -300,14 +301,18 @@ static int check_vma(struct dump *d, struct proc *p, const struct vma *v, struct
 		return 0;
 	if (v->type == VMA_OTHER)
 		why = "a mapping of a device or of a kind that no kind takes";
-	else if (v->type == VMA_SYSV)
-		why = "System V shared memory: cannot be carried yet";
 	else if (v->flags & VMF_HUGETLB)
 		why = "huge pages of hugetlbfs: cannot be carried yet";
 	else if (v->flags & (VMF_IO | VMF_PFNMAP) && v->type != VMA_VVAR && v->type != VMA_VDSO)
 		why = "memory of a device";
 	else if (v->flags & VMF_DROPPABLE)
 		why = "droppable memory";
+	if (!why && v->type == VMA_SYSV) {
+		if (sysv_check_vma(d, &p->vmas, (size_t)(v - p->vmas.v), e) < 0)
+			return err_wrap(e, "pid %d (%s): mapping %lx-%lx '%s'", p->nspid, p->st.comm, (unsigned long)v->start,
+					(unsigned long)v->end, v->name);
+		return 0;
+	}
 	if (!why)
 		return 0;
 	return REFUSE(e, "pid %d (%s): mapping %lx-%lx '%s' is %s", p->nspid, p->st.comm,
@@ -395,9 +400,14 @@ static int add_map_content(struct dump *d, struct proc *p, const struct vma *v, 
 	return 0;
 }
 
+static struct content *content_of(struct dump *d, const struct vma *v)
+{
+	return content_by_inode(d, v->type == VMA_SYSV ? SYSV_DEV : v->dev, v->ino);
+}
+
 static bool needs_content(const struct vma *v)
 {
-	return v->type == VMA_SHMEM || v->type == VMA_MEMFD || (v->type == VMA_FILE && v->deleted);
+	return v->type == VMA_SHMEM || v->type == VMA_MEMFD || v->type == VMA_SYSV || (v->type == VMA_FILE && v->deleted);
 }
 
 int collect_map_objects(struct dump *d, struct err *e)
@@ -412,7 +422,7 @@ int collect_map_objects(struct dump *d, struct err *e)
 			const struct vma *v = &p->vmas.v[k];
 			struct content *c;
 
-			if (needs_content(v))
+			if (needs_content(v) && v->type != VMA_SYSV)
 				r = add_map_content(d, p, v, e);
 			else if (v->type == VMA_FILE && !find_mapfile(d, v))
 				r = collect_note(d, add_mapfile(d, p, v, e), e);
@@ -429,7 +439,7 @@ int collect_map_objects(struct dump *d, struct err *e)
 uint32_t collect_vma_object(struct dump *d, const struct vma *v)
 {
 	if (needs_content(v)) {
-		struct content *c = content_by_inode(d, v->dev, v->ino);
+		struct content *c = content_of(d, v);
 
 		return c ? c->id : 0;
 	}
@@ -715,13 +725,15 @@ int collect_check(struct dump *d, struct err *e)
 	}
 	if (r >= 0)
 		r = collect_maps(d, true, e);
+	if (r >= 0)
+		r = sysv_collect(d, e);
 	for (i = 0; r >= 0 && i < d->procs.n; i++)
 		for (k = 0; r >= 0 && k < d->procs.p[i]->vmas.n; k++)
 			r = collect_note(d, check_vma(d, d->procs.p[i], &d->procs.p[i]->vmas.v[k], e), e);
 	if (r >= 0)
 		r = collect_note(d, find_scratch(d, e), e);
 	if (r >= 0)
-		r = collect_ipc(d, e);
+		r = collect_note(d, collect_ipc(d, e), e);
 	if (r >= 0)
 		r = collect_fds(d, false, e);
 	if (r >= 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What lives in a pod's ipc namespace without anybody's fd: System V segments, semaphores, queues, and
- * POSIX message queues. No kind takes them yet, and nothing in a process shows most of them, so the
+ * What lives in a pod's ipc namespace without anybody's fd: System V semaphores and queues, and
+ * POSIX message queues (shared memory: sysv.c). Nothing takes them yet, and nothing in a process shows most of them, so the
  * namespace is asked: by a thread that has entered it, since both /proc/sysvipc and the mqueue file
  * system show the namespace of the one who looks.
  */
@@ -31,7 +31,6 @@ static const struct {
 	const char *path, *words;
 	char rm;
 } sysv[] = {
-	{ "/proc/sysvipc/shm", "shared memory segment", 'm' },
 	{ "/proc/sysvipc/sem", "semaphore set", 's' },
 	{ "/proc/sysvipc/msg", "message queue", 'q' },
 };

@@ -50,6 +50,8 @@ static int refresh(struct content *c, struct err *e)
 	if (fstat(c->fd, &st) < 0)
 		return err_sys(e, "stat '%s'", c->name);
 	c->size = (uint64_t)st.st_size;
+	if (c->source == CONTENT_SYSV)
+		return 0; /* sysv.c knows the rest */
 	c->mode = st.st_mode & 07777;
 	c->uid = st.st_uid;
 	c->gid = st.st_gid;
@@ -58,20 +60,12 @@ static int refresh(struct content *c, struct err *e)
 	return 0;
 }
 
-int content_add(struct dump *d, int fd, enum content_source source, const char *name, uint32_t *id,
-		struct err *e)
+int content_add_as(struct dump *d, int fd, enum content_source source, const char *name, uint64_t dev, uint64_t ino,
+		   struct content **out, struct err *e)
 {
 	autoclose int own = fd;
 	struct content **nc, *c;
-	struct stat st;
 
-	if (fstat(fd, &st) < 0)
-		return err_sys(e, "stat '%s'", name);
-	c = content_by_inode(d, st.st_dev, st.st_ino);
-	if (c) {
-		*id = c->id;
-		return 0;
-	}
 	nc = realloc(d->contents, (d->ncontents + 1) * sizeof(*nc));
 	if (!nc)
 		return err_num(e, ENOMEM, "contents");
@@ -79,11 +73,29 @@ int content_add(struct dump *d, int fd, enum content_source source, const char *
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		return err_num(e, ENOMEM, "contents");
-	*c = (struct content){ .id = ++d->next_id, .dev = st.st_dev, .ino = st.st_ino,
+	*c = (struct content){ .id = ++d->next_id, .dev = dev, .ino = ino,
 			       .source = source, .fd = take_fd(&own), .name = dump_strdup(d, name) };
 	d->contents[d->ncontents++] = c;
-	*id = c->id;
+	*out = c;
 	return refresh(c, e);
+}
+
+int content_add(struct dump *d, int fd, enum content_source source, const char *name, uint32_t *id,
+		struct err *e)
+{
+	autoclose int own = fd;
+	struct content *c;
+	struct stat st;
+	int r = 0;
+
+	if (fstat(fd, &st) < 0)
+		return err_sys(e, "stat '%s'", name);
+	c = content_by_inode(d, st.st_dev, st.st_ino);
+	if (!c)
+		r = content_add_as(d, take_fd(&own), source, name, st.st_dev, st.st_ino, &c, e);
+	if (r >= 0)
+		*id = c->id;
+	return r;
 }
 
 static bool same_time(const struct timespec *a, const struct timespec *b)
@@ -255,6 +267,12 @@ int content_messages(struct dump *d, Pm__Object ***out, size_t *n, struct err *e
 		m.mode = c->mode;
 		m.uid = c->uid;
 		m.gid = c->gid;
+		if (c->source == CONTENT_SYSV) {
+			m.sysv_id = (uint32_t)c->ino;
+			m.sysv_key = c->key;
+			m.cuid = c->cuid;
+			m.cgid = c->cgid;
+		}
 		o->id = c->id;
 		o->type = OBJ_CONTENT;
 		o->link = c->name;

@@ -21,6 +21,7 @@
 #include "pod/base/log.h"
 #include "pod/base/util.h"
 #include "pod/dump.h"
+#include "pod/sysv.h"
 #include "pod/task/restart.h"
 
 #define VFORK_MS 20
@@ -366,13 +367,16 @@ static bool needs_object(const struct vma *v)
  */
 static void drop_unsure(struct dump *d, struct proc *p)
 {
+	bool *part = dump_alloc(d, p->vmas.n * sizeof(*part));
 	uint64_t prev = 0;
 	size_t i, n = 0;
 
+	for (i = 0; i < p->vmas.n; i++)
+		part[i] = p->vmas.v[i].type == VMA_SYSV && sysv_check_vma(d, &p->vmas, i, NULL) < 0;
 	for (i = 0; i < p->vmas.n; i++) {
 		const struct vma *v = &p->vmas.v[i];
 
-		if (v->start < prev || (needs_object(v) && !collect_vma_object(d, v)))
+		if (v->start < prev || part[i] || (needs_object(v) && !collect_vma_object(d, v)))
 			continue;
 		prev = v->end;
 		p->vmas.v[n++] = *v;
@@ -421,6 +425,9 @@ static int fill_mm(struct dump *d, struct proc *p, Pm__Proc *m, struct err *e)
 
 		if (v->type == VMA_VSYSCALL || v->start == d->scratch)
 			continue;
+		if (v->type == VMA_SYSV && sysv_check_vma(d, &p->vmas, i, e) < 0)
+			return err_wrap(e, "pid %d (%s): mapping %lx-%lx '%s'", p->nspid, p->st.comm, (unsigned long)v->start,
+					(unsigned long)v->end, v->name);
 		o = dump_alloc(d, sizeof(*o));
 		pm__vma__init(o);
 		o->start = v->start;

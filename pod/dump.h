@@ -25,6 +25,9 @@ struct content {
 	uint64_t *hash;		/* XXH3 per page as last sent; 0 = zero page or never */
 	size_t nhash;
 	uint32_t mode, uid, gid, seals;
+	int key;		/* of a System V segment, whose id is its inode number */
+	uint32_t cuid, cgid;
+	bool seen;
 };
 
 /* A file that is mapped and has a path. */
@@ -130,6 +133,9 @@ void collect_drop_objects(struct dump *, bool undo);
 
 /* content.c */
 int content_add(struct dump *, int fd, enum content_source, const char *name, uint32_t *id, struct err *);
+/** The same under a key of the caller's in the place of device and inode number. */
+int content_add_as(struct dump *, int fd, enum content_source, const char *name, uint64_t dev, uint64_t ino, struct content **out,
+		   struct err *);
 struct content *content_by_inode(struct dump *, uint64_t dev, uint64_t ino);
 /** Walks the private tmpfs trees: nodes for the stream, contents for their files. */
 int content_tmpfs(struct dump *, Pm__Tmpfs *out, struct err *);

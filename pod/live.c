@@ -28,6 +28,7 @@
 #include "pod/dump_stages.h"
 #include "pod/kind/kinds.h"
 #include "pod/ns.h"
+#include "pod/sysv.h"
 
 #define HOLD_BYTES (64u << 20)
 #define ACCEPT_MS 1500 /* a SYN-ACK that was lost is sent again after 1 s */
@@ -370,6 +371,8 @@ int stage_quiesce(struct dump *d, struct err *e)
 	r = stop_all(d, nl, e);
 	if (r >= 0)
 		r = collect_recheck(d, e);
+	if (r >= 0)
+		r = sysv_collect(d, e);
 	t = d->stop_ns;
 	log_mark("stop", &t);
 	/* not before: what we have a duplicate of is not closed when the program closes it */

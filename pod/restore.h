@@ -50,6 +50,7 @@ struct rcontent {
 	uint32_t id;
 	int fd;			/* read-write; owned */
 	Pm__BodyMem *body;
+	void *held;		/* a System V segment, attached here until all others have it */
 };
 
 struct rmapfile {

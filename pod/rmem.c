@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 
 #include "pod/base/io.h"
@@ -66,7 +67,28 @@ static int check_vma(const struct restore *r, const Pm__Vma *v, uint64_t prev_en
 	return 0;
 }
 
-static int wish(const struct restore *r, const Pm__Mm *mm, struct segs *out, struct err *e)
+/* One is attached as a whole, from its beginning on: all of that must be wished for. */
+static int check_sysv(struct restore *r, const Pm__Mm *mm, size_t i, struct err *e)
+{
+	const Pm__Vma *v = mm->vmas[i], *prev = i ? mm->vmas[i - 1] : NULL;
+	const struct rcontent *c = robj_content(r, v->object);
+	uint64_t end = v->end;
+
+	if (!c || c->body->source != CONTENT_SYSV || !v->shared)
+		return err_set(e, EBADMSG, "mapping %lx is of no System V segment", (unsigned long)v->start);
+	if (v->pgoff && prev && prev->type == VMA_SYSV && prev->object == v->object && prev->end == v->start &&
+	    prev->pgoff + (prev->end - prev->start) == v->pgoff)
+		return 0;
+	for (; !v->pgoff && i + 1 < mm->n_vmas && mm->vmas[i + 1]->type == VMA_SYSV && mm->vmas[i + 1]->object == v->object &&
+	       mm->vmas[i + 1]->start == end && mm->vmas[i + 1]->pgoff == end - v->start;
+	     i++)
+		end = mm->vmas[i + 1]->end;
+	if (v->pgoff || end - v->start != ALIGN_UP(c->body->size, PAGE))
+		return err_set(e, EBADMSG, "mapping %lx is a part of a System V segment", (unsigned long)v->start);
+	return 0;
+}
+
+static int wish(struct restore *r, const Pm__Mm *mm, struct segs *out, struct err *e)
 {
 	uint64_t prev = 0;
 	size_t i;
@@ -79,6 +101,11 @@ static int wish(const struct restore *r, const Pm__Mm *mm, struct segs *out, str
 		q = check_vma(r, v, prev, e);
 		if (q < 0)
 			return q;
+		if (v->type == VMA_SYSV) {
+			q = check_sysv(r, mm, i, e);
+			if (q < 0)
+				return q;
+		}
 		prev = v->end;
 		if (seg_add(out, &s) < 0)
 			return err_num(e, ENOMEM, "mappings");
@@ -88,7 +115,7 @@ static int wish(const struct restore *r, const Pm__Mm *mm, struct segs *out, str
 
 bool seg_same_backing(const struct seg *a, const struct seg *b)
 {
-	uint32_t mask = VMF_GROWSDOWN | VMF_NORESERVE | VMF_DONTFORK | VMF_DONTDUMP | VMF_WIPEONFORK;
+	uint32_t mask = VMF_MAYWRITE | VMF_GROWSDOWN | VMF_NORESERVE | VMF_DONTFORK | VMF_DONTDUMP | VMF_WIPEONFORK;
 
 	if (a->type != b->type || a->shared != b->shared || a->object != b->object ||
 	    ((a->flags ^ b->flags) & mask))
@@ -161,6 +188,15 @@ static int call_map(struct plan *pl, const struct seg *s, uint64_t from, uint64_
 			pl->vdso = s->start;
 		return 0;
 	}
+	if (s->type == VMA_SYSV) {
+		/* its beginning attaches all of it; then each part gets its protection */
+		if (!s->pgoff && from == s->start)
+			batch_add3(pl->r->b, SYS_shmat, robj_content(pl->r, s->object)->body->sysv_id, from,
+				   SHM_REMAP | (s->flags & VMF_MAYWRITE ? 0 : SHM_RDONLY));
+		batch_add3(pl->r->b, SYS_mprotect, from, to - from, s->prot);
+		call_advice(pl->r->b, from, to - from, s->flags);
+		return 0;
+	}
 	if (s->type == VMA_ANON) {
 		flags |= MAP_ANONYMOUS;
 		if (s->flags & VMF_GROWSDOWN)
@@ -205,7 +241,7 @@ static int change(struct plan *pl, const struct seg *h, const struct seg *w, uin
 		else
 			batch_add2(pl->r->b, SYS_munlock, from, to - from);
 	}
-	if (h->prot != w->prot && !is_kernel_made(w->type))
+	if ((h->prot != w->prot && !is_kernel_made(w->type)) || w->type == VMA_SYSV)
 		batch_add3(pl->r->b, SYS_mprotect, from, to - from, w->prot);
 	return 0;
 }
@@ -297,7 +333,7 @@ static int hand_in(struct plan *pl, const struct segs *want, struct err *e)
 	for (i = 0; i < want->n; i++) {
 		uint32_t id = want->s[i].object;
 
-		if (!id || fd_index(pl, id) >= 0)
+		if (!id || want->s[i].type == VMA_SYSV || fd_index(pl, id) >= 0)
 			continue;
 		if (pl->nobj == FDS_MAX)
 			return err_set(e, E2BIG, "pid %d maps more than %d files", pl->p->nspid, FDS_MAX);
@@ -403,7 +439,9 @@ static int put_content(struct restore *r, uint32_t id, uint64_t off, uint64_t le
 	/* before the cut it may have grown since its size was told; the cut tells it again */
 	if (off > 1ull << 46 || (r->final && (off >= c->body->size || len > ALIGN_UP(c->body->size, PAGE) - off)))
 		return err_set(e, EBADMSG, "pages beyond the end of '%s'", c->body->name);
-	if (r->final)
+	if (c->body->source == CONTENT_SYSV && off >= c->body->size)
+		return err_set(e, EBADMSG, "pages beyond the end of '%s'", c->body->name);
+	if (r->final || c->body->source == CONTENT_SYSV)
 		len = MIN(len, c->body->size - off);
 	if (kind != RUN_DATA) {
 		if (fallocate(c->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0)

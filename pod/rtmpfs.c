@@ -25,6 +25,7 @@
 #include "pod/base/util.h"
 #include "pod/private.h"
 #include "pod/restore.h"
+#include "pod/sysv.h"
 
 /* files that are made for their inode numbers alone, 2 us each: before the freeze, or if everything is in it; and in it */
 #define FILLERS 50000
@@ -91,14 +92,14 @@ static int check_owner(const Pm__PodSpec *spec, uint32_t uid, uint32_t gid, cons
 
 static int check_content(struct restore *r, const Pm__BodyMem *b, struct err *e)
 {
-	if (b->source == CONTENT_SHMEM || (b->source != CONTENT_TMPFS && !(b->mode & (S_ISUID | S_ISGID))))
+	if (b->source == CONTENT_SHMEM || b->source == CONTENT_SYSV || (b->source != CONTENT_TMPFS && !(b->mode & (S_ISUID | S_ISGID))))
 		return 0;
 	return check_owner(r->req->spec, b->uid, b->gid, b->name, e);
 }
 
 static int size_content(struct rcontent *c, struct err *e)
 {
-	if (c->fd < 0)
+	if (c->fd < 0 || c->body->source == CONTENT_SYSV)
 		return 0;
 	if (c->body->source == CONTENT_SHMEM) {
 		fchmod(c->fd, c->body->mode & 0777);
@@ -136,6 +137,8 @@ static int one_content(struct restore *r, const Pm__Object *o, struct err *e)
 		*c = (struct rcontent){ .id = o->id, .fd = -1 };
 		if (body->source == CONTENT_SHMEM)
 			c->fd = make_shmem(body->size, e);
+		else if (body->source == CONTENT_SYSV)
+			c->fd = sysv_make(r, body, e);
 		else if (body->source == CONTENT_MEMFD || body->source == CONTENT_UNLINKED)
 			c->fd = make_memfd(body->name, e);
 		if (c->fd < 0 && body->source != CONTENT_TMPFS) {
@@ -144,16 +147,52 @@ static int one_content(struct restore *r, const Pm__Object *o, struct err *e)
 			return e->code;
 		}
 	}
+	if (c->body && (c->body->source == CONTENT_SYSV || body->source == CONTENT_SYSV) &&
+	    (c->body->source != body->source || c->body->sysv_id != body->sysv_id || c->body->size != body->size)) {
+		pm__body_mem__free_unpacked(body, NULL);
+		return err_set(e, EBADMSG, "content %u has become another", o->id);
+	}
+	if (c->body && body->source == CONTENT_SYSV && (body->mode & ~c->body->mode & SHM_DEST) && sysv_gone(r, c, e) < 0) {
+		pm__body_mem__free_unpacked(body, NULL);
+		return e->code;
+	}
 	if (c->body)
 		pm__body_mem__free_unpacked(c->body, NULL);
 	c->body = body;
 	return size_content(c, e);
 }
 
-int robj_contents(struct restore *r, struct err *e)
+static bool is_told(const struct restore *r, uint32_t id)
+{
+	size_t i;
+
+	for (i = 0; i < r->objs->n_objects; i++)
+		if (r->objs->objects[i]->id == id && r->objs->objects[i]->type == OBJ_CONTENT)
+			return true;
+	return false;
+}
+
+/* Segments that the program has removed; who still maps one here lets go of it with its mapping. */
+static int remove_segments(struct restore *r, struct err *e)
 {
 	size_t i;
 	int q = 0;
+
+	for (i = 0; q >= 0 && i < r->ncontents; i++) {
+		struct rcontent *c = &r->contents[i];
+
+		if (c->body->source != CONTENT_SYSV || c->fd < 0 || is_told(r, c->id))
+			continue;
+		q = sysv_remove(r, c->body, e);
+		close_fdp(&c->fd);
+	}
+	return q;
+}
+
+int robj_contents(struct restore *r, struct err *e)
+{
+	size_t i;
+	int q = remove_segments(r, e); /* one may have been made anew under the same key */
 
 	for (i = 0; q >= 0 && i < r->objs->n_objects; i++)
 		if (r->objs->objects[i]->type == OBJ_CONTENT)
@@ -166,8 +205,10 @@ int robj_seal(struct restore *r, struct err *e)
 	size_t i;
 
 	for (i = 0; i < r->ncontents; i++) {
-		const struct rcontent *c = &r->contents[i];
+		struct rcontent *c = &r->contents[i];
 
+		if (c->body->source == CONTENT_SYSV && c->fd >= 0 && sysv_finish(r, c, e) < 0)
+			return e->code;
 		if (c->body->source == CONTENT_MEMFD && c->body->seals &&
 		    fcntl(c->fd, F_ADD_SEALS, c->body->seals) < 0)
 			return err_sys(e, "seals of memfd '%s'", c->body->name);

@@ -19,7 +19,7 @@
 enum { OBJ_MAPFILE = 1001, OBJ_CONTENT = 1002 };
 /* In the id of a page frame: it belongs to a content, not to a process. */
 #define CONTENT_FRAME 0x80000000u
-enum content_source { CONTENT_MEMFD = 1, CONTENT_SHMEM = 2, CONTENT_UNLINKED = 3, CONTENT_TMPFS = 4 };
+enum content_source { CONTENT_MEMFD = 1, CONTENT_SHMEM = 2, CONTENT_UNLINKED = 3, CONTENT_TMPFS = 4, CONTENT_SYSV = 5 };
 
 enum rec_type {
 	REC_GREETING = 1, REC_NEEDS, REC_MISSING, REC_VERDICT, REC_OBJECTS, REC_TMPFS, REC_TREE,

@@ -157,7 +157,7 @@ static enum vma_type vma_classify(const struct vma *v, uint64_t shm_dev)
 
 	if (!*s)
 		return v->shared || v->ino ? VMA_OTHER : VMA_ANON;
-	if (v->dev == shm_dev && v->ino) {
+	if (v->dev == shm_dev && (v->ino || starts(s, "/SYSV"))) { /* an id is the inode number, and the first is 0 */
 		if (starts(s, "[anon_shmem:"))
 			return VMA_SHMEM;
 		if (!v->deleted)
@@ -302,6 +302,7 @@ static const struct {
 	{ "wf", VMF_WIPEONFORK }, { "lo", VMF_LOCKED },    { "io", VMF_IO },
 	{ "pf", VMF_PFNMAP },	  { "ht", VMF_HUGETLB },   { "sr", VMF_SEQ },
 	{ "rr", VMF_RAND },	  { "mg", VMF_MERGEABLE }, { "dp", VMF_DROPPABLE },
+	{ "mw", VMF_MAYWRITE },
 };
 
 /* "VmFlags: rd wr mr mw me ac sd " */
@@ -330,7 +331,7 @@ static void flags_apply(struct vma_list *list, size_t *i, uint64_t start, uint64
 	for (; *i < list->n && list->v[*i].start < end; (*i)++) {
 		struct vma *v = &list->v[*i];
 
-		v->flags = flags;
+		v->flags = v->type == VMA_SYSV ? flags : flags & ~(uint32_t)VMF_MAYWRITE;
 		if (flags & (VMF_HUGETLB | VMF_PFNMAP | VMF_IO) && v->type <= VMA_SYSV)
 			v->type = VMA_OTHER;
 	}

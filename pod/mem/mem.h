@@ -30,7 +30,8 @@ enum vma_type {
 enum { VMF_GROWSDOWN = 1, VMF_NORESERVE = 2, VMF_HUGEPAGE = 4, VMF_NOHUGEPAGE = 8, VMF_DONTDUMP = 16,
        VMF_DONTFORK = 32, VMF_WIPEONFORK = 64, VMF_LOCKED = 128, VMF_IO = 256, VMF_PFNMAP = 512,
        VMF_HUGETLB = 1024, VMF_SEQ = 2048, VMF_RAND = 4096, VMF_MERGEABLE = 8192, VMF_DROPPABLE = 16384,
-       VMF_ACCOUNT = 32768 };
+       VMF_ACCOUNT = 32768,
+       VMF_MAYWRITE = 65536 /* of System V segments alone */ };
 
 struct vma {
 	uint64_t start, end;

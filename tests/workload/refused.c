@@ -180,12 +180,15 @@ static void pidfd(void)
 
 static void sysv_shm(void)
 {
-	int id = (int)syscall(SYS_shmget, IPC_PRIVATE, 4096, 0600);
+	int id = (int)syscall(SYS_shmget, IPC_PRIVATE, 4 * 4096, 0600);
+	char *at;
 
 	if (id < 0)
 		skip("shmget");
-	WL_CHECK(shmat(id, NULL, 0) != (void *)-1, "shmat: %s", strerror(errno));
+	at = shmat(id, NULL, 0);
+	WL_CHECK(at != (void *)-1, "shmat: %s", strerror(errno));
 	WL_SYS(shmctl(id, IPC_RMID, NULL));
+	WL_SYS(munmap(at + 4096, 4096)); /* the whole of one is carried */
 }
 
 static void sysv_sem(void)
