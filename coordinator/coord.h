@@ -48,6 +48,7 @@ struct pod {
 	Pm__PodInfo *info; /* owned */
 	bool pending;      /* podrun is under way: the agent does not report it yet */
 	bool stale;        /* scratch of a report */
+	uint64_t checkpoint_ns; /* podrun -i: when the next one is due; 0: not known yet */
 	bool noted;        /* the journal knows of it, as it was in: */
 	uint64_t noted_epoch;
 };
@@ -74,6 +75,7 @@ struct coord {
 	uint64_t next_serial;
 	struct journal *journal;
 	struct op *ops;
+	struct in_image *in_images;
 };
 
 /* ---- nodes.c */
@@ -124,6 +126,13 @@ struct conn *client_take_conn(struct client *cl);
 void migrate_request(struct client *cl, uint32_t id, const Pm__MigrateReq *m);
 void checkpoint_request(struct client *cl, uint32_t id, const Pm__CheckpointReq *m);
 void restore_request(struct client *cl, uint32_t id, const Pm__RestoreReq *m);
+/** Tells @cl that there is no pod @name because a checkpoint ended it; false: it did not, or it was not @cl's. */
+bool image_has_pod(struct client *cl, uint32_t id, const char *name);
+/** There is a pod of this name again. */
+void image_left(struct coord *c, const char *name);
+/** Begins a checkpoint of @p that nobody waits for. */
+int checkpoint_begin(struct coord *c, struct pod *p);
+int interval_start(struct coord *c);
 /** Is there an operation that makes or moves pod @name? Its id, or NULL. */
 const char *pod_held(struct coord *c, const char *name);
 /** The node that is up and has the fewest pods; NULL: none is up. */

@@ -91,25 +91,11 @@ static int check_checkpoint(struct client *cl, uint32_t id, const Pm__Checkpoint
 	return -1;
 }
 
-void checkpoint_request(struct client *cl, uint32_t id, const Pm__CheckpointReq *m)
+/* The engine works, the client (if there is one) has heard of it. */
+static void send_off(struct op *op, const Pm__CheckpointReq *m)
 {
-	struct pod *p = pod_find(cl->coord, m->target);
-	struct journal_op j = { .uid = cl->uid };
-	Pm__MigrateReq like;
 	char image[128], path[PATH_MAX];
-	struct op *op;
 
-	if (check_checkpoint(cl, id, m, p) < 0)
-		return;
-	snprintf(j.pod, sizeof(j.pod), "%s", m->target);
-	snprintf(j.source, sizeof(j.source), "%s", p->node->conf->name);
-	j.epoch = p->info->epoch;
-	pm__migrate_req__init(&like);
-	like.target = m->target;
-	like.timeout_s = m->timeout_s;
-	op = begin(cl, id, &j, &like, "the pod runs on as before");
-	if (!op)
-		return;
 	LINK_ENVELOPE(env, checkpoint_req, CHECKPOINT_REQ, Pm__CheckpointReq, pm__checkpoint_req__init);
 	env_body = *m;
 	/* operations are numbered, "m17-...": so are images */
@@ -129,6 +115,51 @@ void checkpoint_request(struct client *cl, uint32_t id, const Pm__CheckpointReq 
 		 m->term ? ", and to its end" : "");
 	op_tell_outgoing(op, NULL);
 	op_enter(op, ST_PRECOPY);
+}
+
+void checkpoint_request(struct client *cl, uint32_t id, const Pm__CheckpointReq *m)
+{
+	struct pod *p = pod_find(cl->coord, m->target);
+	struct journal_op j = { .uid = cl->uid };
+	Pm__MigrateReq like;
+	struct op *op;
+
+	if (check_checkpoint(cl, id, m, p) < 0)
+		return;
+	snprintf(j.pod, sizeof(j.pod), "%s", m->target);
+	snprintf(j.source, sizeof(j.source), "%s", p->node->conf->name);
+	j.epoch = p->info->epoch;
+	pm__migrate_req__init(&like);
+	like.target = m->target;
+	like.timeout_s = m->timeout_s;
+	op = begin(cl, id, &j, &like, "the pod runs on as before");
+	if (op)
+		send_off(op, m);
+}
+
+int checkpoint_begin(struct coord *c, struct pod *p)
+{
+	const Pm__PodSpec *spec = p->info->spec;
+	struct journal_op j = { .uid = spec->uid, .epoch = p->info->epoch };
+	Pm__CheckpointReq m;
+	struct err e = { 0 };
+	struct op *op;
+
+	snprintf(j.pod, sizeof(j.pod), "%s", spec->name);
+	snprintf(j.source, sizeof(j.source), "%s", p->node->conf->name);
+	if (journal_begin(c->journal, &j, &e) < 0 || !(op = op_new(c, &j)))
+		return -1;
+	LINK_ENVELOPE(req, migrate_req, MIGRATE_REQ, Pm__MigrateReq, pm__migrate_req__init);
+	req_body.target = op->j.pod;
+	op->asked = envelope_copy(&req);
+	pm__checkpoint_req__init(&m);
+	m.target = op->j.pod;
+	m.keep = spec->keep;
+	if (op->asked)
+		send_off(op, &m);
+	else
+		op_undo(op, EX_OTHER, "no memory");
+	return 0;
 }
 
 /* ---- restart */

@@ -4,6 +4,7 @@
  * and what the agents report (pods.c). It dials the agents, never the other way round, so a node that
  * comes back is found, and a coordinator that comes back finds all (ops.c reconciles by epoch).
  */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -30,6 +31,8 @@ static int coord_init(struct coord *c, const char *conf, struct err *e)
 		r = pods_load(c, e);
 	if (r == 0)
 		r = ops_load(c, e);
+	if (r == 0 && interval_start(c) < 0)
+		r = err_num(e, ENOMEM, "timer");
 	return r;
 }
 

@@ -22,6 +22,7 @@
 #include "pod/base/log.h"
 #include "pod/base/util.h"
 #include "pod/dump_stages.h"
+#include "pod/image_log.h"
 
 /* The store has a directory for each user, which is that user's own. */
 static int make_store(struct dump *d, struct err *e)
@@ -167,24 +168,46 @@ int image_begin(struct dump *d, struct err *e)
 	return r < 0 ? r : stream_send_msg(&d->s, REC_GREETING, 0, &hello.base, e);
 }
 
+/* The image is there: that an old one cannot be removed is no failure. */
+static void prune(struct dump *d)
+{
+	const char *path = d->req->image->path;
+	struct err e = { 0 }, back;
+	char dir[PATH_MAX];
+
+	snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(path, '/') - path), path);
+	if (image_be_user(&d->owner, &e) >= 0)
+		store_prune(dir, d->req->spec->name, d->req->image->keep, NULL, &e);
+	if (image_be_user(NULL, &back) < 0 || e.code < 0)
+		log_warn("%s: old images: %s", d->req->spec->name, e.msg);
+}
+
 int stage_save(struct dump *d, struct err *e)
 {
 	uint64_t digest, t = now_ns();
 	const struct page_digest *own;
+	struct image_logs logs;
 	size_t n;
 	int r;
 
 	d->exit_code = 7;
+	image_logs_open(&logs, d->req->dir);
 	if (!d->req->image->term)
 		dump_undo(d);
+	r = image_logs_save(&d->out, &d->s.sent, &logs, e);
+	image_logs_close(&logs);
+	log_mark("logs", &t);
 	own = dedup_own(d->dedup, &n);
-	r = image_hashes(&d->out, &d->s.sent, own, n, e);
+	if (r >= 0)
+		r = image_hashes(&d->out, &d->s.sent, own, n, e);
 	if (r >= 0)
 		r = image_seal(&d->out, &d->s.sent, &digest, e);
 	log_mark("index", &t);
 	if (r >= 0)
 		r = image_publish(&d->out, e);
 	log_mark("to the disk", &t);
+	if (r >= 0 && d->req->image->store && d->req->image->keep)
+		prune(d);
 	return r;
 }
 

@@ -216,6 +216,7 @@ nothing_of() { # POD NODE
 	gone files
 	had=$(wc -l <"$LAB_SHARED/data/log")
 	run podctl restore "$id" -N nodeB
+	echo "$output"
 	[ "$status" = 0 ]
 	[[ $output == *"'/home/shared/data/log' was cut back"* ]]
 	grows() { [ "$(wc -l <"$LAB_SHARED/data/log")" -gt "$((had + 3))" ]; }
@@ -412,4 +413,32 @@ nothing_of() { # POD NODE
 	podctl checkpoint --full --keep 1 inc
 	[ "$(podctl image list --noheadings | grep -c '^inc')" = 1 ]
 	gone inc
+}
+
+@test "podrun -i: images by themselves, the newest are kept, each can be restarted from" {
+	podrun -d -n often -i 1 --keep 2 -N nodeA -- sh /home/shared/count
+	await said often '^5$'
+	newest() { podctl image list --noheadings | awk '$2 == "often" { print $1 }' | tail -n 1; }
+	number() { echo "${1##*.}"; }
+	later() { [ "$(newest)" ] && [ "$(number "$(newest)")" -gt "$1" ]; }
+	await later 0
+	first=$(number "$(newest)")
+	await later "$first"
+	await later "$((first + 1))"
+	moves() { podmigrate often nodeB --progress none; } # unless a checkpoint is under way
+	await moves
+	await later "$(number "$(newest)")"
+	unbroken often
+	goes_on often
+	gone often
+	id=$(newest)
+	run podctl image verify "$id"
+	[ "$status" = 0 ]
+	podctl restore "$id" -N nodeA
+	goes_on often
+	unbroken often
+	await later "$(number "$id")"
+	gone often
+	run podrun -i 0 -- true
+	[ "$status" = 125 ] || [ "$status" = 2 ]
 }

@@ -77,7 +77,7 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 	char path[PATH_MAX];
 	bool stay = false;
 	uint64_t n = 0, keep = 0;
-	int o, code;
+	int o;
 
 	LINK_ENVELOPE(q, checkpoint_req, CHECKPOINT_REQ, Pm__CheckpointReq, pm__checkpoint_req__init);
 	while ((o = next_option(c, argc, argv, ":Ro:th", longs)) != -1) {
@@ -104,8 +104,8 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 		return say_usage(c, argc == optind ? "which pod?" : "too many operands");
 	q_body.target = argv[optind];
 	m.subject = argv[optind];
-	code = operation_run(&m, &q);
-	return code || !keep || q_body.path[0] ? code : prune_pod(c, q_body.target, (size_t)keep, false);
+	q_body.keep = (uint32_t)keep;
+	return operation_run(&m, &q);
 }
 
 /* ---- images by name */

@@ -9,7 +9,5 @@
 void own_store(struct ctx *, char *out, size_t len);
 int image_prune(struct ctx *, int argc, char **argv);
 int image_remove(struct ctx *, int argc, char **argv);
-/** Removes the images of @pod (NULL: of all) but the newest @keep and what those build on. An exit code. */
-int prune_pod(struct ctx *, const char *pod, size_t keep, bool talk);
 
 #endif

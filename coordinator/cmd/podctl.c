@@ -11,7 +11,7 @@
 static const struct command commands[] = {
 	{ "run", "podrun", cmd_run,
 	  "[-n NAME] [-N NODE] [-j JOB] [--ip auto|ADDR|none] [--root DIR] [--bind SRC:DST[:ro]]\n"
-	  "              [-e K=V] [--memory SIZE] [--cpus LIST] [-d] -- COMMAND...",
+	  "              [-e K=V] [--memory SIZE] [--cpus LIST] [-i SEC [--keep N]] [-d] -- COMMAND...",
 	  "Runs a command in a new pod; without -d its console is yours and its exit code is ours.\n"
 	  "  -n, --name NAME        the pod's name (default: pod1, pod2, ...)\n"
 	  "  -N, --node NODE        where (default: the node with the fewest pods)\n"
@@ -22,6 +22,8 @@ static const struct command commands[] = {
 	  "  -e, --env K=V          one more environment variable\n"
 	  "      --memory SIZE      limit, like 2G\n"
 	  "      --cpus LIST        like 0-3,5\n"
+	  "  -i, --checkpoint-interval SEC  an image that often, counted from the end of the last\n"
+	  "      --keep N           so many of them stay, and what they build on (default: 2)\n"
 	  "  -d, --detach           prints the name and leaves it running\n"
 	  "On a terminal, Enter ~ . leaves the pod running and ends podrun.\n" },
 	{ "ps", "podps", cmd_ps, "[-a] [-w NODE] [-u USER] [--json] [--noheadings]",

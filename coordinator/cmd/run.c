@@ -20,7 +20,7 @@ struct run {
 	bool detach;
 };
 
-enum { OPT_IP = 256, OPT_ROOT, OPT_BIND, OPT_MEMORY, OPT_CPUS, OPT_EVACUATE };
+enum { OPT_IP = 256, OPT_ROOT, OPT_BIND, OPT_MEMORY, OPT_CPUS, OPT_EVACUATE, OPT_KEEP };
 
 static const struct option longs[] = {
 	{ "name", required_argument, NULL, 'n' },
@@ -33,6 +33,7 @@ static const struct option longs[] = {
 	{ "memory", required_argument, NULL, OPT_MEMORY },
 	{ "cpus", required_argument, NULL, OPT_CPUS },
 	{ "checkpoint-interval", required_argument, NULL, 'i' },
+	{ "keep", required_argument, NULL, OPT_KEEP },
 	{ "evacuate", required_argument, NULL, OPT_EVACUATE },
 	{ "detach", no_argument, NULL, 'd' },
 	{ "help", no_argument, NULL, 'h' },
@@ -102,6 +103,8 @@ static int add_bind(struct ctx *c, struct run *r, char *arg)
 
 static int one_option(struct ctx *c, struct run *r, int o)
 {
+	uint64_t n = 0;
+
 	switch (o) {
 	case 'n':
 		r->spec.name = optarg;
@@ -132,9 +135,18 @@ static int one_option(struct ctx *c, struct run *r, int o)
 	case OPT_CPUS:
 		r->spec.cpus = optarg;
 		return 0;
+	case 'i':
+		if (parse_number(c, "--checkpoint-interval", optarg, 1, 86400 * 365, &n) < 0)
+			return usage_code(c);
+		r->spec.interval_s = (uint32_t)n;
+		return 0;
+	case OPT_KEEP:
+		if (parse_number(c, "--keep", optarg, 1, 1000000, &n) < 0)
+			return usage_code(c);
+		r->spec.keep = (uint32_t)n;
+		return 0;
 	default:
-		return say(c, EXIT_OTHER, "%s is not built yet; no pod was made",
-			   o == 'i' ? "--checkpoint-interval" : "--evacuate");
+		return say(c, EXIT_OTHER, "--evacuate is not built yet; no pod was made");
 	}
 }
 
@@ -164,6 +176,8 @@ static int parse(struct ctx *c, struct run *r, int argc, char **argv, int *code)
 		*code = say_usage(c, "which command?");
 		return -1;
 	}
+	if (r->spec.interval_s && !r->spec.keep)
+		r->spec.keep = 2;
 	r->spec.argv = argv + optind;
 	r->spec.n_argv = (size_t)(argc - optind);
 	/* a pty merges stdout and stderr: only when both ends of it are a person's */

@@ -4,6 +4,7 @@
  *
  *	HEAD		what pod it is, when and where it was made
  *	GREETING ... CUT_END, page frames between them: the stream of a move, as it is
+ *	LOG		what the pod had printed: the last of each stream, in pieces (pod/image_log.c)
  *	HASHES		the digest of each page that is stored here, in their order (dedup.h)
  *	INDEX		where each record and frame is: so that nobody reads pages to find the rest
  *	END		where INDEX is, and the digest of the whole: always the last bytes of the file
@@ -95,6 +96,17 @@ ProtobufCMessage *image_message(const struct image *im, enum rec_type type, cons
 /** Reads all of it and compares every digest. */
 int image_verify(const struct image *im, struct err *e);
 void image_close(struct image *im);
+
+/* ---- the store (store.c) */
+struct store_talk {
+	void *arg;
+	void (*gone)(void *arg, const char *id);	/* NULL: not told */
+	void (*bad)(void *arg, const struct err *e);	/* an image that cannot be read, and stays */
+};
+/** Removes the images of @pod (NULL: of all) in @dir but the newest @keep of each and what those build on. */
+int store_prune(const char *dir, const char *pod, size_t keep, const struct store_talk *, struct err *e);
+/** -ENOENT: there is none. -EBUSY: another builds on it. */
+int store_remove(const char *dir, const char *id, struct err *e);
 
 /* ---- chains (chain.c) */
 /** Opens @path and its parents, all of them with the digests that their children name. */
