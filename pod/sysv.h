@@ -15,6 +15,8 @@
 
 /** Runs @fn in the ipc namespace of @pid. Its result. */
 int sysv_visit(pid_t pid, int (*fn)(void *arg, struct err *e), void *arg, struct err *e);
+/** The file behind a segment, in whose namespace this is called. An fd. */
+int sysv_open_segment(int id, uint64_t size, int flags, struct err *e);
 /** Brings the segments among d->contents up to date. */
 int sysv_collect(struct dump *, struct err *);
 /** May mapping @i be carried? The error says what it is. */
