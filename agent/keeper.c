@@ -32,7 +32,7 @@ struct keeper {
 	uint64_t punched[3];
 };
 
-static const char *const log_name[] = { NULL, "out.log", "err.log" };
+static const char *const log_name[] = { NULL, POD_LOG_OUT, POD_LOG_ERR };
 
 int log_open(const struct pod *p, int stream, int flags, struct err *e)
 {

@@ -464,6 +464,7 @@ static void on_started(struct op *op, struct node *n, const Pm__Envelope *env)
 	if (op_is_restart(op)) {
 		op->started_ns = now_ns();
 		moved(op);
+		image_left(op->coord, op->j.pod);
 		decide(op, JOURNAL_DONE);
 		reply_result(op);
 		log_info("operation %s: pod '%s' runs on '%s' again", op->j.id, op->j.pod, op->j.target);
@@ -506,6 +507,8 @@ void op_tell_started(struct op *op)
 
 static void enter_clean(struct op *op)
 {
+	if (op_is_checkpoint(op))
+		image_ended(op); /* before its node reports it as gone */
 	op_tell_started(op);
 	op->started_ns = now_ns();
 	if (!op->ready_ns)

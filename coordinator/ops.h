@@ -46,6 +46,8 @@ static inline bool op_is_restart(const struct op *op)
 {
 	return !op->j.source[0];
 }
+/** The pod ends with its image: who asks for it is to hear that. */
+void image_ended(struct op *op);
 /** "'A' -> 'B'", or what stands in the place of a node. */
 const char *op_way(const struct op *op, char *buf, size_t len);
 void op_tell_commit(struct op *op);

@@ -146,6 +146,8 @@ static struct pod *permitted(struct client *cl, const Pm__Envelope *env)
 {
 	struct pod *p = pod_find(cl->coord, pod_of(env));
 
+	if (!p && image_has_pod(cl, env->id, pod_of(env)))
+		return NULL;
 	if (!p) {
 		client_error(cl, env->id, EX_NOTFOUND, "", "", "see podps -a",
 			     "there is no pod '%s'", pod_of(env));

@@ -258,6 +258,7 @@ void run_request(struct client *cl, uint32_t id, const Pm__RunReq *m)
 	p = pod_add(cl->coord, n, &info);
 	if (p)
 		p->pending = true;
+	image_left(cl->coord, r->name);
 	LINK_ENVELOPE(env, agent_run, AGENT_RUN, Pm__AgentRun, pm__agent_run__init);
 	env_body.spec = &spec;
 	env_body.epoch = info.epoch;

@@ -22,6 +22,10 @@ struct pod_place {
 	const char *host_link; /* name of the veth's end on the node, <= 15 characters */
 };
 
+/* In ->dir: what the pod's command has printed; a byte's offset is that in the stream. */
+#define POD_LOG_OUT "out.log"
+#define POD_LOG_ERR "err.log"
+
 /**
  * Offsets of the pod's clocks. Readings, not offsets: "the pod's CLOCK_MONOTONIC shall read
  * mono_ns (CLOCK_BOOTTIME boot_ns) when this node's CLOCK_MONOTONIC (of the caller's own time

@@ -23,6 +23,7 @@
 #include "pod/base/io.h"
 #include "pod/base/log.h"
 #include "pod/base/util.h"
+#include "pod/image_log.h"
 #include "pod/kind/kinds.h"
 #include "pod/restore.h"
 
@@ -60,6 +61,20 @@ static int read_clock(struct restore *r, struct err *e)
 	return 0;
 }
 
+/* A log is no reason not to run: what cannot be written is said. */
+static int load_logs(struct restore *r, struct err *e)
+{
+	int q = r->req->dry_run ? 0 : image_logs_load(chain_top(&r->im), r->req->dir, e);
+
+	if (q == -EBADMSG)
+		r->exit_code = 15;
+	if (q >= 0 || q == -EBADMSG)
+		return q;
+	restore_note(r, "what it printed before is not complete: %s", e->msg);
+	*e = (struct err){ 0 };
+	return 0;
+}
+
 int image_source(struct restore *r, struct err *e)
 {
 	LINK_ENVELOPE(env, engine_listening, ENGINE_LISTENING, Pm__EngineListening, pm__engine_listening__init);
@@ -73,6 +88,8 @@ int image_source(struct restore *r, struct err *e)
 		return q;
 	}
 	q = read_clock(r, e);
+	if (q >= 0)
+		q = load_logs(r, e);
 	if (q < 0)
 		return q;
 	im = chain_top(&r->im);

@@ -68,6 +68,15 @@ nothing_of() { # POD NODE
 	[ "$status" = 0 ]
 	podctl image list | grep -Eq "^$id +keep +nodeA +root"
 	podctl image list --json | python3 -c 'import json, sys; l = json.load(sys.stdin); assert any(i["id"] == sys.argv[1] and not i["ended"] for i in l)' "$id"
+	run podctl inspect "$id"
+	[ "$status" = 0 ]
+	[[ $output == *"pod      keep of user root"*"1 podinit"*"sh  uid 0, 1 thread"* ]]
+	podctl inspect "$id" --files | grep -Eq '^[0-9]+ 1 w pipe:'
+	podctl inspect "$id" --maps | grep -Eq ' r-xp /.*dash$'
+	podctl inspect "$id" --json --files | python3 -c '
+import json, sys
+i = json.load(sys.stdin)
+assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["processes"])'
 	# it lives: there must not be a second one
 	run podctl restore "$id"
 	[ "$status" = 13 ]
@@ -441,4 +450,81 @@ nothing_of() { # POD NODE
 	gone often
 	run podrun -i 0 -- true
 	[ "$status" = 125 ] || [ "$status" = 2 ]
+}
+
+# what came before the checkpoint is more than podinit's ring holds
+@test "what a pod had printed comes with its image" {
+	podrun -d -n talk -N nodeA -- sh -c 'seq 0 400000; i=400001; while :; do echo $i; echo e$i >&2; i=$((i + 1)); sleep 0.02; done'
+	await said talk '^400005$'
+	id=$(podctl checkpoint talk)
+	await said talk "^$(($(podctl logs talk 2>/dev/null | tail -n 1) + 20))\$"
+	had=$(podctl logs talk 2>/dev/null | tail -n 1)
+	last=$(podctl checkpoint --term talk)
+	# the earlier image knows nothing of what came after it
+	podctl restore "$id" -N nodeB
+	[ "$(podctl logs talk 2>/dev/null | tail -n 1)" -lt "$had" ]
+	goes_on talk
+	unbroken talk
+	gone talk
+	unbroken talk
+	[ "$(podctl logs talk | wc -c)" -gt 2000000 ]
+	podctl restore "$last" -N nodeB
+	[ "$(podctl logs talk 2>/dev/null | tail -n 1)" -ge "$had" ]
+	goes_on talk
+	unbroken talk
+	podctl logs talk 2>&1 >/dev/null | awk '$1 != "e" (NR + 400000) { print; bad = 1 } END { exit bad || NR < 5 }'
+	# one of its pieces is damaged: nothing of it is taken for the truth
+	gone talk
+	at=$(LC_ALL=C grep -abo '^123456$' "$STORE/root/$last.img" | head -n 1 | cut -d: -f 1)
+	[ "$at" ]
+	cp "$STORE/root/$last.img" "$BATS_TEST_TMPDIR/img"
+	printf x | dd of="$STORE/root/$last.img" bs=1 seek="$at" conv=notrunc status=none
+	run podctl restore "$last" -N nodeB
+	[ "$status" = 15 ]
+	await nothing_of talk nodeB
+	cp "$BATS_TEST_TMPDIR/img" "$STORE/root/$last.img"
+}
+
+@test "who is attached to a pod that a checkpoint ends is told so, at once" {
+	cd "$BATS_TEST_TMPDIR"
+	podrun -n fore -N nodeA -- sh /home/shared/count >out 2>err </dev/null 3>&- &
+	fore=$!
+	await said fore '^5$'
+	podctl logs -f fore >logs 2>logs.err 3>&- &
+	logs=$!
+	podctl attach fore >att 2>att.err </dev/null 3>&- &
+	att=$!
+	await test -s att
+	await test -s logs
+	podrun -d -n quiet -N nodeA -- sleep 1000
+	podctl logs -f quiet >/dev/null 2>quiet.err 3>&- &
+	quiet=$!
+	id=$(podctl checkpoint --term fore)
+	SECONDS=0
+	code=0; wait $fore || code=$?
+	[ "$code" = 125 ]
+	code=0; wait $logs || code=$?
+	[ "$code" = 3 ]
+	code=0; wait $att || code=$?
+	[ "$code" = 3 ]
+	qid=$(podctl checkpoint --term quiet)
+	code=0; wait $quiet || code=$?
+	[ "$code" = 3 ]
+	[ "$SECONDS" -le 4 ]
+	for f in err logs.err att.err; do
+		grep -q "fore: it was ended by a checkpoint; it is in image $id\$" $f
+		grep -q "^hint: podctl restore $id\$" $f
+	done
+	grep -q "quiet: it was ended by a checkpoint; it is in image $qid\$" quiet.err
+	awk '$1 != NR - 1 { exit 1 }' out
+	run podctl logs fore
+	[ "$status" = 3 ]
+	[[ $output == *"ended by a checkpoint"* ]]
+	# of another user's pod nobody hears more than that there is none
+	run "$LAB" exec --user 1001 client1 -- podctl logs fore
+	[ "$status" = 3 ]
+	[[ $output == *"there is no pod"* ]]
+	podctl restore "$id" -N nodeB
+	goes_on fore
+	gone fore
 }

@@ -331,9 +331,11 @@ static void write_out(struct console *c)
 /* 0: go on; 1: worth trying again; else done. */
 static int got_error(struct console *c, const Pm__Error *e)
 {
-	if (e->exit_code == EXIT_BUSY || e->exit_code == EXIT_UNREACHABLE ||
-	    (e->exit_code == EXIT_NOTFOUND && (c->seen[0] || c->seen[1] || c->in_known)))
+	if (!e->final && (e->exit_code == EXIT_BUSY || e->exit_code == EXIT_UNREACHABLE ||
+			  (e->exit_code == EXIT_NOTFOUND &&
+			   (c->ever || c->seen[0] || c->seen[1] || c->in_known))))
 		return 1;
+	tty_restore();
 	c->code = say_error(c->ctx, c->a->pod, e);
 	c->done = true;
 	return 0;

@@ -50,6 +50,7 @@ static const uint32_t caps[REC_MAX] = {
 	[REC_CUT_END] = SMALL,	[REC_HELD] = STREAM_HELD_MAX, [REC_HELD_END] = 0,    [REC_CLOCK] = SMALL,
 	[REC_FINAL] = LARGE,   [REC_SOON] = 0,	       [REC_HEAD] = SMALL,    [REC_INDEX] = 64u << 20,
 	[REC_END] = 64,		[REC_LOCKS] = 0,	[REC_HASHES] = 16u << 20,
+	[REC_LOG] = (256u << 10) + 64,
 };
 
 /* What a user can do something about. */

@@ -27,6 +27,7 @@ enum rec_type {
 	REC_HEAD, REC_INDEX, REC_END, /* of image files alone: image.h */
 	REC_LOCKS, /* the source has let go of its file locks */
 	REC_HASHES,
+	REC_LOG, /* of image files: what the pod has printed */
 	REC_MAX
 };
 

@@ -27,6 +27,7 @@ static const ProtobufCMessageDescriptor *const schema[REC_MAX] = {
 	[REC_OBJECTS] = &pm__objects__descriptor,   [REC_TMPFS] = &pm__tmpfs__descriptor,
 	[REC_TREE] = &pm__tree__descriptor,	    [REC_CUT_END] = &pm__cut_end__descriptor,
 	[REC_CLOCK] = &pm__cut_end__descriptor,	    [REC_FINAL] = &pm__tree__descriptor,
+	[REC_LOG] = &pm__log_piece__descriptor,
 };
 
 static int any_run(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data,

@@ -184,6 +184,18 @@ static const ProtobufCMessage *head(void)
 	return &m.base;
 }
 
+static const ProtobufCMessage *log_piece(void)
+{
+	static Pm__LogPiece m = PM__LOG_PIECE__INIT;
+	static uint8_t text[] = { 'h', 'i', '\n' };
+
+	m.stream = 2;
+	m.offset = 70000;
+	m.data.data = text;
+	m.data.len = sizeof(text);
+	return &m.base;
+}
+
 /* one entry: a frame of 4136 bytes at 0 */
 static const uint8_t index_entry[] = { 0, 0, 0, 0, 0, 0, 0, 0, 0x28, 0x10, 0, 0, 0xff, 0xff, 0, 0 };
 /* INDEX at 4136, one entry, some digest */
