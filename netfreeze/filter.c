@@ -9,7 +9,9 @@
  *   FILTER_BLOCK   in: everything is dropped; out: everything but UDP
  *   FILTER_MUTE    out: everything but UDP is dropped. For the replay into restored sockets (tcp.c)
  *
- * and in every state lo passes: what a pod says to itself does not cross the wire.
+ * and in every state lo passes: what a pod says to itself does not cross the wire. But for resets
+ * without ACK in FILTER_BLOCK and FILTER_MUTE: they answer a segment (a delayed acknowledgement) of
+ * a restored connection whose other end has not been made yet. The answer to a SYN has both.
  *
  * A state change is one transaction (nf_tables applies a batch whole or not at all): table and
  * chains if missing, rules of both chains flushed, the new rules. The three batches are built when
@@ -48,6 +50,8 @@
 #define LO_IFINDEX 1    /* the kernel gives lo this index in every namespace */
 #define SYN_MASK   0x12 /* SYN | ACK */
 #define SYN_ONLY   0x02
+#define RST_MASK   0x14 /* RST | ACK */
+#define RST_ONLY   0x04
 
 struct filter {
 	int fd;
@@ -164,10 +168,10 @@ static struct nftnl_expr *expr_meta(uint32_t key)
 	return x;
 }
 
-/* "meta l4proto tcp, flags & (SYN|ACK) == SYN" */
-static void push_syn_match(struct builder *w, struct nftnl_rule *r)
+/* "meta l4proto tcp, flags & @mask == @flags" */
+static void push_flags_match(struct builder *w, struct nftnl_rule *r, uint8_t mask, uint8_t flags)
 {
-	static const uint8_t proto = 6, mask = SYN_MASK, zero, syn = SYN_ONLY;
+	static const uint8_t proto = 6, zero;
 	struct nftnl_expr *x;
 
 	rule_push(w, r, expr_meta(NFT_META_L4PROTO));
@@ -189,7 +193,7 @@ static void push_syn_match(struct builder *w, struct nftnl_rule *r)
 		nftnl_expr_set(x, NFTNL_EXPR_BITWISE_XOR, &zero, 1);
 	}
 	rule_push(w, r, x);
-	rule_push(w, r, expr_cmp(NFT_CMP_EQ, &syn, 1));
+	rule_push(w, r, expr_cmp(NFT_CMP_EQ, &flags, 1));
 }
 
 static struct nftnl_rule *rule_new(const char *chain)
@@ -217,9 +221,10 @@ static void add_flush(struct builder *w, const char *chain)
 	w->failed |= !mnl_nlmsg_batch_next(w->b);
 }
 
-enum what { ALL, NEW_SYN, NOT_UDP };
+enum what { ALL, NEW_SYN, NOT_UDP, STRAY_RST };
 
-/* Drops what goes through @chain on an interface (@key) that is not lo, if it is @what. */
+/* Drops what goes through @chain on an interface (@key) that is not lo, if it is @what; STRAY_RST:
+ * on lo. */
 static void add_drop(struct builder *w, const char *chain, uint32_t key, enum what what)
 {
 	static const uint32_t lo = LO_IFINDEX;
@@ -232,9 +237,11 @@ static void add_drop(struct builder *w, const char *chain, uint32_t key, enum wh
 		return;
 	}
 	rule_push(w, r, expr_meta(key));
-	rule_push(w, r, expr_cmp(NFT_CMP_NEQ, &lo, sizeof(lo)));
+	rule_push(w, r, expr_cmp(what == STRAY_RST ? NFT_CMP_EQ : NFT_CMP_NEQ, &lo, sizeof(lo)));
 	if (what == NEW_SYN)
-		push_syn_match(w, r);
+		push_flags_match(w, r, SYN_MASK, SYN_ONLY);
+	if (what == STRAY_RST)
+		push_flags_match(w, r, RST_MASK, RST_ONLY);
 	if (what == NOT_UDP) {
 		rule_push(w, r, expr_meta(NFT_META_L4PROTO));
 		rule_push(w, r, expr_cmp(NFT_CMP_NEQ, &udp, sizeof(udp)));
@@ -272,8 +279,10 @@ static int build(int state, char *buf, size_t size, size_t *len, uint32_t *last,
 			add_drop(&w, "in", NFT_META_IIF, NEW_SYN);
 		if (state == FILTER_BLOCK)
 			add_drop(&w, "in", NFT_META_IIF, ALL);
-		if (state == FILTER_BLOCK || state == FILTER_MUTE)
+		if (state == FILTER_BLOCK || state == FILTER_MUTE) {
 			add_drop(&w, "out", NFT_META_OIF, NOT_UDP);
+			add_drop(&w, "out", NFT_META_OIF, STRAY_RST);
+		}
 	}
 	add_end(&w);
 	*len = mnl_nlmsg_batch_size(w.b);

@@ -73,16 +73,17 @@
  * the ~55 option calls each). A queue costs ~0.1 ms per MiB to save and as much to restore when its
  * memory is warm, ten times that when it is not.
  *
- * IPv6. A pod has addresses of IPv4, and ::1 on lo. So AF_INET6 sockets speak IPv4 (mapped addresses;
- * what clients of a dual-stack listener are), whose packets are not different at all, or ::1.
+ * IPv6. A pod has addresses of IPv4, and ::1 on lo. So AF_INET6 sockets speak IPv4 (with mapped
+ * addresses; the clients of a dual-stack listener do), whose packets do not differ, or to ::1.
  *
- * Not carried, and refused by name: other addresses of IPv6, its extension headers, MPTCP, upper layer protocols (kTLS), socket filters,
- * SO_ZEROCOPY, IP options, urgent data that waits; a listener with connections in its accept queue
- * (-EBUSY: FILTER_SYN first, until tcp_pending() is 0). Not seen from a socket, hence not refused:
- * MD5 and AO keys, SO_ATTACH_REUSEPORT programs. Out of reach: sockets that the
- * program has closed and whose queue the kernel is still sending, half-open connections (diag.c
- * counts both, so that one can wait for them). Out-of-order segments in the receive queue are not
- * carried: the peer sends them again.
+ * Not carried, and refused by name: other addresses of IPv6 and its extension headers, MPTCP, upper
+ * layer protocols (kTLS), socket filters, SO_ZEROCOPY, IP options, urgent data that waits; a
+ * listener with connections in its accept queue (-EBUSY: FILTER_SYN first, until tcp_pending() is
+ * 0). Not seen from a socket, hence not refused: MD5 and AO keys, SO_ATTACH_REUSEPORT programs. Out
+ * of reach: sockets that the program has closed and whose queue the kernel is still sending,
+ * half-open connections (diag.c counts both, so that one can wait for them). Out-of-order segments
+ * in the receive queue are not carried: the peer sends them again. A pending error of a connection
+ * that is over becomes ECONNRESET, its local port is another one.
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -146,8 +146,8 @@ static int set_negotiated(int fd, const struct tcp_state *s, struct err *e)
 	return 0;
 }
 
-/* connect() worked out the segment size with the default of 536; empty IP options make the kernel do
- * it again. Also when the window is known: segments larger than half of the largest window would
+/* connect() worked out the segment size with the default of 536; empty IP options make the kernel
+ * do it again. Also when the window is known: segments larger than half of the largest window would
  * wait for a timer of 3 s, each. */
 static int segment_size(int fd, struct err *e)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * UDP sockets over IPv4, saved and made again from outside. This file saves; udp_restore.c restores.
+ * UDP sockets over IPv4, saved and made again from outside. This file saves; udp_restore.c
+ * restores.
  *
  * The queue. MSG_PEEK with SO_PEEK_OFF walks over the datagrams without taking them. What a program
  * can learn of one is its sender, its data, and by IP_PKTINFO and its like the address it was sent
@@ -18,14 +19,15 @@
  * are bound here. They differ in what connect(AF_UNSPEC) leaves, no more. A connected one is bound
  * to its address only if the kernel would not choose the same.
  *
- * Memberships cannot be listed, but each group of the namespace (/proc/net/igmp) can be asked for by
- * IP_MSFILTER. A socket without one has no option memory.
+ * Memberships cannot be listed, but each group of the namespace (/proc/net/igmp) can be asked for
+ * by IP_MSFILTER. A socket without one has no option memory.
  *
  * Not carried, and refused by name: corked data (a socket has it if a send of nothing to nowhere
- * succeeds), filters, SO_ZEROCOPY, IP options, IP_UNICAST_IF, encapsulation; IPv6 (pod/kind). Not seen from a
- * socket, hence lost: pending errors, datagrams of no length behind others that were peeked at, IP_MULTICAST_IF given by index alone, shutdown for writing
- * alone, SO_ATTACH_REUSEPORT programs, reception times and (for datagrams that waited) the
- * interface, which becomes lo.
+ * succeeds), filters, SO_ZEROCOPY, IP options, IP_UNICAST_IF, encapsulation; IPv6 (pod/kind). Not
+ * seen from a socket, hence lost: pending errors, datagrams of no length behind others that were
+ * peeked at, IP_MULTICAST_IF given by index alone, shutdown for writing alone,
+ * SO_ATTACH_REUSEPORT programs, reception times and (for datagrams that waited) the interface,
+ * which becomes lo. Multicast and broadcasts that arrive while the pod stands still are lost, too.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -252,7 +254,7 @@ static int add_dgram(struct udp_state *s, const struct udp_dgram *d, const void 
 	return 0;
 }
 
-/* One peek: 1 it is in the queue of @s, 0 there is none. @skip: as if there were one, but it is known. */
+/* One peek: 1 it is in the queue of @s, 0 there is none. @skip: it is known already. */
 static int peek_one(int fd, struct udp_state *s, uint8_t *buf, bool skip, struct err *e)
 {
 	struct udp_dgram d = {.ttl = 64};
@@ -371,7 +373,7 @@ static int ask_group(int fd, struct in_addr group, struct in_addr iface, struct 
 	return 0;
 }
 
-/* "Idx Device : Count Querier" begins an interface, "\t\t\t\tADDRESS USERS ..." is a group of it. */
+/* "Idx Device : Count Querier" begins an interface, "\t\t\t\tADDRESS USERS" is a group of it. */
 static int read_groups(void *arg, struct err *e)
 {
 	struct visit *v = arg;

@@ -39,7 +39,7 @@ static int sock_int(int fd, int name)
 
 static bool match(const struct probe *p)
 {
-	return S_ISSOCK(p->st.st_mode) && !kind_is_o_path(p) && 
+	return S_ISSOCK(p->st.st_mode) && !kind_is_o_path(p) &&
 	       (sock_int(p->fd, SO_DOMAIN) == AF_INET || sock_int(p->fd, SO_DOMAIN) == AF_INET6) &&
 	       sock_int(p->fd, SO_TYPE) == SOCK_STREAM && sock_int(p->fd, SO_PROTOCOL) == IPPROTO_TCP;
 }

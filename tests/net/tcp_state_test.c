@@ -308,6 +308,48 @@ static void test_full_on_loopback(void)
 	world_done(&w);
 }
 
+/* A delayed acknowledgement must not be answered with a reset because the other end, which is in the
+ * pod, too, has not been made yet. */
+static void test_slow_restore(void)
+{
+	struct pollfd pf = {.events = 0};
+	struct tcp_state st[2];
+	struct err e = {0};
+	struct world w;
+	int l, old[2], fds[2], i;
+	uint32_t a = 0, b = 0;
+
+	world_init(&w);
+	l = world_listen(w.at->ns, "127.0.0.1", 7000, 8);
+	old[0] = world_connect(w.at->ns, "127.0.0.1", 7000);
+	old[1] = world_accept(l);
+	close(l);
+	T_CHECK_EQ(offer(old[1], &a, 3000), 3000);
+	T_REQUIRE(shutdown(old[1], SHUT_WR) == 0);
+	wait_state(old[0], TCP_CLOSE_WAIT);
+	for (i = 0; i < 2; i++) {
+		T_OK(tcp_save(old[i], &st[i], &e), &e);
+		T_OK(fds[i] = tcp_restore(w.b.ns, &st[i], &e), &e);
+		pf.fd = fds[i];
+		T_CHECK_EQ(poll(&pf, 1, 150), 0); /* no POLLERR, no POLLHUP */
+	}
+	for (i = 0; i < 2; i++) {
+		T_OK(tcp_release(fds[i], &st[i], &e), &e);
+		tcp_state_done(&st[i]);
+	}
+	T_CHECK_EQ(tcp_state_of(fds[0]), TCP_CLOSE_WAIT);
+	T_CHECK_EQ(tcp_state_of(fds[1]), TCP_FIN_WAIT2);
+	T_CHECK_EQ(expect(fds[0], &b, -1), 3000);
+	a = b = 0;
+	T_CHECK_EQ(offer(fds[0], &a, 500), 500);
+	T_CHECK_EQ(expect(fds[1], &b, 500), 500);
+	for (i = 0; i < 2; i++) {
+		close(old[i]);
+		close(fds[i]);
+	}
+	world_done(&w);
+}
+
 static int mss_of(int fd)
 {
 	int v = -1;
@@ -1077,6 +1119,7 @@ static const struct test_case cases[] = {
 	{"shut_rd", test_shut_rd},
 	{"dead", test_dead},
 	{"full_on_loopback", test_full_on_loopback},
+	{"slow_restore", test_slow_restore},
 	{"segment_size_set", test_segment_size_set},
 	{"full_windows", test_full_windows},
 	{"segment_size", test_segment_size},
