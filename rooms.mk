@@ -61,3 +61,4 @@ CMD_SRC += coordinator/cmd/operation.c
 CMD_SRC += coordinator/cmd/image.c pod/image/image.c pod/image/chain.c pod/image/dedup.c pod/image/store.c pod/image/stream.c pod/mem/pages.c pod/mem/track.c
 CMD_SRC += coordinator/cmd/prune.c
 COORD_SRC += coordinator/interval.c
+CMD_SRC += coordinator/cmd/inspect.c

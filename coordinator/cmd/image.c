@@ -129,7 +129,7 @@ void own_store(struct ctx *c, char *out, size_t len)
 }
 
 /* The path of @name: as it is, or in the store of ours; root looks in everybody's. */
-static int find_image(struct ctx *c, const char *name, char *out, size_t len, bool *in_store)
+int find_image(struct ctx *c, const char *name, char *out, size_t len, bool *in_store)
 {
 	struct dirent *de;
 	char user[64];
@@ -164,7 +164,7 @@ static int find_image(struct ctx *c, const char *name, char *out, size_t len, bo
 	return EXIT_NOTFOUND;
 }
 
-static int image_error(struct ctx *c, const struct err *e)
+int image_error(struct ctx *c, const struct err *e)
 {
 	return say(c, e->code == -EBADMSG || e->code == -EOPNOTSUPP ? EXIT_IMAGE :
 		      e->code == -EACCES			    ? EXIT_DENIED :

@@ -7,6 +7,10 @@
 
 /** The caller's directory in the image store. */
 void own_store(struct ctx *, char *out, size_t len);
+/** The path of the image that the user names, by path or by id (then *@in_store, which may be NULL). An exit code. */
+int find_image(struct ctx *, const char *name, char *out, size_t len, bool *in_store);
+/** Says what is wrong with an image; the exit code for it. */
+int image_error(struct ctx *, const struct err *);
 int image_prune(struct ctx *, int argc, char **argv);
 int image_remove(struct ctx *, int argc, char **argv);
 

@@ -88,7 +88,8 @@ static const struct command commands[] = {
 	  "verify  reads images whole, and those that they build on, and compares all digests\n"
 	  "prune   removes your images but the newest N of each pod (1), and what those build on\n"
 	  "rm      removes an image that no other builds on\n" },
-	{ "inspect", NULL, cmd_later, "POD|IMAGE", NULL },
+	{ "inspect", NULL, cmd_inspect, "IMAGE [--ps-tree] [--files] [--maps] [--stats] [--pid N] [--json]",
+	  "Shows what is in an image: its pod, processes, open files and mappings. Its pages are not read.\n" },
 	{ "check", NULL, cmd_later, "[NODE | POD --to NODE]", NULL },
 	{ "op", NULL, cmd_later, "list|show|wait|abort ID", NULL },
 };
