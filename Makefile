@@ -50,7 +50,7 @@ COMMON_O := $(call obj,$(BASE_SRC)) $(PROTO_C:.c=.o) $(call obj,$(LINK_SRC))
 
 BIN := $(B)/bin
 PROGRAMS := $(BIN)/podctl $(BIN)/podagent $(BIN)/podcoord $(BIN)/pod-engine $(BIN)/podinit
-LINKS := podrun podps podmigrate poddrain
+LINKS := podrun podps podmigrate poddrain pod-preempt
 
 all: $(PROGRAMS) $(LINKS:%=$(BIN)/%) $(EXTRA_ALL)
 

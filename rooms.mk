@@ -62,3 +62,4 @@ CMD_SRC += coordinator/cmd/image.c pod/image/image.c pod/image/chain.c pod/image
 CMD_SRC += coordinator/cmd/prune.c
 COORD_SRC += coordinator/interval.c
 CMD_SRC += coordinator/cmd/inspect.c
+CMD_SRC += coordinator/cmd/preempt.c

@@ -528,3 +528,39 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	goes_on fore
 	gone fore
 }
+
+@test "pod-preempt: vacate and restore, again without harm; too late is not begun" {
+	as_user podrun -d -n job7 -j 7 -N nodeA -- sh /home/shared/count
+	await said job7 '^5$'
+	run as_user pod-preempt vacate --job 7 --deadline "$(date +%s)"
+	[ "$status" = 4 ]
+	[[ $output == *"not begun; it runs on"* ]]
+	goes_on job7
+	run as_user pod-preempt vacate --job 8
+	[ "$status" = 3 ]
+	run as_user pod-preempt vacate --job 7 --deadline "$(($(date +%s) + 60))"
+	[ "$status" = 0 ]
+	[ -z "$(field job7 3)" ]
+	run as_user pod-preempt vacate --job 7
+	[ "$status" = 3 ]
+	run as_user env SLURM_JOB_ID=7 pod-preempt restore --node nodeB
+	[ "$status" = 0 ]
+	[ "$(field job7 3)" = nodeB ]
+	goes_on job7
+	unbroken job7
+	run as_user pod-preempt restore --job 7
+	[ "$status" = 0 ]
+	[ "$output" = job7 ]
+	as_user mkdir /home/shared/data/seven
+	run as_user pod-preempt vacate --job 7 --image /home/shared/data/seven
+	[ "$status" = 0 ]
+	run as_user pod-preempt restore --job 7 --image /home/shared/data/seven
+	[ "$status" = 0 ]
+	goes_on job7
+	unbroken job7
+	run as_user pod-preempt restore --job 9
+	[ "$status" = 3 ]
+	run as_user pod-preempt vanish --job 7
+	[ "$status" = 2 ]
+	gone job7
+}

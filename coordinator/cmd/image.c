@@ -206,7 +206,7 @@ static int restore_result(struct operation *m, const Pm__MigrateRep *r)
 	return EXIT_OK;
 }
 
-static int restore_image(struct ctx *c, struct operation *m, Pm__RestoreReq *req, const char *path, const char *name)
+int restore_image(struct ctx *c, struct operation *m, Pm__RestoreReq *req, const char *path, const char *name)
 {
 	Pm__Envelope q;
 	Pm__PodSpec *spec;

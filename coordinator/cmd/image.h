@@ -3,7 +3,7 @@
 #ifndef CMD_IMAGE_H
 #define CMD_IMAGE_H
 
-#include "coordinator/cmd/client.h"
+#include "coordinator/cmd/operation.h"
 
 /** The caller's directory in the image store. */
 void own_store(struct ctx *, char *out, size_t len);
@@ -11,6 +11,8 @@ void own_store(struct ctx *, char *out, size_t len);
 int find_image(struct ctx *, const char *name, char *out, size_t len, bool *in_store);
 /** Says what is wrong with an image; the exit code for it. */
 int image_error(struct ctx *, const struct err *);
+/** Asks for the pod in the image at @path (as this client sees it), under another @name if that is not NULL. */
+int restore_image(struct ctx *, struct operation *, Pm__RestoreReq *, const char *path, const char *name);
 int image_prune(struct ctx *, int argc, char **argv);
 int image_remove(struct ctx *, int argc, char **argv);
 

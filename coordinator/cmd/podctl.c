@@ -65,6 +65,13 @@ static const struct command commands[] = {
 	  "Sends a signal to a pod's command (default: TERM).\n"
 	  "  -s, --signal SIGNAL    name or number\n"
 	  "  -a, --all              to every process of the pod\n" },
+	{ "preempt", "pod-preempt", cmd_preempt, "vacate|restore --job ID [--image DIR] [--deadline EPOCH] [--node NODE]",
+	  "For schedulers: ends a job's pod once its image is on the disk; brings it back out of the newest.\n"
+	  "      --job ID           as podrun -j gave it (default: the scheduler's environment)\n"
+	  "      --image DIR        instead of the image store\n"
+	  "      --deadline EPOCH   not begun if it could take longer\n"
+	  "      --node NODE        where it comes back\n"
+	  "Exit: 0 done, 1 failed and the pod runs on, 2 usage, 3 no pod, 4 too late and not begun, 5 under way elsewhere.\n" },
 	{ "recover", NULL, cmd_recover, "[ID]",
 	  "Says which operations have no known outcome, and settles the one named.\n" },
 	{ "drain", "poddrain", cmd_later, "NODE", NULL },
