@@ -537,6 +537,8 @@ static void done(struct dump *d)
 	free(d->objects);
 	free(d->fds);
 	free(d->locks);
+	free(d->watchers);
+	free(d->watched);
 	free(d->b);
 	if (d->s.file)
 		image_end(d);

@@ -57,6 +57,17 @@ struct filelock {
 	Pm__FileLock *msg; /* arena */
 };
 
+struct watcher {
+	pid_t nspid;
+	int fdno;
+};
+
+struct watched {
+	pid_t nspid;
+	char *path; /* arena */
+	struct stat st;
+};
+
 struct arena_block;
 
 struct dump {
@@ -83,6 +94,9 @@ struct dump {
 	size_t nobjects;
 	struct fdref *fds;
 	size_t nfds;
+	struct watcher *watchers; /* inotify instances */
+	struct watched *watched; /* and the files of theirs that do not travel */
+	size_t nwatchers, nwatched;
 	struct filelock *locks;
 	size_t nlocks;
 	bool locks_down;	/* the pod's processes may have let go of some */
@@ -160,6 +174,12 @@ int cut_release(struct dump *, struct err *);
 void cut_undo(struct dump *);
 /** The tree without the tasks' state, for the landing zone. */
 int cut_snapshot(struct dump *, Pm__Tree *tree, struct err *);
+
+/* watchers.c */
+int dump_add_watcher(struct dump *, const struct probe *, struct err *);
+int dump_add_watched(struct dump *, const struct probe *, const char *path, const struct stat *, struct err *);
+/** Has one of them events that were not read? 1 and whose. */
+int watchers_unread(struct dump *, const struct watcher **who);
 
 /* locks.c */
 /** Notes the locks that the process holds by this fd, in d->locks. */

@@ -262,6 +262,7 @@ static int refuse_queue(struct dump *d, uint64_t ino, struct err *e)
 /* The same for unix sockets: a client in an accept queue can connect again, but what it sent cannot be read there. */
 static int await_queues(struct dump *d, int nl, struct err *e)
 {
+	const struct watcher *w = NULL;
 	uint64_t end = deadline_ms(QUEUE_MS), ino = 0;
 	struct timespec ts = { 0, 500000 };
 	struct tcp_unheld n = { 0 };
@@ -273,10 +274,17 @@ static int await_queues(struct dump *d, int nl, struct err *e)
 			r = kind_unix_unaccepted(nl, &ino, e);
 		else if (r >= 0)
 			r = 1;
+		if (r == 0)
+			r = watchers_unread(d, &w);
+		else
+			w = NULL;
 		if (r <= 0)
 			return r;
 		nanosleep(&ts, NULL);
 	} while (now_ns() < end);
+	if (w)
+		return err_set(e, EBUSY, "pid %d: fd %d is an inotify instance with events that the program does not read: cannot be carried",
+			       w->nspid, w->fdno);
 	if (n.half_open)
 		return err_set(e, EBUSY, "%u connections wait in an accept queue and the program does not take them",
 			       n.half_open);
@@ -297,14 +305,16 @@ static int drain_closing(int nl, int left, struct err *e)
 	return r;
 }
 
-/* Is there a connection that cannot be made again? All stand still: it stays so. */
-static int queues_filled(int nl, struct err *e)
+/* Is there a connection that cannot be made again, or an event? All stand still: it stays so. */
+static int queues_filled(struct dump *d, int nl, struct err *e)
 {
+	const struct watcher *w;
 	struct tcp_unheld n = { 0 };
 	uint64_t ino;
 	int r = tcp_unheld(nl, &n, e);
 
-	return r < 0 || n.half_open ? (r < 0 ? r : 1) : kind_unix_unaccepted(nl, &ino, e);
+	r = r < 0 || n.half_open ? (r < 0 ? r : 1) : kind_unix_unaccepted(nl, &ino, e);
+	return r ? r : watchers_unread(d, &w);
 }
 
 /*
@@ -322,7 +332,7 @@ static int stop_all(struct dump *d, int nl, struct err *e)
 		d->stop_ns = now_ns();
 		r = cut_stop(d, deadline_ms(STOP_MS), e);
 		if (r >= 0)
-			r = queues_filled(nl, e);
+			r = queues_filled(d, nl, e);
 		if (r <= 0)
 			return r;
 		r = cut_release(d, e);

@@ -94,6 +94,14 @@ static void need_opened(struct dump *d, Pm__Needs *needs, size_t cap)
 	}
 }
 
+static void need_watched(struct dump *d, Pm__Needs *needs, size_t cap)
+{
+	size_t i;
+
+	for (i = 0; i < d->nwatched; i++)
+		add_need(d, needs, cap, d->watched[i].path, &d->watched[i].st, true, d->watched[i].nspid, "a watched file");
+}
+
 static void need_directories(struct dump *d, Pm__Needs *needs, size_t cap)
 {
 	char path[48], link[PATH_MAX];
@@ -184,13 +192,14 @@ static void need_kinds(struct dump *d, Pm__Needs *needs)
 
 int collect_needs(struct dump *d, Pm__Needs *needs, struct err *e)
 {
-	size_t cap = d->nmapfiles + d->nobjects + d->procs.n;
+	size_t cap = d->nmapfiles + d->nobjects + d->procs.n + d->nwatched;
 
 	(void)e;
 	needs->files = dump_alloc(d, (cap + 1) * sizeof(*needs->files));
 	need_mapped(d, needs, cap);
 	need_opened(d, needs, cap);
 	need_directories(d, needs, cap);
+	need_watched(d, needs, cap);
 	need_memory(d, needs);
 	need_kinds(d, needs);
 	needs->procs = (uint32_t)d->procs.n;

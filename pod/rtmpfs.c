@@ -212,6 +212,8 @@ int robj_seal(struct restore *r, struct err *e)
 		if (c->body->source == CONTENT_MEMFD && c->body->seals &&
 		    fcntl(c->fd, F_ADD_SEALS, c->body->seals) < 0)
 			return err_sys(e, "seals of memfd '%s'", c->body->name);
+		if (c->body->source == CONTENT_TMPFS) /* an event for who watches it; nobody does yet */
+			close_fdp(&c->fd);
 	}
 	return 0;
 }

@@ -18,11 +18,12 @@ enum {
 	TYPE_CHARDEV = 9,
 	TYPE_PTY = 10,
 	TYPE_CTTY = 11,
+	TYPE_INOTIFY = 12,
 	TYPE_UDP = 20,
 };
 
 extern const struct kind kind_file, kind_pipe, kind_tcp, kind_udp, kind_unix, kind_epoll, kind_eventfd,
-	kind_signalfd, kind_timerfd, kind_chardev, kind_pty;
+	kind_signalfd, kind_timerfd, kind_inotify, kind_chardev, kind_pty;
 /** Scope PROC: a session leader's controlling terminal and its foreground group (pty.c). */
 extern const struct kind kind_ctty;
 

@@ -20,7 +20,7 @@ static const struct {
 	{ "anon_inode:[io_uring]", "an io_uring: cannot be carried (run the program with its io_uring use turned off)" },
 	{ "anon_inode:[perf_event]", "a perf event: cannot be carried (detach the profiler first)" },
 	{ "anon_inode:[userfaultfd]", "a userfaultfd: cannot be carried" },
-	{ "anon_inode:inotify", "an inotify instance: cannot be carried yet" },
+	{ "anon_inode:inotify", "an inotify instance: cannot be carried" }, /* by O_PATH */
 	{ "anon_inode:[fanotify]", "a fanotify group: cannot be carried" },
 	{ "anon_inode:bpf-prog", "a bpf program: cannot be carried" },
 	{ "anon_inode:bpf-map", "a bpf map: cannot be carried" },

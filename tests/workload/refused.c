@@ -5,7 +5,7 @@
  * kinds. Exit code 77 and "skip: why" if this machine does not have the thing.
  *
  * refused needs WHAT...: holds what another node may lack: open:FILE, map:FILE (private, for running),
- * cwd:DIR, shm:MIB (a file in /dev/shm), gone: (a working directory without a name), busy: (nothing).
+ * cwd:DIR, shm:MIB (a file in /dev/shm), gone: (a working directory without a name), unread: (inotify events), busy: (nothing).
  */
 #include "wl.h"
 
@@ -148,8 +148,23 @@ static void unix_dgram(void)
 
 static void inotify(void)
 {
+	int file = (int)WL_SYS(open("/tmp/wl-watched", O_RDWR | O_CREAT, 0600));
+
+	need("inotify", inotify_init1(0));
+	WL_SYS(inotify_add_watch(fd, "/tmp/wl-watched", IN_MODIFY));
+	WL_SYS(unlink("/tmp/wl-watched")); /* the file lives on by its fd */
+	WL_SYS(fcntl(file, F_SETFD, FD_CLOEXEC));
+}
+
+static void hold_unread(const char *path)
+{
+	int made;
+
+	(void)path;
 	need("inotify", inotify_init1(0));
 	WL_SYS(inotify_add_watch(fd, "/tmp", IN_CREATE));
+	made = (int)WL_SYS(open("/tmp/wl-new", O_RDWR | O_CREAT, 0600));
+	WL_SYS(close(made));
 }
 
 static void fanotify(void)
@@ -350,7 +365,7 @@ static const struct {
 	void (*hold)(const char *arg);
 } needs[] = {
 	{ "open:", hold_open }, { "map:", hold_map },	{ "cwd:", hold_cwd },
-	{ "shm:", hold_shm },	{ "gone:", hold_gone }, { "busy:", hold_nothing },
+	{ "shm:", hold_shm },	{ "gone:", hold_gone }, { "unread:", hold_unread }, { "busy:", hold_nothing },
 };
 
 static void hold(const char *what)
