@@ -41,6 +41,7 @@ struct op {
 	bool dry_run, hushed; /* hushed: the coordinator has been told how it ended */
 	uint32_t reply;       /* id of the question that started it */
 	bool probed;          /* target: nobody else answers for the pod's address */
+	bool gone;            /* target: a dry run out of an image was over before that was known */
 	uint32_t port;        /* target: the engine listens there; 0: not yet */
 	struct worker *worker;
 	struct event *timer;

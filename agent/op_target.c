@@ -105,6 +105,8 @@ static void probed(struct agent *a, const char *id, int busy)
 	if (!busy) {
 		op->probed = true;
 		tell_listening(op);
+		if (op->gone)
+			tgt_gone(op, NULL);
 		return;
 	}
 	err_set(&e, EADDRINUSE, "address %s is in use by somebody else on node '%s's network",
@@ -191,6 +193,11 @@ void tgt_gone(struct op *op, const Pm__Envelope *env)
 	struct err e;
 
 	(void)env;
+	if (op->dry_run && op->image && op->state == TGT_OPEN && op->last &&
+	    op->last->body_case == PM__ENVELOPE__BODY_ENGINE_DONE) {
+		op->gone = true; /* the answer waits for the address */
+		return;
+	}
 	if (op->dry_run && op->last && op->last->body_case == PM__ENVELOPE__BODY_ENGINE_DONE) {
 		if (op->image) { /* there is no source to say it */
 			LINK_ENVELOPE(out, op_clean, OP_CLEAN, Pm__OpClean, pm__op_clean__init);
