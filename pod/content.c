@@ -5,6 +5,9 @@
  * that has gone since), so a content is compared page by page, by digest, with what was last sent.
  * Between rounds what nobody maps shared is trusted by its times, unless they are too close to the last
  * reading to tell (the kernel's clock for file times is coarse); in the cut everything is compared.
+ *
+ * While the pod runs a page may change between two readings, and back again: what is sent then is what was digested,
+ * from a copy of the pages that differ.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -21,6 +24,7 @@
 
 #define COARSE_NS (20 * NSEC_PER_MSEC)
 #define CHUNK_PAGES 256
+#define COPY_BYTES (64u << 20)
 #define MAX_DEPTH 64
 
 static const char *const private_dirs[] = { "tmp", "run", "dev/shm" };
@@ -139,8 +143,15 @@ static bool all_zero(const uint8_t *p, size_t n)
 	return n == 0 || (p[0] == 0 && !memcmp(p, p + 1, n - 1));
 }
 
-/* Compares one stretch of data with what was sent; pages that differ go to @out. */
-static int compare(struct content *c, uint64_t off, const uint8_t *buf, size_t len, struct runs *out)
+/* What one look at a content finds. */
+struct changes {
+	struct runs runs;
+	int copy;	/* where the pages that differ are kept; -1: all stands still */
+	uint64_t copied;
+};
+
+/* Compares one stretch of data with what was sent. */
+static int compare(struct content *c, uint64_t off, const uint8_t *buf, size_t len, struct changes *out)
 {
 	size_t i;
 
@@ -151,27 +162,47 @@ static int compare(struct content *c, uint64_t off, const uint8_t *buf, size_t l
 		if (h == c->hash[page])
 			continue;
 		c->hash[page] = h;
-		if (runs_add(out, off + i, off + i + PAGE) < 0)
+		if (runs_add(&out->runs, off + i, off + i + PAGE) < 0)
 			return -ENOMEM;
+		if (out->copy < 0 || !h) /* zeroes are a hole of the copy */
+			continue;
+		if (pwrite(out->copy, buf + i, n, (off_t)(off + i)) != (ssize_t)n)
+			return -ENOMEM;
+		out->copied += n;
 	}
 	return 0;
 }
 
+/* Sends what was found so far. */
+static int flush(struct dump *d, struct content *c, struct changes *ch, struct err *e)
+{
+	int r = 0;
+
+	if (ch->runs.n)
+		r = pages_send_file(d->s.fd, ch->copy >= 0 ? ch->copy : c->fd, c->id | CONTENT_FRAME, &ch->runs, dump_known(d),
+				    &d->s.sent, d->s.deadline, e);
+	ch->runs.n = 0;
+	ch->copied = 0;
+	if (r >= 0 && ch->copy >= 0 && (ftruncate(ch->copy, 0) < 0 || ftruncate(ch->copy, (off_t)c->size) < 0))
+		r = err_sys(e, "copy of '%s'", c->name);
+	return r;
+}
+
 /* What is a hole now but was data when it was sent. */
-static int holes(struct content *c, uint64_t from, uint64_t to, struct runs *out)
+static int holes(struct content *c, uint64_t from, uint64_t to, struct changes *out)
 {
 	uint64_t off;
 
 	for (off = from; off < to; off += PAGE)
 		if (c->hash[off / PAGE]) {
 			c->hash[off / PAGE] = 0;
-			if (runs_add(out, off, off + PAGE) < 0)
+			if (runs_add(&out->runs, off, off + PAGE) < 0)
 				return -ENOMEM;
 		}
 	return 0;
 }
 
-static int scan(struct content *c, struct runs *out, struct err *e)
+static int scan(struct dump *d, struct content *c, struct changes *out, struct err *e)
 {
 	static uint8_t buf[CHUNK_PAGES * PAGE];
 	struct runs data = { 0 };
@@ -192,6 +223,8 @@ static int scan(struct content *c, struct runs *out, struct err *e)
 				break;
 			}
 			r = compare(c, off, buf, (size_t)n, out);
+			if (r >= 0 && out->copied >= COPY_BYTES)
+				r = flush(d, c, out, e);
 			off += ALIGN_UP((uint64_t)n, PAGE);
 		}
 		at = data.r[i].end;
@@ -204,7 +237,8 @@ static int scan(struct content *c, struct runs *out, struct err *e)
 
 static int send_one(struct dump *d, struct content *c, bool final, struct err *e)
 {
-	struct runs changed = { 0 };
+	autoclose int copy = -1;
+	struct changes changed = { .copy = -1 };
 	struct timespec now;
 	struct stat st;
 	int r;
@@ -217,11 +251,16 @@ static int send_one(struct dump *d, struct content *c, bool final, struct err *e
 	clock_gettime(CLOCK_REALTIME, &now);
 	c->size = (uint64_t)st.st_size;
 	r = grow_hashes(c, e);
+	if (r >= 0 && !d->stopped) {
+		copy = changed.copy = memfd_create("pages", MFD_CLOEXEC);
+		if (copy < 0 || ftruncate(copy, (off_t)c->size) < 0)
+			r = err_sys(e, "copy of '%s'", c->name);
+	}
 	if (r >= 0)
-		r = scan(c, &changed, e);
-	if (r >= 0 && changed.n)
-		r = pages_send_file(d->s.fd, c->fd, c->id | CONTENT_FRAME, &changed, dump_known(d), &d->s.sent, d->s.deadline, e);
-	runs_done(&changed);
+		r = scan(d, c, &changed, e);
+	if (r >= 0)
+		r = flush(d, c, &changed, e);
+	runs_done(&changed.runs);
 	if (r < 0)
 		return err_wrap(e, "content of '%s'", c->name);
 	c->mtime = st.st_mtim;
