@@ -100,6 +100,8 @@ static int wait_proc(struct dump *d, struct proc *p, uint64_t deadline, struct e
 			} while (r == -ETIMEDOUT && now_ns() < deadline);
 			if (r >= 0)
 				r = task_save(t, e);
+			if (r >= 0)
+				restart_saw(t);
 		}
 		if (r == -ESRCH) {
 			if (i == 0)
@@ -592,12 +594,16 @@ void cut_read_notes(struct dump *d)
 	if (io_read_file(path, 16 << 20, &text, NULL, NULL) < 0)
 		return;
 	for (l = text; l && *l; l = strchr(l, '\n') ? strchr(l, '\n') + 1 : NULL) {
-		if (sscanf(l, "%d %llu", &tid, &until) != 2)
+		unsigned call = 0;
+
+		if (sscanf(l, "%d %llu %u", &tid, &until, &call) < 2)
 			continue;
 		for (i = 0; i < d->procs.n; i++)
 			for (k = 0; k < d->procs.p[i]->ntasks; k++)
-				if (d->procs.p[i]->tasks[k]->nstid == tid)
+				if (d->procs.p[i]->tasks[k]->nstid == tid) {
 					d->procs.p[i]->tasks[k]->left_until = until;
+					d->procs.p[i]->tasks[k]->sleeps_in = call;
+				}
 	}
 }
 
@@ -614,7 +620,7 @@ static void write_notes(struct dump *d)
 			const struct task *t = d->procs.p[i]->tasks[k];
 
 			if (t->left_until > now)
-				fprintf(f, "%d %llu\n", t->nstid, (unsigned long long)t->left_until);
+				fprintf(f, "%d %llu %u\n", t->nstid, (unsigned long long)t->left_until, t->sleeps_in);
 		}
 	if (f && fclose(f) == 0)
 		restart_write_notes(d->req->dir, text, len);

@@ -95,11 +95,25 @@ static uint64_t real_call(const struct task *t)
 {
 	if (t->regs.orig_rax != RESTART_SYSCALL)
 		return t->regs.orig_rax;
+	if (t->waits == SYS_futex || t->waits == SYS_poll)
+		return (uint64_t)t->waits;
+	/* it may have been on its way into the wait when we looked */
+	if (t->sleeps_in && t->waits != SYS_nanosleep)
+		return t->sleeps_in;
+	/* no `rem` is as low as a number of fds */
+	if (!t->waits && t->regs.rsi && t->regs.rsi < 65536 && t->regs.rdi > UINT16_MAX)
+		return t->regs.rsi & 127 ? SYS_poll : 0;
 	/* a sleep that goes on has no function of its own to wait in; a clock's id is a small number, positive
 	 * or negative, a pointer is not */
-	if (t->waits != SYS_futex && t->waits != SYS_poll)
-		return t->regs.rdi + 4096 < 8192 || t->regs.rdi > UINT64_MAX / 2 ? SYS_clock_nanosleep : SYS_nanosleep;
-	return (uint64_t)t->waits;
+	return t->regs.rdi + 4096 < 8192 || t->regs.rdi > UINT64_MAX / 2 ? SYS_clock_nanosleep : SYS_nanosleep;
+}
+
+void restart_saw(struct task *t)
+{
+	if ((int64_t)t->regs.orig_rax < 0 || (int64_t)t->regs.rax != RESTARTBLOCK)
+		t->sleeps_in = 0;
+	else if (t->regs.orig_rax != RESTART_SYSCALL)
+		t->sleeps_in = (uint32_t)t->regs.orig_rax;
 }
 
 static uint64_t ts_ns(const int64_t ts[2])

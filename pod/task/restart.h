@@ -22,11 +22,13 @@
 #include "pod/base/err.h"
 #include "pod/task/task.h"
 
-/** File in a pod's directory on its node: "tid end" of sleeps that an engine has set going again, CLOCK_MONOTONIC ns. */
+/** File in a pod's directory on its node: "tid end call" of sleeps that an engine has set going again, CLOCK_MONOTONIC ns. */
 #define RESTART_NOTES "sleeps"
 /** Replaces the notes in @dir; not durable, as they do not outlive the pod. Errors do not matter: such sleeps take longer. */
 void restart_write_notes(const char *dir, const char *text, size_t len);
 
+/** The task has been stopped and saved, to whatever end: what call it is in, for a later stop that cannot tell. */
+void restart_saw(struct task *t);
 /** Before the stop: where the task waits and when it last ran. Errors do not matter. */
 void restart_sample(struct task *t, pid_t tgid);
 /**

@@ -49,6 +49,7 @@ struct task {
 	int waits;	/* restart.h: what kind of call it waits in, 0 unknown */
 	uint64_t ran_ns; /* restart.h: when it last ran, by the scheduler's clock */
 	uint64_t left_until; /* restart.h: end of the sleep it is in (CLOCK_MONOTONIC), 0 unknown */
+	uint32_t sleeps_in;	/* the call behind restart_syscall, as an earlier stop has seen it; 0: not known */
 	uint64_t sysinsn; /* address of a `syscall` instruction in the task */
 };
 
