@@ -269,7 +269,7 @@ void op_forward_progress(struct op *op, const Pm__Envelope *env)
 		snprintf(op->phase, sizeof(op->phase), "%s", m.phase);
 		fault_point(side, op->phase, NULL);
 	}
-	if (op->state >= TGT_OPEN)
+	if (op->state >= TGT_OPEN && !op->image)
 		return; /* one side's word is enough for the user */
 	LINK_ENVELOPE(out, progress, PROGRESS, Pm__Progress, pm__progress__init);
 	out_body = m;

@@ -239,6 +239,15 @@ void src_undo_gone(struct op *op, const Pm__Envelope *env)
 	char words[160];
 
 	(void)env;
+	if (op->image && op->last && op->last->body_case == PM__ENVELOPE__BODY_ENGINE_DONE) {
+		LINK_ENVELOPE(out, op_clean, OP_CLEAN, Pm__OpClean, pm__op_clean__init);
+		out_body.op = op->id;
+		out_body.result = op->last->engine_done->result;
+		agent_send(op->agent, &out); /* the abort came too late: there is an image, and the pod runs */
+		op_send_aborted(op->agent, op->id);
+		goes_on(op);
+		return;
+	}
 	if (!op->last || op->last->body_case != PM__ENVELOPE__BODY_ENGINE_FAILED) {
 		repair(op);
 		return;

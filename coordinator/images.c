@@ -278,8 +278,10 @@ static void reserve_names(struct coord *c, struct op *op, const Pm__PodSpec *spe
 	if (old)
 		pod_remove(c, old);
 	p = pod_add(c, op->target, &info);
-	if (p)
+	if (p) {
+		p->pending = true; /* a report that is on its way knows nothing of it */
 		op->spec = p->info->spec;
+	}
 }
 
 void restore_request(struct client *cl, uint32_t id, const Pm__RestoreReq *m)

@@ -29,6 +29,7 @@
 
 #define FREEZE_MS 15000 /* one side is READY: the other has this long */
 #define SILENT_MS 60000 /* no progress at all for so long: given up */
+#define SAVE_MS 1800000 /* an image goes to the disk: nobody stands still for it, or nobody can help it */
 #define CONNECT_MS 30000
 #define LOST_MS 5000 /* the user waits so long for a lost node */
 
@@ -258,6 +259,9 @@ static void reply_result(struct op *op)
 		env_body.notes = op->ready->op_ready->notes;
 		env_body.n_notes = op->ready->op_ready->n_notes;
 	}
+	if (op_is_checkpoint(op) && !env_body.image[0] && op->image) /* nobody is left to say it */
+		env_body.image = op->image->checkpoint_req->store ? op->image->checkpoint_req->id :
+								    op->image->checkpoint_req->path;
 	if (op_is_restart(op))
 		env_body.frozen_ns = 0;
 	else if (!env_body.frozen_ns && op->started_ns && op->froze_ns)
@@ -357,7 +361,7 @@ static void on_progress(struct op *op, struct node *n, const Pm__Envelope *env)
 	snprintf(op->phase, sizeof(op->phase), "%s", env->progress->phase);
 	fault_point("coord", env->progress->phase, NULL);
 	if (!op->src_ready && !op->tgt_ready && !op->asked->migrate_req->timeout_s)
-		set_timer(op, SILENT_MS);
+		set_timer(op, strcmp(op->phase, "save") == 0 ? SAVE_MS : SILENT_MS);
 	if (cl) {
 		Pm__Envelope copy = *env;
 		Pm__Progress m = *env->progress;
@@ -488,6 +492,10 @@ static void on_outcome(struct op *op, struct node *n, const Pm__Envelope *env)
 	(void)env;
 	if (n != op->target || op->stage != ST_COMMIT)
 		return;
+	if (op_is_restart(op)) { /* then nothing is in doubt */
+		op_undo(op, EX_RESTORE, "the pod was started on '%s' and is gone", op->j.target);
+		return;
+	}
 	op->unknown = true;
 	log_error("operation %s: pod '%s' was started on '%s' and is gone from there; it stays frozen on '%s' until podctl recover",
 		  op->j.id, op->j.pod, op->j.target, op->j.source);
@@ -544,6 +552,11 @@ static void on_clean(struct op *op, struct node *n, const Pm__Envelope *env)
 		op_free(op);
 		return;
 	}
+	if (op->stage == ST_UNDO && op_is_checkpoint(op)) { /* the abort came too late: there is an image, and the pod runs */
+		op->result = envelope_copy(env);
+		op->dry_ok = op->result;
+		return;
+	}
 	if (op->stage != ST_CLEAN)
 		return;
 	fault_point("coord", "clean", NULL);
@@ -595,8 +608,13 @@ static void undo_check(struct op *op)
 
 static void enter_undo(struct op *op)
 {
+	struct pod *p = op_is_restart(op) && op->target ? pod_find_at(op->coord, op->j.pod, op->target) : NULL;
+
 	if (op->j.state != JOURNAL_ABORT)
 		decide(op, JOURNAL_ABORT);
+	/* never started: its name and address are free, whenever the node comes to say so */
+	if (p && p->info->state == PM__POD_STATE__POD_INCOMING)
+		pod_remove(op->coord, p);
 	if (!op->source)
 		op->src_undone = true;
 	if (!op->target)

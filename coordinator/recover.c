@@ -105,20 +105,21 @@ static const char *const stage_words[NUM_STAGES] = {
 
 static bool frozen_orphan(const struct pod *p)
 {
-	return p->info->state == PM__POD_STATE__POD_FROZEN && p->info->op[0] &&
-	       !op_find(p->node->coord, p->info->op);
+	return (p->info->state == PM__POD_STATE__POD_FROZEN || p->info->state == PM__POD_STATE__POD_INCOMING) &&
+	       p->info->op[0] && !p->pending && !op_find(p->node->coord, p->info->op);
 }
 
 static void list_open(struct coord *c, struct lines *l)
 {
+	char way[140];
+
 	for (struct op *op = c->ops; op; op = op->next)
-		add(l, "%s: pod '%s' %s -> %s: %s%s", op->j.id, op->j.pod, op->j.source,
-		    op->j.target, stage_words[op->stage],
+		add(l, "%s: pod '%s' %s: %s%s", op->j.id, op->j.pod, op_way(op, way, sizeof(way)), stage_words[op->stage],
 		    op->unknown ? "; it was started there and is gone" : "");
 	for (struct pod *p = c->pods; p; p = p->next)
 		if (frozen_orphan(p))
-			add(l, "%s: pod '%s' is frozen on '%s'; the journal does not know why",
-			    p->info->op, p->info->spec->name, p->node->conf->name);
+			add(l, "%s: pod '%s' is %s '%s'; the journal does not know why", p->info->op, p->info->spec->name,
+			    p->info->state == PM__POD_STATE__POD_INCOMING ? "half made on" : "frozen on", p->node->conf->name);
 	if (!l->n)
 		add(l, "nothing is to be recovered");
 }
@@ -134,11 +135,16 @@ static void recover_op(struct op *op, struct lines *l)
 			add(l, "%s: asked '%s' again", op->j.id, op->j.target);
 			return;
 		}
-		add(l, "%s: '%s' cannot say; the pod goes on from its frozen copy on '%s'",
-		    op->j.id, op->j.target, op->j.source);
+		if (op_is_restart(op))
+			add(l, "%s: '%s' cannot say; the restart is given up. Do not restore the image elsewhere unless '%s' is known to be off",
+			    op->j.id, op->j.target, op->j.target);
+		else
+			add(l, "%s: '%s' cannot say; the pod goes on from its frozen copy on '%s'",
+			    op->j.id, op->j.target, op->j.source);
 		add(l, "%s: should '%s' come back with the pod running, it will be killed there",
 		    op->j.id, op->j.target);
-		op_undo(op, EX_UNKNOWN, "recovered at the source by the administrator");
+		op_undo(op, EX_UNKNOWN, op_is_restart(op) ? "given up by the administrator" :
+							    "recovered at the source by the administrator");
 		return;
 	case ST_CLEAN:
 		op_tell_started(op);
@@ -160,7 +166,7 @@ static void recover_orphan(struct pod *p, struct lines *l)
 	struct journal_op j = { 0 };
 	struct op tmp = { .coord = c, .source = p->node };
 
-	if (pod_find(c, p->info->spec->name) != p) {
+	if (p->info->state == PM__POD_STATE__POD_FROZEN && pod_find(c, p->info->spec->name) != p) {
 		add(l, "%s: pod '%s' runs on '%s' with a newer epoch: the frozen copy stays",
 		    p->info->op, p->info->spec->name,
 		    pod_find(c, p->info->spec->name)->node->conf->name);
@@ -169,8 +175,11 @@ static void recover_orphan(struct pod *p, struct lines *l)
 	snprintf(j.id, sizeof(j.id), "%s", p->info->op);
 	tmp.j = j;
 	op_tell_aborted(&tmp, p->node);
-	add(l, "%s: pod '%s' goes on from its frozen copy on '%s'", j.id, p->info->spec->name,
-	    p->node->conf->name);
+	if (p->info->state == PM__POD_STATE__POD_INCOMING)
+		add(l, "%s: what was made of pod '%s' on '%s' is removed", j.id, p->info->spec->name, p->node->conf->name);
+	else
+		add(l, "%s: pod '%s' goes on from its frozen copy on '%s'", j.id, p->info->spec->name,
+		    p->node->conf->name);
 }
 
 static void recover_one(struct coord *c, const char *id, struct lines *l)

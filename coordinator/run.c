@@ -39,7 +39,7 @@ static int choose_name(struct run *r, struct client *cl, const char *asked)
 	if (!asked[0]) {
 		for (unsigned i = 1;; i++) {
 			snprintf(r->name, sizeof(r->name), "pod%u", i);
-			if (!pod_find(r->coord, r->name))
+			if (!pod_find(r->coord, r->name) && !pod_held(r->coord, r->name))
 				return 0;
 		}
 	}

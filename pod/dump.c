@@ -71,13 +71,31 @@ void dump_progress(struct dump *d, double percent, uint64_t rate, uint64_t dirty
 	env_body.pod = d->req->spec->name;
 	env_body.node = d->req->target_node;
 	env_body.phase = (char *)(uintptr_t)d->phase_name;
-	env_body.percent = percent;
+	d->percent = MAX(percent, d->percent); /* it never goes back, whatever is estimated anew */
+	env_body.percent = d->percent;
 	env_body.round = d->rounds;
 	env_body.rate = rate;
 	env_body.dirty_rate = dirty_rate;
 	env_body.left = left;
 	env_body.est_downtime_ns = est_ns;
+	d->told_ns = now_ns();
+	d->told_bytes = d->page_bytes;
 	link_send(d->ctl, &env, deadline_ms(CTL_MS), NULL);
+}
+
+/* In the middle of pages: who waits for us must not think that we are dead, and may change their mind. */
+static int tick(void *arg, uint64_t bytes, struct err *e)
+{
+	struct dump *d = arg;
+	uint64_t now = now_ns(), all = MAX(d->mem_bytes, 1ull), rate;
+
+	d->page_bytes += bytes;
+	if (now - d->told_ns < NSEC_PER_SEC)
+		return 0;
+	rate = (d->page_bytes - d->told_bytes) * NSEC_PER_SEC / (now - d->told_ns);
+	dump_progress(d, MIN(99.0 * (double)d->page_bytes / (double)all, 99.0), rate, 0,
+		      all > d->page_bytes ? all - d->page_bytes : 0, 0);
+	return dump_poll_abort(d, e);
 }
 
 int dump_poll_abort(struct dump *d, struct err *e)
@@ -210,6 +228,7 @@ static int send_needs(struct dump *d, struct err *e)
 	needs.host = &facts;
 	if (r >= 0)
 		r = collect_needs(d, &needs, e);
+	d->mem_bytes = needs.mem_bytes;
 	return r < 0 ? r : stream_send_msg(&d->s, REC_NEEDS, 0, &needs.base, e);
 }
 
@@ -612,6 +631,9 @@ int engine_dump(int ctl, const Pm__EngineDump *req)
 	int r;
 
 	d.live = !req->options->stop_copy;
+	d.known.tick = tick;
+	d.known.tick_arg = &d;
+	d.told_ns = now_ns();
 	d.b = malloc(sizeof(*d.b));
 	r = d.b ? task_tick_start(&e) : err_num(&e, ENOMEM, "batch");
 	for (i = 0; r >= 0 && i < ARRAY_SIZE(stages); i++) {
@@ -622,6 +644,8 @@ int engine_dump(int ctl, const Pm__EngineDump *req)
 		if (stages[i].run == stage_cut && !d.live) /* all of the memory is in it */
 			d.s.deadline = deadline_ms(ALL_MS);
 		log_debug("stage %s", stages[i].name);
+		if (stages[i].run == stage_save)
+			dump_progress(&d, 99, 0, 0, 0, 0);
 		if (stages[i].run != stage_commit) /* its point is where it waits */
 			r = fault_point("engine-source", stages[i].name, &e);
 		if (r >= 0)

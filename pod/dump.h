@@ -113,6 +113,9 @@ struct dump {
 	uint64_t start_ns, stop_ns, ready_ns, started_ns;
 	uint64_t mono_ns, boot_ns; /* the pod's last clock readings */
 	uint32_t rounds;
+	uint64_t mem_bytes, page_bytes; /* of the pod, roughly; of the frames so far */
+	uint64_t told_ns, told_bytes;	/* when progress was told, and of how much */
+	double percent;
 	Pm__Phase phase[16];
 	unsigned nphase;
 	const char *phase_name;
@@ -207,7 +210,7 @@ int host_vdso(const uint8_t **image, size_t *len, struct err *);
 /** The GNU build-id of an ELF file; 0: it is none or has none. */
 size_t elf_build_id(int fd, uint8_t out[BUILD_ID_MAX]);
 
-/** How page streams learn which pages the image has already; NULL: it is a move. dump_image.c */
+/** How page streams learn which pages the image has already, and tell that they go on. dump_image.c */
 const struct page_known *dump_known(struct dump *);
 
 /* dump.c */

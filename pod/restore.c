@@ -521,6 +521,25 @@ static int poll_ctl(struct restore *r, struct err *e)
 	return 0;
 }
 
+/* Out of an image there is no source that tells how it goes: once a second, how far the file has been read. */
+static void tell_progress(struct restore *r)
+{
+	LINK_ENVELOPE(env, progress, PROGRESS, Pm__Progress, pm__progress__init);
+	const struct image *im = chain_top(&r->im);
+	off_t at = lseek(r->s.fd, 0, SEEK_CUR);
+	char phase[] = "precopy";
+
+	if (now_ns() - r->told_ns < NSEC_PER_SEC || at < 0)
+		return;
+	r->told_ns = now_ns();
+	env_body.op = r->req->op;
+	env_body.pod = r->req->spec->name;
+	env_body.phase = phase;
+	env_body.percent = 99.0 * (double)at / (double)MAX(im->size, 1ull);
+	env_body.left = im->size - MIN((uint64_t)at, im->size);
+	link_send(r->ctl, &env, deadline_ms(CTL_MS), NULL);
+}
+
 static int receive_all(struct restore *r, struct err *e)
 {
 	struct page_sink sink = { .arg = r, .run = rmem_frame, .same = r->s.file ? image_same : NULL };
@@ -530,6 +549,8 @@ static int receive_all(struct restore *r, struct err *e)
 	r->s.cancel = r->ctl;
 	while (q == 0) {
 		q = poll_ctl(r, e);
+		if (r->s.file)
+			tell_progress(r);
 		if (q == 0)
 			q = stream_next_is_pages(&r->s, e);
 		if (q == 1) {

@@ -111,6 +111,7 @@ struct restore {
 	char *notes[MAX_NOTES];	/* what is not as it was; owned */
 	size_t nnotes;
 	const char *hint;	/* what the user can do; NULL: nothing */
+	uint64_t told_ns;	/* when progress was told */
 };
 
 /* restore_image.c */

@@ -138,8 +138,10 @@ struct page_run {
 /** What a writer of images asks of a page that is not all zeros: 1 and its number if it is stored already, 0 if it is
  * stored now (and numbered), or negative errno. */
 struct page_known {
-	int (*look)(void *arg, const void *page, uint64_t *number);
+	int (*look)(void *arg, const void *page, uint64_t *number); /* NULL: all pages are stored */
 	void *arg;
+	int (*tick)(void *arg, uint64_t bytes, struct err *e); /* after each frame of so many bytes; < 0 ends it; NULL: not called */
+	void *tick_arg;
 };
 /**
  * Reads runs of pages from process @pid (process_vm_readv; @memfd = open /proc/PID/mem for what is not

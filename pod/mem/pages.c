@@ -204,6 +204,7 @@ static void table_add_same(struct page_stream *s, uint64_t addr, uint64_t at)
 static int frame_write(struct page_stream *s, const bool *data, size_t pages, struct err *e)
 {
 	struct iovec iov[2 + BLOCK_PAGES];
+	uint64_t len;
 	size_t i, end;
 	int n = 2, r;
 
@@ -224,9 +225,10 @@ static int frame_write(struct page_stream *s, const bool *data, size_t pages, st
 	r = io_writev_full(s->out, iov, n, s->deadline, e);
 	if (r < 0)
 		return err_wrap(e, "pages");
-	s->sent += sizeof(s->head) + s->head.nruns * sizeof(*s->runs) + s->head.bytes;
+	len = sizeof(s->head) + s->head.nruns * sizeof(*s->runs) + s->head.bytes;
+	s->sent += len;
 	s->head.nruns = 0;
-	return 0;
+	return s->known && s->known->tick ? s->known->tick(s->known->tick_arg, len, e) : 0;
 }
 
 /* Reads what is pending and writes a frame, unless it was nothing but zeros and there is room. */
@@ -248,7 +250,7 @@ static int block_emit(struct page_stream *s, struct err *e)
 		for (; at < s->pend[i].end; at += PAGE, page++) {
 			data[page] = have[page] && !page_is_zero(s->block + page * PAGE);
 			s->skipped += !have[page];
-			r = data[page] && s->known ? s->known->look(s->known->arg, s->block + page * PAGE, &number) : 0;
+			r = data[page] && s->known && s->known->look ? s->known->look(s->known->arg, s->block + page * PAGE, &number) : 0;
 			if (r < 0)
 				return err_num(e, r, "pages");
 			if (r > 0) {
