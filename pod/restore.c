@@ -768,7 +768,7 @@ int engine_restore(int ctl, const Pm__EngineRestore *req)
 	LINK_ENVELOPE(env, engine_done, ENGINE_DONE, Pm__EngineDone, pm__engine_done__init);
 	struct restore r = { .ctl = ctl, .req = req, .s = { .fd = -1, .deadline = deadline_ms(STREAM_MS) },
 			     .place = { req->dir, req->cgroup, req->host_link },
-			     .ns = { -1, -1, -1 }, .netns = -1, .mntns = -1, .exit_code = 9, .phase = "check" };
+			     .ns = { -1, -1, -1 }, .tails_fd = -1, .netns = -1, .mntns = -1, .exit_code = 9, .phase = "check" };
 	Pm__MigrateRep rep;
 	struct err e = { 0 };
 	int q;
@@ -781,6 +781,8 @@ int engine_restore(int ctl, const Pm__EngineRestore *req)
 		tell_source(&r, &e);
 	}
 	in_pod_stop(&r);
+	if (q < 0)
+		image_uncut(&r);
 	if (r.made && (q < 0 || req->dry_run))
 		pod_ns_destroy(&r.place, deadline_ms(CREATE_MS), NULL);
 	if (q < 0 && req->image && (q == -EBADMSG || q == -EPROTO || q == -EPIPE))

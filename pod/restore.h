@@ -111,6 +111,10 @@ struct restore {
 	char *notes[MAX_NOTES];	/* what is not as it was; owned */
 	size_t nnotes;
 	const char *hint;	/* what the user can do; NULL: nothing */
+	struct tail *tails;	/* cut off files, to be given back if the pod does not come to run; owned */
+	size_t ntails;
+	int tails_fd;		/* their bytes; -1 */
+	uint64_t tails_len;
 	uint64_t told_ns;	/* when progress was told */
 };
 
@@ -124,6 +128,8 @@ void image_source_done(struct restore *);
 int image_check_files(struct restore *, struct err *);
 /** The last step before READY: what was appended since goes. */
 int image_cut_back(struct restore *, struct err *);
+/** The pod has not run, nor will: the files get it back. */
+void image_uncut(struct restore *);
 
 /* rcheck.c */
 /** Can processes be so? -EBADMSG if not; nothing else relies on anything else. */

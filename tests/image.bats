@@ -564,3 +564,110 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	[ "$status" = 2 ]
 	gone job7
 }
+
+@test "a restart that comes to nothing leaves the pod's files as they were; no name of a file speaks to a terminal" {
+	log=$LAB_SHARED/data/$'l\e[31mo\302\233g'
+	cat >"$LAB_SHARED/data/back.py" <<-'PY'
+		import os, time
+		log = os.open(b"/home/shared/data/l\x1b[31mo\xc2\x9bg", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o200)
+		again = os.open(b"/home/shared/data/l\x1b[31mo\xc2\x9bg", os.O_WRONLY | os.O_APPEND)
+		n = 0
+		while True:
+		    os.write(log, b"%d\n" % n)
+		    n += 1
+		    if n == 3:
+		        print("three", flush=True)
+		    time.sleep(0.02)
+	PY
+	speaks() { LC_ALL=C grep -q $'\e\\|\302\233'; }
+	podrun -d -n back -N nodeA -- python3 /home/shared/data/back.py
+	await said back three
+	id=$(podctl checkpoint back)
+	size=$(stat -c %s "$log")
+	longer() { [ "$(stat -c %s "$log")" -gt $((size + 20)) ]; }
+	await longer
+	gone back
+	had=$(md5sum <"$log") size=$(stat -c %s "$log") time=$(stat -c %y "$log")
+	for fault in coord@commit:fail engine-target@ready:fail; do
+		host=head
+		[[ $fault == coord* ]] || host=nodeB
+		echo "$fault" >"$LAB_DIR/faults/$host"
+		run timeout 60 podctl restore "$id" -N nodeB
+		echo "$output"
+		[ "$status" != 0 ]
+		await nothing_of back nodeB
+		[ "$(md5sum <"$log")" = "$had" ]
+		[ "$(stat -c '%s %y' "$log")" = "$size $time" ]
+	done
+	podctl inspect "$id" --files | grep -F '/l?[31mo??g'
+	! podctl inspect "$id" --files --maps | speaks
+	! podctl inspect "$id" --files --json | speaks
+	run podctl restore "$id" -N nodeB
+	echo "$output"
+	[ "$status" = 0 ]
+	[[ $output == *"l?[31mo??g' was cut back to "*" bytes: "*" that were appended"* ]]
+	! speaks <<<"$output"
+	goes() { [ "$(stat -c %s "$log")" -gt "$size" ]; }
+	await goes
+	awk '$1 != NR - 1 { exit 1 }' "$log"
+	gone back
+	cp "$STORE/root/$id.img" "$LAB_SHARED/data/"$'e\e]0;xvil\a.img'
+	podctl image verify "$LAB_SHARED/data/"$'e\e]0;xvil\a.img' | grep -F 'e?]0;xvil?.img: whole'
+	truncate -s 100 "$LAB_SHARED/data/"$'e\e]0;xvil\a.img'
+	run podctl image verify "$LAB_SHARED/data/"$'e\e]0;xvil\a.img'
+	[ "$status" = 15 ]
+	[[ $output == *"e?]0;xvil?.img"* ]]
+	! speaks <<<"$output"
+}
+
+@test "root is not led by what a user puts into a directory of images" {
+	as_user podrun -d -n led -j 77 -N nodeA -- sh /home/shared/count
+	await said led '^5$'
+	id=$(as_user podctl checkpoint led)
+	img=$(echo "$STORE"/*/"$id.img")
+	dir=$(dirname "$img")
+	mkfifo "$dir/fifo.1.img"
+	ln -s /dev/zero "$dir/dev.1.img"
+	ln -s "$img" "$dir/link.1.img"
+	run timeout 20 podctl image list
+	[ "$status" = 15 ]
+	[ "$(grep -c 'it is not a regular file' <<<"$output")" = 3 ]
+	grep -q "^$id " <<<"$output"
+	! grep -q "^link.1 " <<<"$output"
+	rm "$dir"/{fifo,dev,link}.1.img
+	ln -s "$dir" "$STORE/other"
+	[ "$(podctl image list --noheadings | grep -c "^$id ")" = 1 ]
+	rm "$STORE/other"
+	gone led
+	# between the look at the owner and the opening the file becomes another's
+	cp "$img" "$LAB_SHARED/data/swap.img"
+	chown 1000 "$LAB_SHARED/data/swap.img"
+	chmod 644 "$LAB_SHARED/data/swap.img"
+	echo "coord@check:delay=1500" >"$LAB_DIR/faults/head"
+	"$LAB" exec nodeB -- podctl restore /home/shared/data/swap.img -N nodeB >"$BATS_TEST_TMPDIR/out" 2>&1 3>&- &
+	restore=$!
+	fired() { ! [ -s "$LAB_DIR/faults/head" ]; }
+	await fired
+	chown 1001 "$LAB_SHARED/data/swap.img"
+	code=0; wait $restore || code=$?
+	cat "$BATS_TEST_TMPDIR/out"
+	[ "$code" = 5 ]
+	grep -q "is a file of uid 1001: a pod of uid 1000 is not made from it" "$BATS_TEST_TMPDIR/out"
+	await nothing_of led nodeB
+	# nor does a user get another's for the newest
+	as_user mkdir /home/shared/data/jobs
+	as_user podctl restore "$id" -N nodeB
+	run as_user pod-preempt vacate --job 77 --image /home/shared/data/jobs
+	[ "$status" = 0 ]
+	podrun -d -n evil -j 77 -N nodeA -- sh /home/shared/count
+	await said evil '^5$'
+	podctl checkpoint --term evil -o /home/shared/data/jobs/evil.1.img
+	chmod 644 "$LAB_SHARED/data/jobs/evil.1.img"
+	run as_user pod-preempt restore --job 77 --image /home/shared/data/jobs
+	echo "$output"
+	[ "$status" = 0 ]
+	[ "$(field led 4)" ]
+	[ -z "$(field evil 4)" ]
+	goes_on led
+	gone led
+}

@@ -18,15 +18,61 @@ static int own_code(const struct ctx *c, int code)
 	return code && c->own_failure ? c->own_failure : code;
 }
 
+/* The bytes of the character at @s that may be shown; 0: its first byte may not. */
+static size_t showable(const unsigned char *s)
+{
+	size_t n = s[0] < 0xc2 ? 1 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
+
+	if (n == 1)
+		return s[0] >= 0x20 && s[0] < 0x7f;
+	for (size_t i = 1; i < n; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	/* the C1 controls, and what is written longer than it need be */
+	return (s[0] == 0xc2 && s[1] < 0xa0) || (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90) ? 0 : n;
+}
+
+char *clean(char *s)
+{
+	for (char *p = s; *p;) {
+		size_t n = showable((const unsigned char *)p);
+
+		if (!n)
+			*p = '?';
+		p += n ? n : 1;
+	}
+	return s;
+}
+
+const char *clean_copy(char *buf, size_t len, const char *s)
+{
+	snprintf(buf, len, "%s", s);
+	return clean(buf);
+}
+
+static void print_clean(const char *before, const char *text, const char *after)
+{
+	autofree char *t = strdup(text);
+
+	fprintf(stderr, "%s%s%s", before, t ? clean(t) : "no memory", after);
+}
+
+static void vsay(const struct ctx *c, const char *fmt, va_list ap)
+{
+	autofree char *text = NULL;
+
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
+	fprintf(stderr, "%s: %s\n", c->prog, text ? clean(text) : "no memory");
+}
+
 int say(const struct ctx *c, int code, const char *fmt, ...)
 {
 	va_list ap;
 
-	fprintf(stderr, "%s: ", c->prog);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsay(c, fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 	return own_code(c, code);
 }
 
@@ -39,15 +85,15 @@ int say_error(const struct ctx *c, const char *subject, const Pm__Error *e)
 {
 	fprintf(stderr, "%s: ", c->prog);
 	if (filled(subject))
-		fprintf(stderr, "%s: ", subject);
+		print_clean("", subject, ": ");
 	if (filled(e->phase))
-		fprintf(stderr, "%s: ", e->phase);
-	fprintf(stderr, "%s", filled(e->cause) ? e->cause : "failed without saying why");
+		print_clean("", e->phase, ": ");
+	print_clean("", filled(e->cause) ? e->cause : "failed without saying why", "");
 	if (filled(e->state))
-		fprintf(stderr, "; %s", e->state);
+		print_clean("; ", e->state, "");
 	fputc('\n', stderr);
 	if (filled(e->hint))
-		fprintf(stderr, "hint: %s\n", e->hint);
+		print_clean("hint: ", e->hint, "\n");
 	/* the command itself was at fault: its code is a shell's, also for podrun */
 	if (e->exit_code >= 125 && e->exit_code <= 127)
 		return e->exit_code;
@@ -68,11 +114,9 @@ int say_usage(const struct ctx *c, const char *fmt, ...)
 {
 	va_list ap;
 
-	fprintf(stderr, "%s: ", c->prog);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsay(c, fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 	print_usage(c, stderr);
 	return usage_code(c);
 }

@@ -37,6 +37,13 @@ struct command {
 	const char *help;  /* the options, a line each */
 };
 
+/**
+ * What comes out of an image, the name of a file, a message is shown to a terminal: nothing in it may speak to that.
+ * Control characters, and what is not UTF-8, become '?', in place. Returns @s.
+ */
+char *clean(char *s);
+/** The same into @buf, of @len bytes at least 1. */
+const char *clean_copy(char *buf, size_t len, const char *s);
 /** "PROG: words" on stderr. Returns @code, or the command's own code for its failures. */
 int say(const struct ctx *, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /** What the coordinator answered: "PROG: SUBJECT: phase: cause; state" and the hint. */

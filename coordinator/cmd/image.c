@@ -198,7 +198,7 @@ static int restore_result(struct operation *m, const Pm__MigrateRep *r)
 
 	operation_close_line(m);
 	for (size_t i = 0; i < r->n_notes; i++)
-		fprintf(stderr, "note: %s\n", r->notes[i]);
+		fprintf(stderr, "note: %s\n", clean(r->notes[i]));
 	if (m->dry_run)
 		printf("%s: can be restored on %s; nothing was made\n", r->pod, r->to);
 	else
@@ -293,9 +293,9 @@ struct listing {
 	size_t bad;
 };
 
-static void list_one(struct listing *l, const char *path, const char *id)
+static void list_one(struct listing *l, int fd, const char *dir, const char *file)
 {
-	char size[32], when[32];
+	char size[32], when[32], path[PATH_MAX + NAME_MAX], id[NAME_MAX + 1];
 	struct err e = { 0 };
 	struct libscols_line *line;
 	struct image im;
@@ -304,11 +304,13 @@ static void list_one(struct listing *l, const char *path, const char *id)
 	char *dot;
 	time_t t;
 
-	if (image_open(&im, path, NULL, &e) < 0) {
+	if (image_open_at(&im, fd, file, &e) < 0) {
 		l->bad++;
-		say(l->c, EXIT_IMAGE, "%s", e.msg);
+		say(l->c, EXIT_IMAGE, "%s: %s", dir, e.msg);
 		return;
 	}
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	snprintf(id, sizeof(id), "%.*s", (int)(strrchr(file, '.') - file), file);
 	spec = pm__pod_spec__unpack(NULL, im.head->spec.len, im.head->spec.data);
 	dot = strrchr(im.head->parent, '.');
 	if (dot && !strcmp(dot, IMAGE_SUFFIX))
@@ -319,7 +321,11 @@ static void list_one(struct listing *l, const char *path, const char *id)
 	for (char *s = size; *s; s++)
 		if (*s == ' ') /* one word per cell */
 			memmove(s, s + 1, strlen(s));
-	if (l->json) {
+	if (l->json) { /* what is not UTF-8 could not be said there */
+		if (spec)
+			clean(spec->name), clean(spec->user);
+		clean(im.head->node);
+		clean(im.head->parent);
 		json_array_append_new(l->json, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:b}", "id", id, "pod",
 							 spec ? spec->name : "", "node", im.head->node, "user",
 							 spec ? spec->user : "", "path", path, "parent",
@@ -327,11 +333,12 @@ static void list_one(struct listing *l, const char *path, const char *id)
 							 (json_int_t)im.size, "created_ns",
 							 (json_int_t)im.head->created_ns, "ended", im.head->ended));
 	} else if ((line = scols_table_new_line(l->table, NULL))) {
+		char words[NAME_MAX + 1];
 		const char *cell[] = { id, spec ? spec->name : "-", im.head->node[0] ? im.head->node : "-",
 				       spec ? spec->user : "-", when, size, im.head->parent[0] ? im.head->parent : "-" };
 
 		for (size_t i = 0; i < ARRAY_SIZE(cell); i++)
-			scols_line_set_data(line, i, cell[i]);
+			scols_line_set_data(line, i, clean_copy(words, sizeof(words), cell[i]));
 	}
 	if (spec)
 		pm__pod_spec__free_unpacked(spec, NULL);
@@ -343,20 +350,18 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 	return strverscmp((*a)->d_name, (*b)->d_name);
 }
 
+/* A user's directory: it may be anything that the user made of it. */
 static void list_dir(struct listing *l, const char *dir)
 {
+	autoclose int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	struct dirent **names;
-	int n = scandir(dir, &names, NULL, by_name);
-	char path[PATH_MAX];
+	int n = fd < 0 ? -1 : scandirat(fd, ".", &names, NULL, by_name);
 
 	for (int i = 0; i < n; i++) {
-		char *dot = strrchr(names[i]->d_name, '.');
+		const char *dot = strrchr(names[i]->d_name, '.');
 
-		if (dot && names[i]->d_name[0] != '.' && !strcmp(dot, IMAGE_SUFFIX) &&
-		    (size_t)snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name) < sizeof(path)) {
-			*dot = 0;
-			list_one(l, path, names[i]->d_name);
-		}
+		if (dot && names[i]->d_name[0] != '.' && !strcmp(dot, IMAGE_SUFFIX))
+			list_one(l, fd, dir, names[i]->d_name);
 		free(names[i]);
 	}
 	if (n >= 0)
@@ -417,7 +422,7 @@ static int image_list(struct ctx *c, int argc, char **argv)
 	}
 	list_all(&l);
 	if (l.json) {
-		json_dumpf(l.json, stdout, JSON_INDENT(2));
+		json_dumpf(l.json, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 		putchar('\n');
 		json_decref(l.json);
 	} else {
@@ -447,7 +452,7 @@ static int image_check(struct ctx *c, int argc, char **argv)
 					r = say(c, e.code == -EBADMSG ? EXIT_IMAGE : EXIT_OTHER, "image '%s': %s",
 						chain.im[k].head->id, e.msg);
 			if (!r)
-				printf("%s: whole, digest %016lx, %zu image%s\n", argv[i],
+				printf("%s: whole, digest %016lx, %zu image%s\n", clean(argv[i]),
 				       (unsigned long)chain_top(&chain)->digest, chain.n, chain.n == 1 ? "" : "s");
 			chain_close(&chain);
 		}

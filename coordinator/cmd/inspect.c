@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -12,6 +13,8 @@
 #include "pod/image/image.h"
 
 enum { OPT_JSON = 256, OPT_TREE, OPT_FILES, OPT_MAPS, OPT_STATS, OPT_PID };
+
+#define TREE_DEPTH 64
 
 struct show {
 	bool tree, files, maps, stats;
@@ -42,17 +45,6 @@ static uint64_t mapped(const Pm__Proc *p)
 	return sum;
 }
 
-/* What comes out of an image is shown to a terminal: nothing in it may speak to that. */
-static const char *clean(char *buf, size_t len, const char *s)
-{
-	size_t n = 0;
-
-	for (; *s && n + 1 < len; s++)
-		buf[n++] = (unsigned char)*s < 32 || *s == 127 ? '?' : *s;
-	buf[n] = 0;
-	return buf;
-}
-
 static const char *mode_of(uint32_t flags)
 {
 	static const char *const words[] = { "r", "w", "rw", "-" };
@@ -71,34 +63,87 @@ static void show_stats(const struct content *x)
 	struct tm tm;
 
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", localtime_r(&t, &tm));
-	printf("image    %s%s\n", clean(b, sizeof(b), im->head->id), im->head->ended ? ", with which the pod ended" : "");
-	printf("pod      %s", clean(b, sizeof(b), x->spec->name));
-	printf(" of user %s", clean(b, sizeof(b), x->spec->user));
-	printf(", address %s\n", x->spec->ip[0] ? clean(b, sizeof(b), x->spec->ip) : "none");
-	printf("made     %s on %s, format %u\n", when, clean(b, sizeof(b), im->head->node), im->head->version);
+	printf("image    %s%s\n", clean_copy(b, sizeof(b), im->head->id), im->head->ended ? ", with which the pod ended" : "");
+	printf("pod      %s", clean_copy(b, sizeof(b), x->spec->name));
+	printf(" of user %s", clean_copy(b, sizeof(b), x->spec->user));
+	printf(", address %s\n", x->spec->ip[0] ? clean_copy(b, sizeof(b), x->spec->ip) : "none");
+	printf("made     %s on %s, format %u\n", when, clean_copy(b, sizeof(b), im->head->node), im->head->version);
 	printf("size     %s, %lu pages stored here", human_size(size, sizeof(size), im->size), (unsigned long)im->npages);
 	if (x->chain.n > 1)
 		printf(", %lu in the %zu images that it builds on", (unsigned long)(all - im->npages), x->chain.n - 1);
 	printf("\n");
 }
 
-static void show_tree(const struct content *x, uint32_t parent, int depth)
-{
-	for (size_t i = 0; i < x->tree->n_procs && depth < 64; i++) {
-		const Pm__Proc *p = x->tree->procs[i];
-		char size[32], b[64];
+/* The children of each stand together; in an image they may be anybody's, and each other's. */
+struct family {
+	const Pm__Proc **proc;
+	bool *shown;
+	size_t n;
+};
 
-		if (p->ppid != parent || (p->pid == 1 && parent == 1))
-			continue;
-		if (p->zombie)
-			printf("%*s%u %s (zombie)\n", 2 * depth, "", p->pid, clean(b, sizeof(b), p->comm));
+static int by_parent(const void *a, const void *b)
+{
+	const Pm__Proc *x = *(const Pm__Proc *const *)a, *y = *(const Pm__Proc *const *)b;
+
+	return x->ppid != y->ppid ? (x->ppid < y->ppid ? -1 : 1) : x->pid < y->pid ? -1 : x->pid > y->pid;
+}
+
+static void show_children(struct family *f, uint32_t parent, int depth);
+
+static void show_proc(struct family *f, size_t i, int depth)
+{
+	const Pm__Proc *p = f->proc[i];
+	char size[32], b[64];
+
+	if (f->shown[i])
+		return;
+	f->shown[i] = true;
+	if (p->zombie)
+		printf("%*s%u %s (zombie)\n", 2 * depth, "", p->pid, clean_copy(b, sizeof(b), p->comm));
+	else
+		printf("%*s%u %s  uid %u, %zu thread%s, %zu fd%s, %s mapped\n", 2 * depth, "", p->pid,
+		       clean_copy(b, sizeof(b), p->comm), p->euid, p->n_threads, p->n_threads == 1 ? "" : "s", p->n_fds,
+		       p->n_fds == 1 ? "" : "s", human_size(size, sizeof(size), mapped(p)));
+	if (depth < TREE_DEPTH)
+		show_children(f, p->pid, depth + 1);
+}
+
+static void show_children(struct family *f, uint32_t parent, int depth)
+{
+	size_t lo = 0, hi = f->n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (f->proc[mid]->ppid < parent)
+			lo = mid + 1;
 		else
-			printf("%*s%u %s  uid %u, %zu thread%s, %zu fd%s, %s mapped\n", 2 * depth, "", p->pid,
-			       clean(b, sizeof(b), p->comm), p->euid, p->n_threads, p->n_threads == 1 ? "" : "s", p->n_fds,
-			       p->n_fds == 1 ? "" : "s", human_size(size, sizeof(size), mapped(p)));
-		if (p->pid != parent)
-			show_tree(x, p->pid, depth + 1);
+			hi = mid;
 	}
+	/* of two with one pid, only the first has the children */
+	if (lo < f->n && f->shown[lo])
+		return;
+	for (; lo < f->n && f->proc[lo]->ppid == parent; lo++)
+		show_proc(f, lo, depth);
+}
+
+/* Each once, whatever they say of one another; who is nobody's child, or too deep, begins a tree of his own. */
+static void show_tree(const struct content *x)
+{
+	struct family f = { .n = x->tree->n_procs };
+
+	f.proc = calloc(f.n + 1, sizeof(*f.proc));
+	f.shown = calloc(f.n + 1, sizeof(*f.shown));
+	if (f.proc && f.shown) {
+		for (size_t i = 0; i < f.n; i++)
+			f.proc[i] = x->tree->procs[i];
+		qsort(f.proc, f.n, sizeof(*f.proc), by_parent);
+		show_children(&f, 0, 0);
+		for (size_t i = 0; i < f.n; i++)
+			show_proc(&f, i, 0);
+	}
+	free(f.proc);
+	free(f.shown);
 }
 
 static void show_files(const struct content *x, const Pm__Proc *p)
@@ -109,7 +154,7 @@ static void show_files(const struct content *x, const Pm__Proc *p)
 		const Pm__Object *o = object_of(x, p->fds[i]->object);
 
 		printf("%u %u %s %s\n", p->pid, p->fds[i]->fd, o ? mode_of(o->flags) : "-",
-		       o ? clean(b, sizeof(b), o->link) : "?");
+		       o ? clean_copy(b, sizeof(b), o->link) : "?");
 	}
 }
 
@@ -123,7 +168,7 @@ static void show_maps(const struct content *x, const Pm__Proc *p)
 
 		printf("%u %lx-%lx %c%c%c%c %s\n", p->pid, (unsigned long)v->start, (unsigned long)v->end,
 		       v->prot & 1 ? 'r' : '-', v->prot & 2 ? 'w' : '-', v->prot & 4 ? 'x' : '-', v->shared ? 's' : 'p',
-		       clean(b, sizeof(b), o ? o->link : v->name));
+		       clean_copy(b, sizeof(b), o ? o->link : v->name));
 	}
 }
 
@@ -171,7 +216,7 @@ static int show_json(const struct content *x, const struct show *s)
 		      (json_int_t)im->npages, "images", (int)x->chain.n, "processes", procs);
 	if (!o)
 		return EXIT_IMAGE; /* not UTF-8 */
-	json_dumpf(o, stdout, JSON_INDENT(2));
+	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 	putchar('\n');
 	json_decref(o);
 	return EXIT_OK;
@@ -213,7 +258,7 @@ static void show_words(const struct content *x, struct show *s)
 	if (s->stats)
 		show_stats(x);
 	if (s->tree)
-		show_tree(x, 0, 0);
+		show_tree(x);
 	for (size_t i = 0; i < x->tree->n_procs; i++) {
 		const Pm__Proc *p = x->tree->procs[i];
 

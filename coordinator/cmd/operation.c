@@ -37,7 +37,7 @@ void operation_json_line(const struct operation *m, json_t *o)
 
 	if (!o)
 		return;
-	json_dumpf(o, f, JSON_COMPACT);
+	json_dumpf(o, f, JSON_COMPACT | JSON_ENSURE_ASCII);
 	fputc('\n', f);
 	fflush(f);
 	json_decref(o);
@@ -76,6 +76,7 @@ static void progress_words(const struct operation *m, const Pm__Progress *p, cha
 		 human_size(dirty, sizeof(dirty), p->dirty_rate),
 		 human_size(left, sizeof(left), p->left),
 		 human_ns(down, sizeof(down), p->est_downtime_ns));
+	clean(buf);
 }
 
 static void show_progress(struct operation *m, const Pm__Progress *p)
@@ -113,7 +114,7 @@ static int show_error(struct operation *m, const Pm__Error *e)
 	json_decref(details);
 	code = say_error(m->c, m->subject, e);
 	for (size_t i = 0; m->dry_run && i < e->n_details; i++)
-		fprintf(stderr, "  %s\n", e->details[i]);
+		fprintf(stderr, "  %s\n", clean(e->details[i]));
 	return code;
 }
 

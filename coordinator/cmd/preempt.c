@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "coordinator/cmd/image.h"
 #include "coordinator/cmd/operation.h"
@@ -54,7 +56,7 @@ static int as_hook(int code)
 static int quiet_result(struct operation *m, const Pm__MigrateRep *r)
 {
 	for (size_t i = 0; i < r->n_notes; i++)
-		fprintf(stderr, "note: %s\n", r->notes[i]);
+		fprintf(stderr, "note: %s\n", clean(r->notes[i]));
 	printf("%s\n", r->image[0] ? r->image : m->subject);
 	return EXIT_OK;
 }
@@ -100,6 +102,14 @@ static int vacate(struct hook *h)
 	return code;
 }
 
+/* In a directory that others may write to stands what they like. Root restores anybody's. */
+static bool is_ours(int fd)
+{
+	struct stat st;
+
+	return geteuid() == 0 || (fstat(fd, &st) == 0 && st.st_uid == geteuid());
+}
+
 /* The newest image of the job. */
 static bool newest(struct hook *h, const char *dir, char *out, size_t len)
 {
@@ -115,9 +125,13 @@ static bool newest(struct hook *h, const char *dir, char *out, size_t len)
 
 		if (!dot || strcmp(dot, IMAGE_SUFFIX) != 0)
 			continue;
-		snprintf(path, sizeof(path), "%s/%s", dir, de->d_name);
-		if (image_open(&im, path, NULL, NULL) < 0)
+		if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, de->d_name) >= sizeof(path) ||
+		    image_open_at(&im, dirfd(d), de->d_name, NULL) < 0)
 			continue;
+		if (!is_ours(im.fd)) {
+			image_close(&im);
+			continue;
+		}
 		spec = pm__pod_spec__unpack(NULL, im.head->spec.len, im.head->spec.data);
 		if (spec && strcmp(spec->job, h->job) == 0 && im.head->created_ns > best) {
 			best = im.head->created_ns;

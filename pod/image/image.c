@@ -413,6 +413,34 @@ int image_open_fd(struct image *im, int fd, struct err *e)
 	return r;
 }
 
+/* Nothing is opened before it is known to be a file: to open a device may already do something. */
+static int open_file(int dir, const char *path, int flags, struct err *e)
+{
+	autoclose int found = openat(dir, path, O_PATH | O_CLOEXEC | flags);
+	char self[48];
+	struct stat st;
+	int fd;
+
+	if (found < 0 || fstat(found, &st) < 0)
+		return err_sys(e, "open '%s'", path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(e, EBADMSG, "'%s': it is not a regular file", path);
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", found);
+	fd = open(self, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	return fd < 0 ? err_sys(e, "open '%s'", path) : fd;
+}
+
+int image_open_at(struct image *im, int dir, const char *name, struct err *e)
+{
+	int fd = strchr(name, '/') ? err_set(e, EINVAL, "'%s' is no name of a file", name) :
+				     open_file(dir, name, O_NOFOLLOW, e);
+
+	*im = (struct image){ .fd = -1 };
+	if (fd < 0)
+		return fd;
+	return image_open_fd(im, fd, e) < 0 ? err_wrap(e, "'%s'", name) : 0;
+}
+
 int image_open(struct image *im, const char *path, const struct image_user *u, struct err *e)
 {
 	struct err back;
@@ -420,8 +448,8 @@ int image_open(struct image *im, const char *path, const struct image_user *u, s
 
 	*im = (struct image){ .fd = -1 };
 	if (r >= 0) {
-		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-		r = fd < 0 ? err_sys(e, "open '%s'", path) : 0;
+		fd = open_file(AT_FDCWD, path, 0, e);
+		r = fd < 0 ? fd : 0;
 	}
 	if (u && image_be_user(NULL, &back) < 0)
 		r = err_set(e, EPERM, "%s", back.msg);

@@ -84,6 +84,8 @@ struct image_chain {
 };
 /** Opens @path as @u. -EBADMSG: it is none, or damaged; in its pages is not looked. */
 int image_open(struct image *im, const char *path, const struct image_user *u, struct err *e);
+/** Opens the file @name in the directory @dir, following no link: of a directory that others may write to. */
+int image_open_at(struct image *im, int dir, const char *name, struct err *e);
 /** Takes over @fd. */
 int image_open_fd(struct image *im, int fd, struct err *e);
 /** The last record of @type; record_done() it. -ENOENT: there is none. */
