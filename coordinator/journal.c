@@ -43,7 +43,9 @@ static const char *const sql[NUM_STMTS] = {
 	[PUT] = "INSERT OR REPLACE INTO pods(name, node, info) VALUES(?1, ?2, ?3)",
 	[DEL] = "DELETE FROM pods WHERE name = ?1 AND node = ?2",
 	[PODS] = "SELECT node, info FROM pods",
-	[LAST] = "SELECT ifnull(max(n), 0) FROM ops",
+	/* not of the rows alone: old ones are deleted, their numbers never come again */
+	[LAST] = "SELECT max(ifnull((SELECT max(n) FROM ops), 0),"
+		 " ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'ops'), 0))",
 };
 
 struct journal {

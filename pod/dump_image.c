@@ -23,6 +23,9 @@
 #include "pod/base/util.h"
 #include "pod/dump_stages.h"
 #include "pod/image_log.h"
+#include "pod/mem/mem.h"
+
+#define NUMBERS_TRIED 1000
 
 /* The store has a directory for each user, which is that user's own. */
 static int make_store(struct dump *d, struct err *e)
@@ -52,7 +55,8 @@ static int make_store(struct dump *d, struct err *e)
 	return 0;
 }
 
-static int write_head(struct dump *d, struct err *e)
+/* @newest: when the pod's last image was made. */
+static int write_head(struct dump *d, uint64_t newest, struct err *e)
 {
 	const Pm__PodSpec *spec = d->req->spec;
 	Pm__ImageHead h;
@@ -66,6 +70,8 @@ static int write_head(struct dump *d, struct err *e)
 	h.id = d->req->image->id;
 	h.node = d->req->node;
 	h.created_ns = (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec;
+	if (h.created_ns <= newest) /* another node's clock */
+		h.created_ns = newest + 1;
 	h.epoch = d->req->epoch;
 	h.build = build;
 	h.ended = d->req->image->term;
@@ -82,7 +88,7 @@ static int write_head(struct dump *d, struct err *e)
 
 const struct page_known *dump_known(struct dump *d)
 {
-	return d->dedup ? &d->known : NULL;
+	return &d->known;
 }
 
 static int look_up(void *arg, const void *page, uint64_t *number)
@@ -90,55 +96,120 @@ static int look_up(void *arg, const void *page, uint64_t *number)
 	return dedup_page(arg, page, number);
 }
 
-/* The number in "POD.NUMBER.img", or 0: it is none of this pod's. */
-static unsigned long number_of(const char *file, const char *pod)
-{
-	size_t n = strlen(pod);
-	unsigned long number;
-	char *end;
+#define CHECK_PAGES 64u	 /* at once: 256 KiB */
+#define POLL_PAGES 4096u /* between two looks for an abort */
 
-	if (strncmp(file, pod, n) != 0 || file[n] != '.' || file[n + 1] < '0' || file[n + 1] > '9')
-		return 0;
-	number = strtoul(file + n + 1, &end, 10);
-	return strcmp(end, IMAGE_SUFFIX) == 0 ? number : 0;
+/* The pod's life will hang on them: all pages, each compared with its digest. */
+static int check_base(struct dump *d, struct err *e)
+{
+	uint64_t n = chain_count(&d->base), at;
+	char *buf = malloc((size_t)CHECK_PAGES * PAGE);
+	int r = buf ? 0 : err_num(e, ENOMEM, "images");
+
+	for (at = 0; r >= 0 && at < n; at += CHECK_PAGES) {
+		if (at % POLL_PAGES == 0)
+			r = dump_poll_abort(d, e);
+		if (r >= 0)
+			r = chain_read(&d->base, at, MIN(n - at, (uint64_t)CHECK_PAGES), buf, e);
+	}
+	free(buf);
+	return r;
 }
 
-/* The newest image of this pod in the store, if it is sound: else this one stands alone. */
-static int choose_base(struct dump *d, struct err *e)
+static void store_dir(struct dump *d, char *out, size_t len)
 {
-	const char *path = d->req->image->path, *slash = strrchr(path, '/');
-	unsigned long best = 0, own = number_of(slash + 1, d->req->spec->name);
+	const char *path = d->req->image->path;
+
+	snprintf(out, len, "%.*s", (int)(strrchr(path, '/') - path), path);
+}
+
+/* The newest image of this pod in the store, if there is one, it is sound and stays. */
+static int open_base(struct dump *d, uint64_t *newest, struct err *e)
+{
+	const Pm__PodSpec *spec = d->req->spec;
+	char dir[PATH_MAX], file[PATH_MAX];
+	struct err back;
+	int r;
+
+	store_dir(d, dir, sizeof(dir));
+	r = image_be_user(&d->owner, e);
+	if (r >= 0)
+		r = store_newest(dir, spec->name, spec->created_ns, file, sizeof(file), newest, e);
+	if (image_be_user(NULL, &back) < 0)
+		return err_set(e, EPERM, "%s", back.msg);
+	if (r <= 0 || d->req->image->full)
+		return r;
+	r = chain_open(&d->base, file, &d->owner, e);
+	if (r < 0)
+		return r;
+	if (d->base.n == CHAIN_MAX) {
+		chain_close(&d->base);
+		return 0;
+	}
+	r = chain_hold(&d->base, e);
+	if (r >= 0 && d->req->image->term)
+		r = check_base(d, e);
+	if (r < 0)
+		chain_close(&d->base);
+	return r;
+}
+
+/* If it cannot build on another, this one stands alone. */
+static int choose_base(struct dump *d, uint64_t *newest, struct err *e)
+{
 	struct err why = { 0 };
-	char file[PATH_MAX];
-	struct dirent *de;
-	DIR *dir;
 
 	d->dedup = dedup_new();
 	if (!d->dedup)
 		return err_num(e, ENOMEM, "the pages of an image");
-	d->known = (struct page_known){ look_up, d->dedup };
-	snprintf(file, sizeof(file), "%.*s", (int)(slash - path), path);
-	dir = d->req->image->store && !d->req->image->full ? opendir(file) : NULL;
-	while (dir && (de = readdir(dir))) {
-		unsigned long n = number_of(de->d_name, d->req->spec->name);
-
-		if (n > best && n < own)
-			best = n;
-	}
-	if (dir)
-		closedir(dir);
-	if (best) {
-		snprintf(file, sizeof(file), "%.*s/%s.%lu" IMAGE_SUFFIX, (int)(slash - path), path, d->req->spec->name, best);
-		if (chain_open(&d->base, file, &d->owner, &why) < 0) {
-			log_warn("%s: %s: the new image stands alone", d->req->spec->name, why.msg);
-		} else if (d->base.n == CHAIN_MAX) {
-			chain_close(&d->base);
-		} else if (chain_known(&d->base, d->dedup, e) < 0) {
-			return e->code;
+	d->known = (struct page_known){ .look = look_up, .arg = d->dedup };
+	if (d->req->image->store && open_base(d, newest, &why) < 0) {
+		if (why.code == -ECANCELED) {
+			*e = why;
+			return why.code;
 		}
+		log_warn("%s: %s: the new image stands alone", d->req->spec->name, why.msg);
 	}
+	if (d->base.n && chain_known(&d->base, d->dedup, e) < 0)
+		return e->code;
 	dedup_begin(d->dedup);
 	return 0;
+}
+
+/* Numbers come again when a coordinator has lost its journal: then the next free one is taken. */
+static int next_id(struct dump *d, struct err *e)
+{
+	Pm__CheckpointReq *req = d->req->image;
+	char *dot = strrchr(req->id, '.'), *slash = strrchr(req->path, '/'), *id, *path;
+	unsigned long n = dot ? strtoul(dot + 1, NULL, 10) : 0;
+
+	if (!dot || !n || n == ULONG_MAX)
+		return err_set(e, EINVAL, "'%s' is no name of an image", req->id);
+	if (asprintf(&id, "%.*s.%lu", (int)(dot - req->id), req->id, n + 1) < 0)
+		return err_num(e, ENOMEM, "image");
+	if (asprintf(&path, "%.*s/%s" IMAGE_SUFFIX, (int)(slash - req->path), req->path, id) < 0) {
+		free(id);
+		return err_num(e, ENOMEM, "image");
+	}
+	free(req->id);
+	free(req->path);
+	req->id = id;
+	req->path = path;
+	return 0;
+}
+
+static int create(struct dump *d, struct err *e)
+{
+	const Pm__CheckpointReq *req = d->req->image;
+	int r = image_create(&d->out, req->path, &d->owner, !req->store, e);
+
+	for (int i = 0; req->store && r == -EEXIST && i < NUMBERS_TRIED; i++) {
+		*e = (struct err){ 0 };
+		r = next_id(d, e);
+		if (r >= 0)
+			r = image_create(&d->out, req->path, &d->owner, false, e);
+	}
+	return r;
 }
 
 /* What the check of a move asks the target is left to the day of the restart. */
@@ -146,6 +217,7 @@ int image_begin(struct dump *d, struct err *e)
 {
 	const Pm__CheckpointReq *req = d->req->image;
 	const Pm__PodSpec *spec = d->req->spec;
+	uint64_t newest = 0;
 	Pm__Greeting hello;
 	int r;
 
@@ -153,31 +225,41 @@ int image_begin(struct dump *d, struct err *e)
 	d->owner = (struct image_user){ spec->uid, spec->gid, spec->groups, spec->n_groups };
 	r = req->store ? make_store(d, e) : 0;
 	if (r >= 0)
-		r = image_create(&d->out, req->path, &d->owner, !req->store, e);
+		r = create(d, e);
 	if (r < 0)
 		return r;
 	d->s.fd = d->out.fd;
 	d->s.file = true;
-	r = choose_base(d, e);
+	r = choose_base(d, &newest, e);
 	if (r < 0)
 		return r;
 	pm__greeting__init(&hello);
 	hello.version = 1;
 	hello.op = d->req->op;
-	r = write_head(d, e);
+	r = write_head(d, newest, e);
 	return r < 0 ? r : stream_send_msg(&d->s, REC_GREETING, 0, &hello.base, e);
+}
+
+static void log_bad(void *arg, const char *pod, const struct err *e)
+{
+	(void)arg;
+	log_warn("%s: %s: no image is removed, it may need them", pod, e->msg);
 }
 
 /* The image is there: that an old one cannot be removed is no failure. */
 static void prune(struct dump *d)
 {
-	const char *path = d->req->image->path;
+	const struct store_talk talk = { .bad = log_bad };
+	const Pm__PodSpec *spec = d->req->spec;
+	struct store_scope what = { spec->name, &spec->created_ns, d->out.name };
 	struct err e = { 0 }, back;
 	char dir[PATH_MAX];
 
-	snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(path, '/') - path), path);
+	if (!d->req->image->store || !d->req->image->keep || !d->out.published)
+		return;
+	store_dir(d, dir, sizeof(dir));
 	if (image_be_user(&d->owner, &e) >= 0)
-		store_prune(dir, d->req->spec->name, d->req->image->keep, NULL, &e);
+		store_prune(dir, &what, d->req->image->keep, &talk, &e);
 	if (image_be_user(NULL, &back) < 0 || e.code < 0)
 		log_warn("%s: old images: %s", d->req->spec->name, e.msg);
 }
@@ -204,15 +286,22 @@ int stage_save(struct dump *d, struct err *e)
 		r = image_seal(&d->out, &d->s.sent, &digest, e);
 	log_mark("index", &t);
 	if (r >= 0)
+		r = dump_poll_abort(d, e);
+	if (r >= 0)
 		r = image_publish(&d->out, e);
 	log_mark("to the disk", &t);
-	if (r >= 0 && d->req->image->store && d->req->image->keep)
+	if (r >= 0 && !d->req->image->term)
 		prune(d);
 	return r;
 }
 
+/* With --term only now it is known whether the pod has ended: an image of one that runs on after all says what is not so. */
 void image_end(struct dump *d)
 {
+	if (d->req->image->term && d->undone)
+		image_retract(&d->out);
+	else if (d->req->image->term)
+		prune(d);
 	image_done(&d->out);
 	chain_close(&d->base);
 	dedup_free(d->dedup);

@@ -28,7 +28,7 @@ UNIT_SRC += tests/unit/mem_track_test.c
 UNIT_SRC += tests/platform/mem_facts_test.c
 UNIT_WITH += pod/mem/maps.c pod/mem/track.c pod/mem/pages.c
 UNIT_SRC += tests/unit/stream_test.c tests/golden/image_test.c tests/unit/image_file_test.c
-UNIT_WITH += pod/image/stream.c pod/image/image.c pod/image/chain.c pod/image/dedup.c
+UNIT_WITH += pod/image/stream.c pod/image/image.c pod/image/chain.c pod/image/dedup.c pod/image/store.c
 $(B)/tests/golden/image_test.o: tests/golden/image_bytes.inc
 
 # checking clients of real programs (tests/clients)

@@ -13,9 +13,9 @@ static void print_gone(void *arg, const char *id)
 	printf("%s\n", id);
 }
 
-static void say_bad(void *arg, const struct err *e)
+static void say_bad(void *arg, const char *pod, const struct err *e)
 {
-	say(arg, EXIT_IMAGE, "%s: it is left where it is", e->msg);
+	say(arg, EXIT_IMAGE, "%s: no image of '%s' is removed: it may need them", e->msg, pod);
 }
 
 int image_prune(struct ctx *c, int argc, char **argv)
@@ -24,6 +24,7 @@ int image_prune(struct ctx *c, int argc, char **argv)
 					       { "help", no_argument, NULL, 'h' },
 					       { NULL, 0, NULL, 0 } };
 	const struct store_talk talk = { c, print_gone, say_bad };
+	struct store_scope what = { 0 };
 	struct err e = { 0 };
 	char dir[PATH_MAX];
 	uint64_t keep = 1;
@@ -36,7 +37,8 @@ int image_prune(struct ctx *c, int argc, char **argv)
 	if (argc - optind > 1)
 		return say_usage(c, "too many operands");
 	own_store(c, dir, sizeof(dir));
-	if (store_prune(dir, optind < argc ? argv[optind] : NULL, (size_t)keep, &talk, &e) < 0)
+	what.pod = optind < argc ? argv[optind] : NULL;
+	if (store_prune(dir, &what, (size_t)keep, &talk, &e) < 0)
 		return say(c, EXIT_OTHER, "%s", e.msg);
 	return EXIT_OK;
 }

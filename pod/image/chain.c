@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "pod/base/io.h"
@@ -127,6 +129,7 @@ int chain_open(struct image_chain *c, const char *path, const struct image_user 
 		r = err_num(e, ENOMEM, "images");
 	for (i = 0; r >= 0 && i < c->n; i++) {
 		c->pages[i].first = first;
+		c->im[i].older = first;
 		first += c->im[i].npages;
 		r = load_pages(&c->im[i], &c->pages[i], e);
 	}
@@ -143,6 +146,21 @@ int chain_known(const struct image_chain *c, struct dedup *out, struct err *e)
 	for (i = 0; r >= 0 && i < c->n; i++)
 		r = dedup_add(out, c->pages[i].hash, c->im[i].npages, e);
 	return r;
+}
+
+int chain_hold(const struct image_chain *c, struct err *e)
+{
+	struct stat st;
+
+	for (size_t i = 0; i < c->n; i++) {
+		if (flock(c->im[i].fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+			return err_set(e, EBUSY, "image '%s' is about to be removed", c->im[i].head->id);
+		if (fstat(c->im[i].fd, &st) < 0)
+			return err_sys(e, "stat");
+		if (!st.st_nlink)
+			return err_set(e, EBUSY, "image '%s' has been removed", c->im[i].head->id);
+	}
+	return 0;
 }
 
 uint64_t chain_count(const struct image_chain *c)

@@ -97,7 +97,7 @@ int image_create(struct image_file *f, const char *path, const struct image_user
 	struct err back;
 	int r;
 
-	*f = (struct image_file){ .dir = -1, .fd = -1, .user = u };
+	*f = (struct image_file){ .dir = -1, .fd = -1, .user = u, .replace = replace };
 	r = image_be_user(u, e);
 	if (r >= 0)
 		r = open_new(f, path, replace, e);
@@ -257,14 +257,19 @@ int image_seal(struct image_file *f, uint64_t *size, uint64_t *digest, struct er
 
 static int give_name(struct image_file *f, struct err *e)
 {
+	struct stat st;
 	char self[48];
 
+	f->replaced = fstatat(f->dir, f->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	if (f->replaced && !f->replace)
+		return err_num(e, EEXIST, "name '%s'", f->name);
 	if (!f->temp[0]) {
 		snprintf(self, sizeof(self), "/proc/self/fd/%d", f->fd);
 		if (linkat(AT_FDCWD, self, f->dir, f->name, AT_SYMLINK_FOLLOW) == 0)
 			return 0;
-		if (errno != EEXIST)
+		if (errno != EEXIST || !f->replace)
 			return err_sys(e, "name '%s'", f->name);
+		f->replaced = true;
 		snprintf(f->temp, sizeof(f->temp), ".%.240s.part", f->name);
 		unlinkat(f->dir, f->temp, 0);
 		if (linkat(AT_FDCWD, self, f->dir, f->temp, AT_SYMLINK_FOLLOW) < 0)
@@ -288,9 +293,27 @@ int image_publish(struct image_file *f, struct err *e)
 		r = give_name(f, e);
 	if (image_be_user(NULL, &back) < 0)
 		r = err_set(e, EPERM, "%s", back.msg);
-	if (r >= 0 && fsync(f->dir) < 0)
+	f->published = r >= 0;
+	if (r >= 0 && fsync(f->dir) < 0) {
 		r = err_sys(e, "write the directory of '%s' to the disk", f->name);
+		image_retract(f);
+	}
 	return r;
+}
+
+void image_retract(struct image_file *f)
+{
+	struct stat own, there;
+	struct err e;
+
+	if (!f->published || f->replaced)
+		return;
+	f->published = false;
+	if (image_be_user(f->user, &e) >= 0 && fstat(f->fd, &own) == 0 &&
+	    fstatat(f->dir, f->name, &there, AT_SYMLINK_NOFOLLOW) == 0 && own.st_dev == there.st_dev &&
+	    own.st_ino == there.st_ino && unlinkat(f->dir, f->name, 0) == 0)
+		fsync(f->dir);
+	image_be_user(NULL, &e);
 }
 
 void image_done(struct image_file *f)
@@ -405,6 +428,8 @@ int image_open_fd(struct image *im, int fd, struct err *e)
 		im->head = (Pm__ImageHead *)image_message(im, REC_HEAD, &pm__image_head__descriptor, e);
 		r = im->head ? 0 : e ? e->code : -EBADMSG;
 	}
+	if (r >= 0 && im->head->parent[0])
+		im->older = UINT64_MAX;
 	if (r >= 0 && im->head->compat > IMAGE_VERSION)
 		r = err_set(e, EOPNOTSUPP, "the image is of version %u, which needs a reader of version %u: this is version %u",
 			    im->head->version, im->head->compat, IMAGE_VERSION);
@@ -487,25 +512,73 @@ ProtobufCMessage *image_message(const struct image *im, enum rec_type type, cons
 	return m;
 }
 
-static int no_same(void *arg, uint32_t id, uint64_t addr, uint64_t npages, uint64_t at, struct err *e)
+/* The pages of an image as they come, and then what it says of them. */
+struct verify {
+	const struct image *im;
+	struct page_digest *page;
+	uint64_t n, said;
+};
+
+static int verify_same(void *arg, uint32_t id, uint64_t addr, uint64_t npages, uint64_t at, struct err *e)
 {
-	(void)arg, (void)id, (void)addr, (void)npages, (void)at, (void)e;
+	const struct verify *v = arg;
+	uint64_t count = v->im->older + v->im->npages;
+
+	(void)id, (void)addr;
+	if (v->im->older != UINT64_MAX && (at >= count || npages > count - at))
+		return err_set(e, EBADMSG, "it refers to page %lu of %lu", (unsigned long)(at + npages - 1),
+			       (unsigned long)count);
 	return 0;
 }
 
-static int no_run(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data, struct err *e)
+static int verify_run(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data, struct err *e)
 {
-	(void)arg, (void)id, (void)addr, (void)len, (void)kind, (void)data, (void)e;
+	struct verify *v = arg;
+
+	(void)id, (void)addr, (void)kind;
+	for (uint64_t i = 0; data && i < len / PAGE; i++) {
+		if (v->n == v->im->npages)
+			return err_set(e, EBADMSG, "more pages than the index says");
+		v->page[v->n++] = page_digest((const char *)data + i * PAGE);
+	}
 	return 0;
+}
+
+static int verify_hashes(struct verify *v, const struct record *rec, struct err *e)
+{
+	uint64_t n = rec->len / sizeof(*v->page);
+
+	if (rec->len % sizeof(*v->page) || n > v->n - v->said)
+		return err_set(e, EBADMSG, "more digests than pages before them");
+	if (memcmp(v->page + v->said, rec->payload, rec->len) != 0)
+		return err_set(e, EBADMSG, "the digest of a page is not that of the page");
+	v->said += n;
+	return 0;
+}
+
+static int verify_at(struct verify *v, size_t i, struct stream *s, struct err *e)
+{
+	const struct page_sink sink = { .arg = v, .run = verify_run, .same = verify_same };
+	struct record rec;
+	int r;
+
+	if (v->im->entry[i].type == IMAGE_FRAME)
+		return pages_recv(s->fd, &sink, NULL, IO_FOREVER, e);
+	r = stream_recv(s, &rec, e);
+	if (r < 0)
+		return r;
+	if (rec.type == REC_HASHES)
+		r = verify_hashes(v, &rec, e);
+	record_done(&rec);
+	return r;
 }
 
 int image_verify(const struct image *im, struct err *e)
 {
 	struct stream s = { .fd = im->fd, .deadline = IO_FOREVER };
-	const struct page_sink sink = { .run = no_run, .same = no_same };
+	struct verify v = { .im = im };
 	uint64_t end = im->n ? im->entry[im->n - 1].off + im->entry[im->n - 1].len : 0;
 	struct walk w = { 0 };
-	struct record rec;
 	size_t i;
 	int r = walk_image(im->fd, end, &w, e);
 
@@ -515,18 +588,18 @@ int image_verify(const struct image *im, struct err *e)
 	walk_done(&w);
 	if (r >= 0 && lseek(im->fd, 0, SEEK_SET) < 0)
 		r = err_sys(e, "seek");
+	v.page = r < 0 ? NULL : calloc(im->npages + 1, sizeof(*v.page));
+	if (r >= 0 && !v.page)
+		r = err_num(e, ENOMEM, "digests of an image");
 	for (i = 0; r >= 0 && i < im->n; i++) {
-		if (im->entry[i].type == IMAGE_FRAME) {
-			r = pages_recv(im->fd, &sink, NULL, IO_FOREVER, e);
-		} else {
-			r = stream_recv(&s, &rec, e);
-			if (r >= 0)
-				record_done(&rec);
-		}
-		r = file_error(r, e);
+		r = file_error(verify_at(&v, i, &s, e), e);
 		if (r < 0)
 			err_wrap(e, "at byte %lu", (unsigned long)im->entry[i].off);
 	}
+	if (r >= 0 && (v.n != im->npages || v.said != v.n))
+		r = err_set(e, EBADMSG, "the image has %lu pages and %lu digests of them", (unsigned long)v.n,
+			    (unsigned long)v.said);
+	free(v.page);
 	return r;
 }
 

@@ -54,6 +54,7 @@ struct image_file {
 	int dir, fd;
 	char name[256], temp[272]; /* temp: "" while it has no name at all */
 	const struct image_user *user;
+	bool replace, published, replaced; /* replaced: there was another of its name */
 };
 /** A new file, without a name, in the directory of @path (absolute), as @u. @replace: one of that name may be there. */
 int image_create(struct image_file *f, const char *path, const struct image_user *u, bool replace, struct err *e);
@@ -61,8 +62,10 @@ int image_create(struct image_file *f, const char *path, const struct image_user
 int image_hashes(struct image_file *f, uint64_t *size, const struct page_digest *, size_t n, struct err *e);
 /** Adds INDEX and END to the @size bytes that were written; *@size grows, *@digest: the image's. */
 int image_seal(struct image_file *f, uint64_t *size, uint64_t *digest, struct err *e);
-/** To the disk, then its name. */
+/** To the disk, then its name. -EEXIST: there is one of that name by now. */
 int image_publish(struct image_file *f, struct err *e);
+/** Takes the name back, unless the file is not ours any more or has replaced another. */
+void image_retract(struct image_file *f);
 /** Closes; what was not published is gone. */
 void image_done(struct image_file *f);
 
@@ -73,6 +76,7 @@ struct image {
 	struct image_entry *entry;
 	size_t n;
 	uint64_t npages;	/* stored here */
+	uint64_t older;		/* in those that it builds on; UINT64_MAX: not known (no chain_open()) */
 	Pm__ImageHead *head;
 };
 
@@ -95,7 +99,7 @@ int image_record_at(const struct image *im, size_t i, struct record *out, struct
 /** Its message, by @desc; free by protobuf_c_message_free_unpacked(). */
 ProtobufCMessage *image_message(const struct image *im, enum rec_type type, const ProtobufCMessageDescriptor *desc,
 				struct err *e);
-/** Reads all of it and compares every digest. */
+/** Reads all of it and compares every digest, those of pages too; what it refers to must be there. */
 int image_verify(const struct image *im, struct err *e);
 void image_close(struct image *im);
 
@@ -103,12 +107,20 @@ void image_close(struct image *im);
 struct store_talk {
 	void *arg;
 	void (*gone)(void *arg, const char *id);	/* NULL: not told */
-	void (*bad)(void *arg, const struct err *e);	/* an image that cannot be read, and stays */
+	/* an image that cannot be read: all of pods of that name stay, it may need them */
+	void (*bad)(void *arg, const char *pod, const struct err *e);
 };
-/** Removes the images of @pod (NULL: of all) in @dir but the newest @keep of each and what those build on. */
-int store_prune(const char *dir, const char *pod, size_t keep, const struct store_talk *, struct err *e);
-/** -ENOENT: there is none. -EBUSY: another builds on it. */
+struct store_scope {
+	const char *pod;	/* NULL: all */
+	const uint64_t *born;	/* its created_ns; NULL: all of that name */
+	const char *fresh;	/* a file that stays, with what it builds on; or NULL */
+};
+/** Removes images in @dir but the newest @keep of each pod and what those build on. */
+int store_prune(const char *dir, const struct store_scope *, size_t keep, const struct store_talk *, struct err *e);
+/** -ENOENT: there is none. -EBUSY: another builds on it, or may, or will. */
 int store_remove(const char *dir, const char *id, struct err *e);
+/** The path of the newest image of a pod, and when it was made. 1, or 0: there is none. */
+int store_newest(const char *dir, const char *pod, uint64_t born, char *path, size_t len, uint64_t *made, struct err *e);
 
 /* ---- chains (chain.c) */
 /** Opens @path and its parents, all of them with the digests that their children name. */
@@ -122,6 +134,8 @@ static inline struct image *chain_top(struct image_chain *c)
 int chain_known(const struct image_chain *c, struct dedup *out, struct err *e);
 /** Pages number @at to @at + @n - 1 into @buf, each compared with its digest. */
 int chain_read(const struct image_chain *c, uint64_t at, size_t n, void *buf, struct err *e);
+/** Nobody removes them from the store until the chain is closed. -EBUSY: somebody is about to. */
+int chain_hold(const struct image_chain *c, struct err *e);
 /** How many pages are stored in all of it. */
 uint64_t chain_count(const struct image_chain *c);
 void chain_close(struct image_chain *c);

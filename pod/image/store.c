@@ -1,20 +1,41 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The image store's housekeeping: a directory of one user, files POD.NUMBER.img. */
+/*
+ * The image store's housekeeping: a directory of one user, files POD.NUMBER.img.
+ *
+ * What is newer is told by when it was made; numbers go back when a coordinator has lost its journal. Images that can take
+ * each other's place are those of one pod: of one name and one time of birth, which survives moves and restarts.
+ *
+ * Who writes an image holds shared locks on those that it builds on until it has its name. Removal first takes an exclusive
+ * lock, then looks again at what builds on what: so either it sees the new image, or the new one sees that its base goes.
+ */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
+#include "control.pb-c.h"
+#include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/image/image.h"
+
+#define PASS 128 /* images that are locked and removed at once */
 
 struct entry {
 	char file[256], pod[64], parent[256];
 	unsigned long number;
-	bool keep;
+	uint64_t born, made; /* the pod, the image: ns */
+	int fd;		     /* locked; -1: not */
+	bool bad, keep, own_name;
+};
+
+struct listing {
+	struct entry *x;
+	size_t n, cap;
 };
 
 /* Of one pod the newest first. */
@@ -23,7 +44,13 @@ static int by_age(const void *a, const void *b)
 	const struct entry *x = a, *y = b;
 	int c = strcmp(x->pod, y->pod);
 
-	return c ? c : x->number < y->number ? 1 : x->number > y->number ? -1 : 0;
+	if (c)
+		return c;
+	if (x->born != y->born)
+		return x->born < y->born ? 1 : -1;
+	if (x->made != y->made)
+		return x->made < y->made ? 1 : -1;
+	return x->number < y->number ? 1 : x->number > y->number ? -1 : 0;
 }
 
 static bool parse_id(const char *file, struct entry *out)
@@ -35,7 +62,7 @@ static bool parse_id(const char *file, struct entry *out)
 		return false;
 	for (dot = suffix - 1; dot > file && *dot != '.'; dot--)
 		;
-	if (dot == file || (size_t)(dot - file) >= sizeof(out->pod))
+	if (dot <= file || dot[1] < '0' || dot[1] > '9' || (size_t)(dot - file) >= sizeof(out->pod))
 		return false;
 	out->number = strtoul(dot + 1, &end, 10);
 	if (end != suffix)
@@ -45,116 +72,285 @@ static bool parse_id(const char *file, struct entry *out)
 	return true;
 }
 
-/* An image that cannot be read is not one that anything depends on by what it says: it is kept, and said. */
-static int read_dir(const char *dir, const struct store_talk *t, struct entry **out, size_t *n)
+/* What the image says of itself. -ENOENT: it has just gone. */
+static int read_head(const char *dir, struct entry *x, struct err *e)
+{
+	char path[PATH_MAX];
+	Pm__PodSpec *spec;
+	struct image im;
+	int r;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, x->file);
+	r = image_open(&im, path, NULL, e);
+	if (r < 0)
+		return e->code;
+	spec = pm__pod_spec__unpack(NULL, im.head->spec.len, im.head->spec.data);
+	if (spec) {
+		x->born = spec->created_ns;
+		pm__pod_spec__free_unpacked(spec, NULL);
+	} else {
+		r = err_set(e, EBADMSG, "'%s': it does not say what pod it is", path);
+	}
+	x->made = im.head->created_ns;
+	x->own_name = strlen(x->file) == strlen(im.head->id) + strlen(IMAGE_SUFFIX) &&
+		      strncmp(x->file, im.head->id, strlen(im.head->id)) == 0;
+	snprintf(x->parent, sizeof(x->parent), "%s", im.head->parent);
+	image_close(&im);
+	return r;
+}
+
+static int add(struct listing *l, const struct entry *x)
+{
+	if (l->n == l->cap) {
+		struct entry *nx = reallocarray(l->x, l->cap + 64, sizeof(*nx));
+
+		if (!nx)
+			return -ENOMEM;
+		l->x = nx;
+		l->cap += 64;
+	}
+	l->x[l->n++] = *x;
+	return 0;
+}
+
+static void listing_done(struct listing *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		close_fdp(&l->x[i].fd);
+	free(l->x);
+	*l = (struct listing){ .n = 0 };
+}
+
+/* The images of @pod (NULL: all). One that cannot be read is listed as such: nobody knows what it builds on. */
+static int read_dir(const char *dir, const char *pod, const struct store_talk *t, struct listing *out, struct err *e)
 {
 	DIR *d = opendir(dir);
 	struct dirent *de;
-	size_t cap = 0;
+	int r = d ? 0 : -errno;
 
-	*out = NULL;
-	*n = 0;
-	while (d && (de = readdir(d))) {
-		struct err e = { 0 };
-		char path[PATH_MAX];
-		struct image im;
-		struct entry x = { .number = 0 };
+	*out = (struct listing){ .n = 0 };
+	while (r >= 0 && (errno = 0, de = readdir(d))) {
+		struct entry x = { .fd = -1 };
+		struct err why = { 0 };
 
-		if (!parse_id(de->d_name, &x))
+		if (!parse_id(de->d_name, &x) || (pod && strcmp(pod, x.pod) != 0))
 			continue;
-		snprintf(path, sizeof(path), "%s/%s", dir, x.file);
-		if (image_open(&im, path, NULL, &e) < 0) {
-			if (t && t->bad)
-				t->bad(t->arg, &e);
+		r = read_head(dir, &x, &why);
+		if (r == -ENOENT || r == -ENOMEM || r == -EMFILE || r == -ENFILE) {
+			r = r == -ENOENT ? 0 : r;
 			continue;
 		}
-		snprintf(x.parent, sizeof(x.parent), "%s", im.head->parent);
-		image_close(&im);
-		if (*n == cap) {
-			struct entry *ne = reallocarray(*out, cap + 64, sizeof(*ne));
-
-			if (!ne)
-				break;
-			*out = ne;
-			cap += 64;
-		}
-		(*out)[(*n)++] = x;
+		x.bad = r < 0;
+		if (x.bad && t && t->bad)
+			t->bad(t->arg, x.pod, &why);
+		r = add(out, &x);
 	}
+	if (r >= 0 && errno)
+		r = -errno;
 	if (d)
 		closedir(d);
-	return d ? 0 : -errno;
+	if (r < 0) {
+		listing_done(out);
+		return err_num(e, -r, "'%s'", dir);
+	}
+	if (out->n)
+		qsort(out->x, out->n, sizeof(*out->x), by_age);
+	return 0;
 }
 
-static struct entry *find(struct entry *list, size_t n, const char *file)
+static struct entry *find(const struct listing *l, const char *file)
 {
-	for (size_t i = 0; i < n; i++)
-		if (strcmp(list[i].file, file) == 0)
-			return &list[i];
+	for (size_t i = 0; i < l->n; i++)
+		if (strcmp(l->x[i].file, file) == 0)
+			return &l->x[i];
 	return NULL;
 }
 
-static void keep_with_parents(struct entry *list, size_t n, struct entry *x)
+static void keep_with_parents(const struct listing *l, struct entry *x)
 {
 	while (x && !x->keep) {
 		x->keep = true;
-		x = x->parent[0] ? find(list, n, x->parent) : NULL;
+		x = x->parent[0] ? find(l, x->parent) : NULL;
 	}
 }
 
-int store_prune(const char *dir, const char *pod, size_t keep, const struct store_talk *t, struct err *e)
+static const struct entry *bad_one(const struct listing *l, const char *pod)
 {
-	struct entry *list;
-	size_t n, seen = 0;
-	int r = read_dir(dir, t, &list, &n);
+	for (size_t i = 0; i < l->n; i++)
+		if (l->x[i].bad && strcmp(l->x[i].pod, pod) == 0)
+			return &l->x[i];
+	return NULL;
+}
 
-	if (r < 0)
-		return r == -ENOENT ? 0 : err_num(e, r, "'%s'", dir);
-	qsort(list, n, sizeof(*list), by_age);
-	for (size_t i = 0; i < n; i++) {
-		seen = i && strcmp(list[i - 1].pod, list[i].pod) == 0 ? seen + 1 : 0;
-		if (seen < keep || (pod && strcmp(pod, list[i].pod) != 0))
-			keep_with_parents(list, n, &list[i]);
+static void mark(const struct listing *l, const struct store_scope *s, size_t keep)
+{
+	size_t seen = 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		struct entry *x = &l->x[i];
+
+		seen = i && strcmp(x[-1].pod, x->pod) == 0 && x[-1].born == x->born ? seen + 1 : 0;
+		if (seen < keep || (s->pod && strcmp(s->pod, x->pod) != 0) || (s->born && *s->born != x->born) ||
+		    (s->fresh && strcmp(s->fresh, x->file) == 0) || bad_one(l, x->pod))
+			keep_with_parents(l, x);
 	}
-	/* the newest first: at no time does an image build on one that is not there */
-	for (size_t i = 0; r >= 0 && i < n; i++) {
+}
+
+/* Exclusively, or -EBUSY. A file system without locks has nobody who holds one. */
+static int lock_file(const char *path)
+{
+	/* some file systems give exclusive locks only to who may write */
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+
+	if (fd < 0)
+		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0)
+		return -errno;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
+		close(fd);
+		return -EBUSY;
+	}
+	return fd;
+}
+
+/* At most PASS of what is not kept is locked, the newest first; what cannot be is kept. True: that was not all. */
+static bool lock_some(const char *dir, const struct listing *l)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		struct entry *x = &l->x[i];
 		char path[PATH_MAX];
 
-		if (list[i].keep)
+		if (x->keep)
 			continue;
-		snprintf(path, sizeof(path), "%s/%s", dir, list[i].file);
-		if (unlink(path) < 0) {
-			r = err_sys(e, "'%s'", path);
-		} else if (t && t->gone) {
-			*strrchr(list[i].file, '.') = 0;
-			t->gone(t->arg, list[i].file);
+		if (n == PASS)
+			return true;
+		snprintf(path, sizeof(path), "%s/%s", dir, x->file);
+		x->fd = lock_file(path);
+		if (x->fd < 0)
+			keep_with_parents(l, x);
+		else
+			n++;
+	}
+	return false;
+}
+
+/* The newest first: at no time does an image build on one that is not there. How many, or negative errno. */
+static int unlink_some(const char *dir, const struct listing *l, const struct listing *locked, const struct store_talk *t,
+		       struct err *e)
+{
+	int n = 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		const struct entry *x = find(locked, l->x[i].file);
+
+		if (!l->x[i].keep && (!x || x->keep || x->fd < 0))
+			keep_with_parents(l, &l->x[i]);
+	}
+	for (size_t i = 0; i < l->n; i++) {
+		char path[PATH_MAX];
+
+		if (l->x[i].keep)
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", dir, l->x[i].file);
+		if (unlink(path) < 0)
+			return err_sys(e, "'%s'", path);
+		n++;
+		if (t && t->gone) {
+			*strrchr(l->x[i].file, '.') = 0;
+			t->gone(t->arg, l->x[i].file);
 		}
 	}
-	free(list);
-	return r;
+	return n;
+}
+
+int store_prune(const char *dir, const struct store_scope *s, size_t keep, const struct store_talk *t, struct err *e)
+{
+	struct store_talk quiet;
+	bool more;
+	int r;
+
+	do {
+		struct listing l, again;
+
+		r = read_dir(dir, s->pod, t, &l, e);
+		if (r < 0)
+			return r == -ENOENT ? 0 : r;
+		mark(&l, s, keep);
+		more = lock_some(dir, &l);
+		r = read_dir(dir, s->pod, NULL, &again, e);
+		if (r >= 0) {
+			mark(&again, s, keep);
+			r = unlink_some(dir, &again, &l, t, e);
+			listing_done(&again);
+		}
+		listing_done(&l);
+		if (t) { /* what is bad was said */
+			quiet = (struct store_talk){ t->arg, t->gone, NULL };
+			t = &quiet;
+		}
+	} while (r > 0 && more);
+	return r < 0 ? r : 0;
+}
+
+/* May it go? */
+static int check_remove(const struct listing *l, const char *id, const char *file, struct err *e)
+{
+	const struct entry *x = find(l, file), *bad = x && !x->bad ? bad_one(l, x->pod) : NULL;
+
+	if (!x)
+		return err_set(e, ENOENT, "there is no image '%s'", id);
+	for (size_t i = 0; i < l->n; i++)
+		if (strcmp(l->x[i].parent, file) == 0)
+			return err_set(e, EBUSY, "image '%s.%lu' builds on '%s'", l->x[i].pod, l->x[i].number, id);
+	if (bad)
+		return err_set(e, EBUSY, "image '%s.%lu' cannot be read and may build on '%s'", bad->pod, bad->number, id);
+	return 0;
 }
 
 int store_remove(const char *dir, const char *id, struct err *e)
 {
-	struct entry *list, *x, *user = NULL;
 	char path[PATH_MAX], file[300];
-	size_t n;
-	int r = read_dir(dir, NULL, &list, &n);
+	struct listing l;
+	int fd = -1, r;
+
+	snprintf(file, sizeof(file), "%s" IMAGE_SUFFIX, id);
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	for (int look = 0; look < 2; look++) {
+		r = read_dir(dir, NULL, NULL, &l, e);
+		if (r == -ENOENT || r >= 0)
+			r = check_remove(&l, id, file, e);
+		listing_done(&l);
+		if (r >= 0 && !look) {
+			fd = lock_file(path);
+			r = fd == -EBUSY ? err_set(e, EBUSY, "a checkpoint that builds on image '%s' is under way", id) :
+			    fd < 0	 ? err_num(e, -fd, "'%s'", path) : 0;
+		}
+		if (r < 0)
+			break;
+	}
+	if (r >= 0 && unlink(path) < 0)
+		r = err_sys(e, "'%s'", path);
+	close_fdp(&fd);
+	return r;
+}
+
+int store_newest(const char *dir, const char *pod, uint64_t born, char *file, size_t len, uint64_t *made, struct err *e)
+{
+	const struct entry *best = NULL;
+	struct listing l;
+	int r = read_dir(dir, pod, NULL, &l, e);
 
 	if (r < 0)
-		n = 0;
-	snprintf(file, sizeof(file), "%s" IMAGE_SUFFIX, id);
-	x = find(list, n, file);
-	for (size_t i = 0; i < n; i++)
-		if (strcmp(list[i].parent, file) == 0)
-			user = &list[i];
-	snprintf(path, sizeof(path), "%s/%s", dir, file);
-	r = 0;
-	if (!x)
-		r = err_set(e, ENOENT, "there is no image '%s'", id);
-	else if (user)
-		r = err_set(e, EBUSY, "image '%s.%lu' builds on '%s'", user->pod, user->number, id);
-	else if (unlink(path) < 0)
-		r = err_sys(e, "'%s'", path);
-	free(list);
-	return r;
+		return r == -ENOENT ? 0 : r;
+	for (size_t i = 0; i < l.n && !best; i++)
+		if (!l.x[i].bad && l.x[i].own_name && l.x[i].born == born)
+			best = &l.x[i];
+	if (best) {
+		snprintf(file, len, "%s/%s", dir, best->file);
+		*made = best->made;
+	}
+	listing_done(&l);
+	return best ? 1 : 0;
 }

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
+#include "control.pb-c.h"
 #include "pod/base/io.h"
 #include "pod/mem/mem.h"
 #include "tests/harness.h"
@@ -21,22 +23,38 @@ static void temp_dir(char *path)
 	T_REQUIRE(mkdtemp(path) != NULL);
 }
 
+static uint64_t made = 100; /* when the next image is, and of what pod */
+static uint64_t born = 1;
+static char own_id[64] = "p.7";
+static struct image *builds_on;
+
 /* A head, a frame with two pages, a record: as an engine writes them. */
 static void fill(struct image_file *f, uint64_t *size)
 {
 	struct stream s = { .fd = f->fd, .deadline = deadline_ms(5000), .file = true };
-	char id[] = "p.7", pages[2 * PAGE] __attribute__((aligned(4096)));
+	char parent[80], pages[2 * PAGE] __attribute__((aligned(4096)));
 	Pm__ImageHead head = PM__IMAGE_HEAD__INIT;
+	Pm__PodSpec spec = PM__POD_SPEC__INIT;
+	uint8_t packed[64];
 	Pm__CutEnd cut = PM__CUT_END__INIT;
 	struct runs runs = { 0 };
 	struct err e = { 0 };
 	int mem = memfd_create("pages", MFD_CLOEXEC);
 
 	memset(pages, 'x', sizeof(pages));
+	spec.created_ns = born;
+	head.spec.data = packed;
+	head.spec.len = pm__pod_spec__pack(&spec, packed);
+	head.created_ns = made++;
+	if (builds_on) {
+		snprintf(parent, sizeof(parent), "%s" IMAGE_SUFFIX, builds_on->head->id);
+		head.parent = parent;
+		head.parent_digest = builds_on->digest;
+	}
 	T_REQUIRE(write(mem, pages, sizeof(pages)) == sizeof(pages));
 	T_REQUIRE(runs_add(&runs, 0, sizeof(pages)) == 0);
 	head.version = head.compat = IMAGE_VERSION;
-	head.id = id;
+	head.id = own_id;
 	T_OK(stream_send_msg(&s, REC_HEAD, 0, &head.base, &e), &e);
 	T_OK(pages_send_file(s.fd, mem, 5, &runs, NULL, &s.sent, s.deadline, &e), &e);
 	cut.mono_ns = 11;
@@ -44,6 +62,18 @@ static void fill(struct image_file *f, uint64_t *size)
 	*size = s.sent;
 	runs_done(&runs);
 	close(mem);
+}
+
+/* The digests of the pages that fill() wrote; @lie: of others. */
+static void add_hashes(struct image_file *f, uint64_t *size, size_t n, bool lie)
+{
+	char page[PAGE];
+	struct page_digest p[2];
+	struct err e = { 0 };
+
+	memset(page, lie ? 'y' : 'x', sizeof(page));
+	p[0] = p[1] = page_digest(page);
+	T_OK(image_hashes(f, size, p, n, &e), &e);
 }
 
 static void make(const char *path)
@@ -54,6 +84,7 @@ static void make(const char *path)
 
 	T_OK(image_create(&f, path, &nobody_special, false, &e), &e);
 	fill(&f, &size);
+	add_hashes(&f, &size, 2, false);
 	T_CHECK(access(path, F_OK) < 0);
 	T_OK(image_seal(&f, &size, &digest, &e), &e);
 	T_CHECK(access(path, F_OK) < 0);
@@ -76,7 +107,7 @@ static void test_there_and_back(void)
 	T_CHECK(stat(path, &st) == 0 && (st.st_mode & 07777) == 0600);
 	T_OK(image_open(&im, path, NULL, &e), &e);
 	T_CHECK(!strcmp(im.head->id, "p.7"));
-	T_CHECK_EQ(im.n, 3);
+	T_CHECK_EQ(im.n, 4);
 	T_CHECK_EQ(im.entry[1].type, IMAGE_FRAME);
 	cut = (Pm__CutEnd *)image_message(&im, REC_CUT_END, &pm__cut_end__descriptor, &e);
 	T_REQUIRE(cut);
@@ -175,10 +206,264 @@ static void test_damage(void)
 	rmdir(dir);
 }
 
+/* What it says of its pages must be so: else who builds on it refers to other pages than it means. */
+static void test_hashes(void)
+{
+	char dir[32], path[64];
+	struct err e = { 0 };
+
+	temp_dir(dir);
+	snprintf(path, sizeof(path), "%s/a", dir);
+	for (int i = 0; i < 3; i++) {
+		struct image_file f;
+		uint64_t size, digest;
+		struct image im;
+
+		T_OK(image_create(&f, path, &nobody_special, true, &e), &e);
+		fill(&f, &size);
+		add_hashes(&f, &size, i == 1 ? 1 : 2, i == 2);
+		T_OK(image_seal(&f, &size, &digest, &e), &e);
+		T_OK(image_publish(&f, &e), &e);
+		image_done(&f);
+		T_OK(image_open(&im, path, NULL, &e), &e);
+		T_CHECK_EQ(image_verify(&im, &e), i ? -EBADMSG : 0);
+		image_close(&im);
+	}
+	unlink(path);
+	rmdir(dir);
+}
+
+/* A frame that refers to pages of which the image and those below it have fewer. */
+static void test_refers_too_far(void)
+{
+	char dir[32], path[64], pages[PAGE] __attribute__((aligned(4096)));
+	struct image_chain c;
+	struct err e = { 0 };
+
+	temp_dir(dir);
+	snprintf(path, sizeof(path), "%s/a", dir);
+	for (uint64_t at = 1; at < 3; at++) {
+		struct page_frame h = { .magic = PAGE_FRAME_MAGIC, .nruns = 2, .id = 5 };
+		struct page_run runs[2] = { { 0, 1, RUN_SAME }, { at * PAGE, 1, RUN_SAME_AT } };
+		struct image_file f;
+		uint64_t size, digest;
+
+		T_OK(image_create(&f, path, &nobody_special, true, &e), &e);
+		fill(&f, &size);
+		h.digest = page_frame_digest(&h, &(struct iovec){ runs, sizeof(runs) }, 1);
+		T_REQUIRE(write(f.fd, &h, sizeof(h)) == sizeof(h) && write(f.fd, runs, sizeof(runs)) == sizeof(runs));
+		size += sizeof(h) + sizeof(runs);
+		add_hashes(&f, &size, 2, false);
+		T_OK(image_seal(&f, &size, &digest, &e), &e);
+		T_OK(image_publish(&f, &e), &e);
+		image_done(&f);
+		T_OK(chain_open(&c, path, NULL, &e), &e);
+		T_CHECK_EQ(image_verify(&c.im[0], &e), at == 1 ? 0 : -EBADMSG);
+		T_CHECK_EQ(chain_read(&c, at, 1, pages, &e), at == 1 ? 0 : -EBADMSG);
+		chain_close(&c);
+	}
+	unlink(path);
+	rmdir(dir);
+}
+
+static void test_retract(void)
+{
+	char dir[32], path[64];
+	struct err e = { 0 };
+	struct image_file f;
+	uint64_t size, digest;
+
+	temp_dir(dir);
+	snprintf(path, sizeof(path), "%s/p.7" IMAGE_SUFFIX, dir);
+	for (int i = 0; i < 2; i++) { /* the second time it replaces one, which cannot be had back */
+		T_OK(image_create(&f, path, &nobody_special, true, &e), &e);
+		fill(&f, &size);
+		T_OK(image_seal(&f, &size, &digest, &e), &e);
+		T_OK(image_publish(&f, &e), &e);
+		image_retract(&f);
+		image_done(&f);
+		T_CHECK_EQ(access(path, F_OK) == 0, i);
+		if (!i)
+			make(path);
+	}
+	unlink(path);
+	/* a name that was taken in the meantime */
+	T_OK(image_create(&f, path, &nobody_special, false, &e), &e);
+	fill(&f, &size);
+	T_OK(image_seal(&f, &size, &digest, &e), &e);
+	make(path);
+	T_CHECK_EQ(image_publish(&f, &e), -EEXIST);
+	image_retract(&f);
+	image_done(&f);
+	T_CHECK(access(path, F_OK) == 0);
+	unlink(path);
+	T_CHECK(rmdir(dir) == 0);
+}
+
+/* ---- the store */
+
+static char store[32];
+
+static const char *in_store(const char *id)
+{
+	static char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s" IMAGE_SUFFIX, store, id);
+	return path;
+}
+
+static bool there(const char *id)
+{
+	return access(in_store(id), F_OK) == 0;
+}
+
+/* An image of the pod @of; it builds on @parent, if that is not NULL. */
+static void put(const char *id, uint64_t of, const char *parent)
+{
+	struct err e = { 0 };
+	struct image im;
+
+	if (parent)
+		T_OK(image_open(&im, in_store(parent), NULL, &e), &e);
+	builds_on = parent ? &im : NULL;
+	born = of;
+	snprintf(own_id, sizeof(own_id), "%s", id);
+	make(in_store(id));
+	builds_on = NULL;
+	snprintf(own_id, sizeof(own_id), "p.7");
+	if (parent)
+		image_close(&im);
+}
+
+static void clear_store(void)
+{
+	static const char *const ids[] = { "p.1", "p.2", "p.3", "p.4", "p.9", "q.1", "q.2" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
+		unlink(in_store(ids[i]));
+	T_CHECK(rmdir(store) == 0);
+}
+
+static void test_prune_by_time(void)
+{
+	const uint64_t of = 1;
+	struct store_scope what = { "p", &of, NULL };
+	uint64_t when;
+	char path[128];
+	struct err e = { 0 };
+
+	temp_dir(store);
+	put("p.9", 1, NULL);
+	put("p.4", 1, NULL);
+	put("q.1", 1, NULL);
+	put("p.2", 1, "p.4"); /* the newest: numbers have begun again */
+	T_CHECK_EQ(store_newest(store, "p", 1, path, sizeof(path), &when, &e), 1);
+	T_CHECK(!strcmp(path, in_store("p.2")) && when == made - 1);
+	T_OK(store_prune(store, &what, 1, NULL, &e), &e);
+	T_CHECK(there("p.2") && there("p.4") && there("q.1") && !there("p.9"));
+	put("p.3", 1, NULL);
+	what.fresh = "p.2" IMAGE_SUFFIX;
+	T_OK(store_prune(store, &what, 1, NULL, &e), &e);
+	T_CHECK(there("p.2") && there("p.4") && there("p.3"));
+	what.fresh = NULL;
+	T_OK(store_prune(store, &what, 1, NULL, &e), &e);
+	T_CHECK(!there("p.2") && !there("p.4") && there("p.3"));
+	clear_store();
+}
+
+static void test_prune_by_identity(void)
+{
+	const uint64_t second = 2;
+	struct store_scope what = { "p", &second, NULL };
+	uint64_t when;
+	char path[128];
+	struct err e = { 0 };
+
+	temp_dir(store);
+	put("p.1", 1, NULL);
+	put("p.2", 1, NULL);
+	put("p.3", 2, NULL);
+	put("p.4", 2, NULL);
+	T_CHECK_EQ(store_newest(store, "p", 1, path, sizeof(path), &when, &e), 1);
+	T_CHECK(!strcmp(path, in_store("p.2")));
+	T_CHECK_EQ(store_newest(store, "p", 3, path, sizeof(path), &when, &e), 0);
+	T_OK(store_prune(store, &what, 1, NULL, &e), &e);
+	T_CHECK(there("p.1") && there("p.2") && !there("p.3") && there("p.4"));
+	what.born = NULL; /* by hand: of each */
+	T_OK(store_prune(store, &what, 1, NULL, &e), &e);
+	T_CHECK(!there("p.1") && there("p.2") && there("p.4"));
+	clear_store();
+}
+
+static void count_bad(void *arg, const char *pod, const struct err *e)
+{
+	T_CHECK(!strcmp(pod, "p") && e->code < 0);
+	++*(int *)arg;
+}
+
+static void test_prune_unreadable(void)
+{
+	struct store_scope what = { NULL, NULL, NULL };
+	int bad = 0;
+	struct store_talk talk = { .arg = &bad, .bad = count_bad };
+	struct err e = { 0 };
+
+	temp_dir(store);
+	put("p.1", 1, NULL);
+	put("p.2", 1, "p.1");
+	put("p.3", 1, NULL);
+	put("q.1", 1, NULL);
+	put("q.2", 1, NULL);
+	T_REQUIRE(truncate(in_store("p.2"), 100) == 0);
+	T_OK(store_prune(store, &what, 1, &talk, &e), &e);
+	T_CHECK_EQ(bad, 1);
+	T_CHECK(there("p.1") && there("p.2") && there("p.3") && !there("q.1") && there("q.2"));
+	T_CHECK_EQ(store_remove(store, "p.1", &e), -EBUSY);
+	T_CHECK(there("p.1"));
+	T_OK(store_remove(store, "p.2", &e), &e);
+	T_OK(store_remove(store, "p.1", &e), &e);
+	T_CHECK_EQ(store_remove(store, "p.1", &e), -ENOENT);
+	clear_store();
+}
+
+/* A checkpoint that is under way builds on p.2. */
+static void test_prune_held(void)
+{
+	struct store_scope what = { NULL, NULL, NULL };
+	struct err e = { 0 };
+	struct image_chain c;
+
+	temp_dir(store);
+	put("p.1", 1, NULL);
+	put("p.2", 1, "p.1");
+	put("p.3", 1, NULL);
+	put("p.4", 1, NULL);
+	T_OK(chain_open(&c, in_store("p.2"), NULL, &e), &e);
+	T_OK(chain_hold(&c, &e), &e);
+	T_OK(store_prune(store, &what, 1, NULL, &e), &e);
+	T_CHECK(there("p.1") && there("p.2") && !there("p.3") && there("p.4"));
+	T_CHECK_EQ(store_remove(store, "p.2", &e), -EBUSY);
+	T_CHECK(there("p.2"));
+	chain_close(&c);
+	T_OK(chain_open(&c, in_store("p.2"), NULL, &e), &e);
+	T_OK(store_prune(store, &what, 1, NULL, &e), &e);
+	T_CHECK(!there("p.1") && !there("p.2") && there("p.4"));
+	T_CHECK_EQ(chain_hold(&c, &e), -EBUSY); /* too late */
+	chain_close(&c);
+	clear_store();
+}
+
 static const struct test_case cases[] = {
 	{ "there_and_back", test_there_and_back },
 	{ "no_half_image", test_no_half_image },
 	{ "replace", test_replace },
 	{ "damage", test_damage },
+	{ "hashes", test_hashes },
+	{ "refers_too_far", test_refers_too_far },
+	{ "retract", test_retract },
+	{ "prune_by_time", test_prune_by_time },
+	{ "prune_by_identity", test_prune_by_identity },
+	{ "prune_unreadable", test_prune_unreadable },
+	{ "prune_held", test_prune_held },
 };
 const struct test_suite image_file_suite = { "image_file", cases, ARRAY_SIZE(cases) };
