@@ -424,6 +424,85 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	gone inc
 }
 
+@test "what is newer is told by time, not by number: the image just made is never pruned, nor is its number taken" {
+	counts back
+	first=$(podctl checkpoint back)
+	# as if a coordinator had lost its journal, and counted from 1 again
+	cp -p "$STORE/root/$first.img" "$STORE/root/back.900000.img"
+	next=back.$((${first##*.} + 1))
+	cp -p "$STORE/root/$first.img" "$STORE/root/$next.img"
+	run --separate-stderr podctl checkpoint --keep 1 back
+	[ "$status" = 0 ]
+	second=$output
+	[ "$second" = "back.$((${first##*.} + 2))" ]
+	[ "$(ls "$STORE/root" | grep '^back\.' | sort | xargs)" = "$(printf '%s\n' "$first.img" "$second.img" | sort | xargs)" ]
+	cp -p "$STORE/root/$first.img" "$STORE/root/back.900000.img"
+	last=$(podctl checkpoint --term --full --keep 1 back)
+	only() { [ "$(ls "$STORE/root" | grep '^back\.')" = "$last.img" ]; }
+	await only
+	podctl restore "$last" -N nodeB
+	goes_on back
+	unbroken back
+	gone back
+}
+
+@test "a pod's images are pruned for images of its own alone, and not at all when one cannot be read" {
+	counts twin
+	old=$(podctl checkpoint --term twin)
+	counts twin # another one, of the same name
+	first=$(podctl checkpoint --full twin)
+	second=$(podctl checkpoint --full --keep 1 twin)
+	[ -e "$STORE/root/$old.img" ]
+	[ ! -e "$STORE/root/$first.img" ]
+	[ -e "$STORE/root/$second.img" ]
+	# its pages are not those of the first one's image, either
+	run podctl image verify "$second"
+	[[ $output == *"1 image" ]]
+	mv "$STORE/root/$old.img" "$BATS_TEST_TMPDIR/old"
+	head -c 1000 "$BATS_TEST_TMPDIR/old" >"$STORE/root/$old.img"
+	third=$(podctl checkpoint --full --keep 1 twin)
+	[ -e "$STORE/root/$old.img" ]
+	[ -e "$STORE/root/$second.img" ]
+	run podctl image prune twin
+	[[ $output == *"$old.img"*"no image of 'twin' is removed"* ]]
+	[ -e "$STORE/root/$second.img" ]
+	cp "$BATS_TEST_TMPDIR/old" "$STORE/root/$old.img"
+	run podctl image prune twin
+	[ "$status" = 0 ]
+	[ "$output" = "$second" ]
+	gone twin
+	podctl restore "$old" -N nodeB
+	goes_on twin
+	gone twin
+	podctl restore "$third" -N nodeB
+	goes_on twin
+	gone twin
+}
+
+@test "--term builds on nothing that is damaged; an image of a pod that runs on after all goes" {
+	counts sure
+	first=$(podctl checkpoint sure)
+	size=$(stat -c %s "$STORE/root/$first.img")
+	printf '\377\376\375\374' | dd of="$STORE/root/$first.img" bs=1 seek=$((size / 2)) conv=notrunc status=none
+	run podctl image verify "$first"
+	[ "$status" = 15 ]
+	echo "agent-source@ready:fail" >"$LAB_DIR/faults/nodeA"
+	run podctl checkpoint --term sure
+	[ "$status" != 0 ]
+	[[ $output == *"runs on"*"as before"* ]]
+	await state_is sure running
+	goes_on sure
+	[ "$(ls -A "$STORE/root" | grep sure)" = "$first.img" ]
+	last=$(podctl checkpoint --term sure)
+	run podctl image verify "$last"
+	[ "$status" = 0 ]
+	[[ $output == *"1 image" ]]
+	podctl restore "$last" -N nodeB
+	goes_on sure
+	unbroken sure
+	gone sure
+}
+
 @test "podrun -i: images by themselves, the newest are kept, each can be restarted from" {
 	podrun -d -n often -i 1 --keep 2 -N nodeA -- sh /home/shared/count
 	await said often '^5$'
