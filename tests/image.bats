@@ -437,6 +437,16 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	[ "$second" = "back.$((${first##*.} + 2))" ]
 	[ "$(ls "$STORE/root" | grep '^back\.' | sort | xargs)" = "$(printf '%s\n' "$first.img" "$second.img" | sort | xargs)" ]
 	cp -p "$STORE/root/$first.img" "$STORE/root/back.900000.img"
+	# an image that goes by its number to a directory takes no other's place, either
+	mkdir "$LAB_SHARED/data/numbers"
+	one=$(podctl checkpoint back -o "/home/shared/data/numbers/")
+	n=${one%.img} n=${n##*.}
+	echo mine >"$LAB_SHARED/data/numbers/back.$((n + 1)).img"
+	run --separate-stderr podctl checkpoint back -o "/home/shared/data/numbers/"
+	[ "$status" = 0 ]
+	[ "$output" = "/home/shared/data/numbers/back.$((n + 2)).img" ]
+	[ "$(cat "$LAB_SHARED/data/numbers/back.$((n + 1)).img")" = mine ]
+	podctl image verify "$LAB_SHARED/data/numbers/back.$((n + 2)).img"
 	last=$(podctl checkpoint --term --full --keep 1 back)
 	only() { [ "$(ls "$STORE/root" | grep '^back\.')" = "$last.img" ]; }
 	await only
@@ -659,13 +669,13 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 		    time.sleep(0.02)
 	PY
 	speaks() { LC_ALL=C grep -q $'\e\\|\302\233'; }
-	podrun -d -n back -N nodeA -- python3 /home/shared/data/back.py
-	await said back three
-	id=$(podctl checkpoint back)
+	podrun -d -n undone -N nodeA -- python3 /home/shared/data/back.py
+	await said undone three
+	id=$(podctl checkpoint undone)
 	size=$(stat -c %s "$log")
 	longer() { [ "$(stat -c %s "$log")" -gt $((size + 20)) ]; }
 	await longer
-	gone back
+	gone undone
 	had=$(md5sum <"$log") size=$(stat -c %s "$log") time=$(stat -c %y "$log")
 	for fault in coord@commit:fail engine-target@ready:fail; do
 		host=head
@@ -674,7 +684,7 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 		run timeout 60 podctl restore "$id" -N nodeB
 		echo "$output"
 		[ "$status" != 0 ]
-		await nothing_of back nodeB
+		await nothing_of undone nodeB
 		[ "$(md5sum <"$log")" = "$had" ]
 		[ "$(stat -c '%s %y' "$log")" = "$size $time" ]
 	done
@@ -689,7 +699,7 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	goes() { [ "$(stat -c %s "$log")" -gt "$size" ]; }
 	await goes
 	awk '$1 != NR - 1 { exit 1 }' "$log"
-	gone back
+	gone undone
 	cp "$STORE/root/$id.img" "$LAB_SHARED/data/"$'e\e]0;xvil\a.img'
 	podctl image verify "$LAB_SHARED/data/"$'e\e]0;xvil\a.img' | grep -F 'e?]0;xvil?.img: whole'
 	truncate -s 100 "$LAB_SHARED/data/"$'e\e]0;xvil\a.img'

@@ -73,15 +73,13 @@ static bool parse_id(const char *file, struct entry *out)
 }
 
 /* What the image says of itself. -ENOENT: it has just gone. */
-static int read_head(const char *dir, struct entry *x, struct err *e)
+static int read_head(int dir, struct entry *x, struct err *e)
 {
-	char path[PATH_MAX];
 	Pm__PodSpec *spec;
 	struct image im;
 	int r;
 
-	snprintf(path, sizeof(path), "%s/%s", dir, x->file);
-	r = image_open(&im, path, NULL, e);
+	r = image_open_at(&im, dir, x->file, e);
 	if (r < 0)
 		return e->code;
 	spec = pm__pod_spec__unpack(NULL, im.head->spec.len, im.head->spec.data);
@@ -89,7 +87,7 @@ static int read_head(const char *dir, struct entry *x, struct err *e)
 		x->born = spec->created_ns;
 		pm__pod_spec__free_unpacked(spec, NULL);
 	} else {
-		r = err_set(e, EBADMSG, "'%s': it does not say what pod it is", path);
+		r = err_set(e, EBADMSG, "'%s': it does not say what pod it is", x->file);
 	}
 	x->made = im.head->created_ns;
 	x->own_name = strlen(x->file) == strlen(im.head->id) + strlen(IMAGE_SUFFIX) &&
@@ -135,7 +133,7 @@ static int read_dir(const char *dir, const char *pod, const struct store_talk *t
 
 		if (!parse_id(de->d_name, &x) || (pod && strcmp(pod, x.pod) != 0))
 			continue;
-		r = read_head(dir, &x, &why);
+		r = read_head(dirfd(d), &x, &why);
 		if (r == -ENOENT || r == -ENOMEM || r == -EMFILE || r == -ENFILE) {
 			r = r == -ENOENT ? 0 : r;
 			continue;
