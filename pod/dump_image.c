@@ -98,11 +98,12 @@ static int look_up(void *arg, const void *page, uint64_t *number)
 
 #define CHECK_PAGES 64u	 /* at once: 256 KiB */
 #define POLL_PAGES 4096u /* between two looks for an abort */
+#define CHECK_MS 30000	 /* for what of the stage goes to the stream */
 
 /* The pod's life will hang on them: all pages, each compared with its digest. */
 static int check_base(struct dump *d, struct err *e)
 {
-	uint64_t n = chain_count(&d->base), at;
+	uint64_t n = chain_count(&d->base), at, told = now_ns();
 	char *buf = malloc((size_t)CHECK_PAGES * PAGE);
 	int r = buf ? 0 : err_num(e, ENOMEM, "images");
 
@@ -111,8 +112,13 @@ static int check_base(struct dump *d, struct err *e)
 			r = dump_poll_abort(d, e);
 		if (r >= 0)
 			r = chain_read(&d->base, at, MIN(n - at, (uint64_t)CHECK_PAGES), buf, e);
+		if (now_ns() - told > NSEC_PER_SEC) { /* who waits must not think that we are dead */
+			dump_progress(d, 0, 0, 0, 0, 0);
+			told = now_ns();
+		}
 	}
 	free(buf);
+	d->s.deadline = deadline_ms(CHECK_MS); /* that was not the stream's time */
 	return r;
 }
 
@@ -162,7 +168,8 @@ static int choose_base(struct dump *d, uint64_t *newest, struct err *e)
 	d->dedup = dedup_new();
 	if (!d->dedup)
 		return err_num(e, ENOMEM, "the pages of an image");
-	d->known = (struct page_known){ .look = look_up, .arg = d->dedup };
+	d->known.look = look_up;
+	d->known.arg = d->dedup;
 	if (d->req->image->store && open_base(d, newest, &why) < 0) {
 		if (why.code == -ECANCELED) {
 			*e = why;
@@ -198,12 +205,22 @@ static int next_id(struct dump *d, struct err *e)
 	return 0;
 }
 
+/* Was its name made from its number, in the store or in a directory that the user has named? */
+static bool is_numbered(const Pm__CheckpointReq *req)
+{
+	const char *name = strrchr(req->path, '/') + 1;
+	size_t n = strlen(req->id);
+
+	return req->store || (n && strncmp(name, req->id, n) == 0 && strcmp(name + n, IMAGE_SUFFIX) == 0);
+}
+
 static int create(struct dump *d, struct err *e)
 {
 	const Pm__CheckpointReq *req = d->req->image;
-	int r = image_create(&d->out, req->path, &d->owner, !req->store, e);
+	bool numbered = strchr(req->path, '/') && is_numbered(req);
+	int r = image_create(&d->out, req->path, &d->owner, !numbered, e);
 
-	for (int i = 0; req->store && r == -EEXIST && i < NUMBERS_TRIED; i++) {
+	for (int i = 0; numbered && r == -EEXIST && i < NUMBERS_TRIED; i++) {
 		*e = (struct err){ 0 };
 		r = next_id(d, e);
 		if (r >= 0)

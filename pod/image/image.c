@@ -404,6 +404,8 @@ static int check_index(struct image *im, struct err *e)
 		}
 		off += im->entry[i].len;
 	}
+	if (off > im->size)
+		return err_set(e, EBADMSG, "the image's index is damaged");
 	if (!im->n || im->entry[0].type != REC_HEAD)
 		return err_set(e, EBADMSG, "it is not an image of a pod");
 	return 0;
