@@ -1,0 +1,125 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Agents, coordinator and nodes that die during a checkpoint that ends the pod, and during a restart: afterwards the pod runs
+# once, or not at all and its image is whole.
+
+bats_require_minimum_version 1.5.0
+
+setup_file() {
+	[ "$(id -u)" = 0 ] || skip "must be root"
+	export LAB_NAME=imgfault$$
+	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
+	"$LAB" up -n 2 --faults --bin "$(realpath "$BATS_TEST_DIRNAME/../${B:-build}/bin" 2>/dev/null || realpath "$B/bin")"
+	eval "$("$LAB" env)"
+	export STORE=$LAB_SHARED/images/root
+	cat >"$LAB_SHARED/count" <<-'END'
+		i=0
+		while :; do echo $i; i=$((i + 1)); sleep 0.02; done
+	END
+}
+
+teardown_file() {
+	"$LAB" down
+}
+
+setup() {
+	[ "$(id -u)" = 0 ] || skip "must be root"
+	cd / || return 1
+}
+
+await() {
+	local i
+	for i in $(seq 600); do
+		"$@" >/dev/null 2>&1 && return 0
+		sleep 0.05
+	done
+	echo "never true: $*" >&2
+	podps -a >&2
+	podctl recover >&2
+	return 1
+}
+start() { case $1 in *agent-* | *coord@*) "$LAB" start "${1%% *}" >/dev/null ;; esac; }
+# of the pod, if it lives: what an earlier one of its name left is not shown
+row() { timeout 10 podps --noheadings | awk '$1 == "p"'; }
+field() { row | awk -v f="$1" '{ print $f }'; }
+said() { timeout 10 podctl logs p | grep -q -- "$1"; }
+both_up() { [ "$(timeout 10 podctl nodes --noheadings | awk '$2 == "up"' | wc -l)" = 2 ]; }
+running() { both_up && [ "$(field 5)" = running ] && podps --json | python3 -c 'import json, sys; sys.exit(any(p["op"] for p in json.load(sys.stdin)))'; }
+absent() { both_up && [ -z "$(row)" ]; }
+copies() { find "$LAB_CGROUP" -type d -path '*/podmigrate/p' 2>/dev/null | while read -r d; do
+	[ "$(awk '$1 == "populated" { print $2 }' "$d/cgroup.events")" = 1 ] && echo "$d"; done | wc -l; }
+one_copy() { [ "$(copies)" = 1 ]; }
+no_copy() { [ "$(copies)" = 0 ]; }
+image() { podctl image list --noheadings | awk '{ print $1 }' | tail -n 1; }
+runs_well() {
+	await running
+	await one_copy
+	local n
+	n=$(podctl logs p | tail -n 1)
+	await said "^$((n + 5))\$"
+	podctl logs p | awk '$1 != NR - 1 { print "line " NR ": " $1; exit 1 }'
+}
+one_way_or_the_other() { running || { absent && [ "$(image)" ]; }; }
+gone() { podctl kill -s KILL -a p; await ended; }
+ended() { both_up && [ -z "$(row)" ]; }
+
+@test "--term: who dies, and when: the pod runs, or its image is whole" {
+	for at in "nodeA agent-source@precopy" "nodeA agent-source@ready" "head coord@commit" "head coord@committed" \
+		"nodeA agent-source@started" "nodeA agent-source@clean" "nodeA engine-source@commit" "nodeA engine-source@ready"; do
+		echo "$at" >&3
+		rm -f "$STORE"/*
+		podrun -d -n p -N nodeA -- sh /home/shared/count
+		await said '^5$'
+		echo "${at#* }:kill" >"$LAB_DIR/faults/${at%% *}"
+		run timeout 60 podctl checkpoint --term p
+		start "$at"
+		await one_way_or_the_other
+		[ ! -s "$LAB_DIR/faults/${at%% *}" ] # it has happened
+		if [ -z "$(row)" ]; then
+			await no_copy
+			podctl image verify "$(image)"
+			podctl restore "$(image)" -N nodeB
+		fi
+		runs_well
+		gone
+	done
+}
+
+@test "restart: who dies, and when: the pod runs once, or not at all and it can be done again" {
+	podrun -d -n p -N nodeA -- sh /home/shared/count
+	await said '^5$'
+	rm -f "$STORE"/*
+	podctl checkpoint --term p
+	for at in "nodeB agent-target@reserve" "nodeB agent-target@ready" "nodeB agent-target@commit" "nodeB agent-target@start" \
+		"nodeB agent-target@started" "head coord@reserve" "head coord@commit" "head coord@committed" "head coord@started"; do
+		echo "$at" >&3
+		echo "${at#* }:kill" >"$LAB_DIR/faults/${at%% *}"
+		run timeout 60 podctl restore "$(image)" -N nodeB
+		start "$at"
+		settled() { running || { absent && no_copy; }; }
+		await settled
+		[ ! -s "$LAB_DIR/faults/${at%% *}" ]
+		if [ -z "$(row)" ]; then
+			await no_copy
+			podctl restore "$(image)" -N nodeA
+		fi
+		runs_well
+		gone
+	done
+}
+
+@test "restart on a node that dies: the image comes back elsewhere, at once" {
+	echo "engine-target@cut:delay=3000" >"$LAB_DIR/faults/nodeB"
+	timeout 60 podctl restore "$(image)" -N nodeB &
+	await test ! -s "$LAB_DIR/faults/nodeB"
+	"$LAB" kill nodeB
+	wait $! || true
+	run podctl restore "$(image)" -N nodeA
+	[ "$status" = 0 ]
+	n=$(podctl logs p | tail -n 1)
+	await said "^$((n + 5))\$"
+	"$LAB" reboot nodeB
+	await both_up
+	runs_well
+	gone
+}
