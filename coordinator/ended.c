@@ -53,6 +53,9 @@ void image_ended(struct op *op)
 
 		snprintf(x->image, sizeof(x->image), "%s", m->store ? m->id : m->path);
 	}
+	/* the engine may have found the number taken */
+	if (op->result && op->result->op_clean->result && op->result->op_clean->result->image[0])
+		snprintf(x->image, sizeof(x->image), "%s", op->result->op_clean->result->image);
 	x->next = op->coord->in_images;
 	op->coord->in_images = x;
 }

@@ -563,6 +563,8 @@ static void on_clean(struct op *op, struct node *n, const Pm__Envelope *env)
 	op->result = envelope_copy(env);
 	decide(op, JOURNAL_DONE);
 	reply_result(op);
+	if (op_is_checkpoint(op))
+		image_ended(op);
 	p = pod_find_at(op->coord, op->j.pod, op->source);
 	if (p)
 		pod_remove(op->coord, p);

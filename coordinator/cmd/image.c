@@ -40,6 +40,10 @@ static int checkpoint_result(struct operation *m, const Pm__MigrateRep *r)
 	operation_close_line(m);
 	printf("%s\n", r->image);
 	fflush(stdout);
+	if (!r->sent) { /* its engine is dead, the image is there */
+		fprintf(stderr, "%s: checkpoint in %s\n", r->pod, human_ns(total, sizeof(total), r->total_ns));
+		return EXIT_OK;
+	}
 	fprintf(stderr, "%s: checkpoint in %s, frozen %s, %u round%s, %s written\n", r->pod,
 		human_ns(total, sizeof(total), r->total_ns), human_ns(frozen, sizeof(frozen), r->frozen_ns), r->rounds,
 		r->rounds == 1 ? "" : "s", operation_size(sent, sizeof(sent), r->sent));
