@@ -63,3 +63,4 @@ CMD_SRC += coordinator/cmd/prune.c
 COORD_SRC += coordinator/interval.c
 CMD_SRC += coordinator/cmd/inspect.c
 CMD_SRC += coordinator/cmd/preempt.c
+COORD_SRC += coordinator/requests.c

@@ -221,14 +221,15 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	podrun -d -n files -N nodeA -- python3 /home/shared/data/files.py
 	await said files three
 	id=$(podctl checkpoint files)
-	sleep 0.3 # it appends
+	had=$(wc -l <"$LAB_SHARED/data/log")
+	grows() { [ "$(wc -l <"$LAB_SHARED/data/log")" -gt "$((had + 3))" ]; }
+	await grows
 	gone files
 	had=$(wc -l <"$LAB_SHARED/data/log")
 	run podctl restore "$id" -N nodeB
 	echo "$output"
 	[ "$status" = 0 ]
 	[[ $output == *"'/home/shared/data/log' was cut back"* ]]
-	grows() { [ "$(wc -l <"$LAB_SHARED/data/log")" -gt "$((had + 3))" ]; }
 	await grows
 	awk '$1 != NR - 1 { exit 1 }' "$LAB_SHARED/data/log"
 	gone files
