@@ -171,7 +171,7 @@ struct restart {
 };
 
 /* Whose pod it will be. */
-static int settle_user(struct restart *r, struct client *cl, const Pm__RestoreReq *m)
+static void settle_user(struct restart *r, struct client *cl, const Pm__RestoreReq *m)
 {
 	const struct passwd *pw;
 
@@ -182,14 +182,13 @@ static int settle_user(struct restart *r, struct client *cl, const Pm__RestoreRe
 	snprintf(r->user, sizeof(r->user), "%s", cl->user);
 	r->spec.user = r->user;
 	if (cl->uid != 0 || m->owner == 0)
-		return 0;
+		return;
 	pw = getpwuid(m->owner);
-	if (!pw)
-		return -1;
-	r->spec.uid = pw->pw_uid;
-	r->spec.gid = pw->pw_gid;
-	snprintf(r->user, sizeof(r->user), "%s", pw->pw_name);
-	return 0;
+	r->spec.uid = m->owner;
+	r->spec.gid = pw ? pw->pw_gid : m->owner_gid;
+	snprintf(r->user, sizeof(r->user), "%u", m->owner); /* as clients without a name are called */
+	if (pw)
+		snprintf(r->user, sizeof(r->user), "%s", pw->pw_name);
 }
 
 static int check_address(struct client *cl, uint32_t id, const Pm__PodSpec *spec)
@@ -296,11 +295,7 @@ void restore_request(struct client *cl, uint32_t id, const Pm__RestoreReq *m)
 	if (check_restore(cl, id, m, p) < 0)
 		return;
 	r.spec = *m->spec;
-	if (settle_user(&r, cl, m) < 0) {
-		client_error(cl, id, EX_NOTFOUND, "check", "nothing was made", "", "the image's owner, uid %u, is no user here",
-			     m->owner);
-		return;
-	}
+	settle_user(&r, cl, m);
 	if (r.spec.ip[0])
 		pod_mac(r.spec.name, r.spec.ip, r.mac);
 	r.spec.mac = r.mac;

@@ -40,7 +40,7 @@ await() {
 field() { podps -a --noheadings | awk -v p="$1" -v f="$2" '$1 == p { print $f }'; }
 state_is() { [ "$(field "$1" 5)" = "$2" ]; }
 said() { podctl logs "$1" | grep -q -- "$2"; }
-as_user() { "$LAB" exec --user 1000 client1 -- "$@"; }
+as_user() { "$LAB" exec --user 1234 client1 -- "$@"; }
 counts() { podrun -d -n "$1" -N nodeA -- sh /home/shared/count >/dev/null && await said "$1" '^5$'; }
 goes_on() {
 	local n
@@ -299,18 +299,18 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	await said mine '^5$'
 	id=$(as_user podctl checkpoint --term mine)
 	img=$(echo "$STORE"/*/"$id.img")
-	[ "$(stat -c '%a %u' "$img")" = "600 1000" ]
-	[ "$(stat -c '%a %u' "$(dirname "$img")")" = "700 1000" ]
+	[ "$(stat -c '%a %u' "$img")" = "600 1234" ]
+	[ "$(stat -c '%a %u' "$(dirname "$img")")" = "700 1234" ]
 	as_user podctl image list | grep -q "^$id "
 	run podctl restore "$id" -N nodeB
 	[ "$status" = 0 ]
-	[ "$(podctl exec -T mine id -u)" = 1000 ]
+	[ "$(podctl exec -T mine id -u)" = 1234 ]
 	goes_on mine
 	gone mine
 	# not somebody else's, by id or by path
-	run "$LAB" exec --user 1001 client1 -- podctl restore "$id"
+	run "$LAB" exec --user 1235 client1 -- podctl restore "$id"
 	[ "$status" = 3 ]
-	run "$LAB" exec --user 1001 client1 -- podctl restore "/home/shared/images/${img#"$STORE"/}"
+	run "$LAB" exec --user 1235 client1 -- podctl restore "/home/shared/images/${img#"$STORE"/}"
 	[ "$status" != 0 ]
 	# not where the user may not write
 	as_user podrun -d -n mine2 -N nodeA -- sh /home/shared/count
@@ -318,7 +318,7 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	run as_user podctl checkpoint mine2 -o /etc/x.img
 	[ "$status" = 7 ]
 	[[ $output == *"Permission denied"* ]]
-	run "$LAB" exec --user 1001 client1 -- podctl checkpoint mine2
+	run "$LAB" exec --user 1235 client1 -- podctl checkpoint mine2
 	[ "$status" = 5 ]
 	goes_on mine2
 	gone mine2
@@ -326,7 +326,7 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	counts roots
 	rid=$(podctl checkpoint --term roots)
 	cp "$STORE/root/$rid.img" "$LAB_SHARED/data/stolen.img"
-	chown 1000 "$LAB_SHARED/data/stolen.img"
+	chown 1234 "$LAB_SHARED/data/stolen.img"
 	run as_user podctl restore /home/shared/data/stolen.img -N nodeB
 	[ "$status" != 0 ]
 	[ -z "$(field roots 3)" ]
@@ -611,7 +611,7 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	[ "$status" = 3 ]
 	[[ $output == *"ended by a checkpoint"* ]]
 	# of another user's pod nobody hears more than that there is none
-	run "$LAB" exec --user 1001 client1 -- podctl logs fore
+	run "$LAB" exec --user 1235 client1 -- podctl logs fore
 	[ "$status" = 3 ]
 	[[ $output == *"there is no pod"* ]]
 	podctl restore "$id" -N nodeB

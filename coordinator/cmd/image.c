@@ -226,6 +226,7 @@ int restore_image(struct ctx *c, struct operation *m, Pm__RestoreReq *req, const
 
 		req->epoch = im.head->epoch;
 		req->owner = st.st_uid;
+		req->owner_gid = st.st_gid;
 		if (name)
 			spec->name = (char *)(uintptr_t)name;
 		req->spec = spec;
