@@ -3,6 +3,7 @@
 # A console over moves: the user at podrun sees nothing of them, and no byte, signal or exit code is lost.
 
 bats_require_minimum_version 1.5.0
+load lib
 
 setup_file() {
 	[ "$(id -u)" = 0 ] || skip "must be root"
@@ -22,15 +23,6 @@ setup() {
 	cd "$BATS_TEST_TMPDIR" || return 1
 }
 
-await() {
-	local i
-	for i in $(seq 400); do
-		"$@" >/dev/null 2>&1 && return 0
-		sleep 0.05
-	done
-	echo "never true: $*" >&2
-	return 1
-}
 has() { grep -q -- "$1" "$2"; }
 
 # $1 goes to nodeB and back, $2 times

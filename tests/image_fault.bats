@@ -4,10 +4,11 @@
 # once, or not at all and its image is whole.
 
 bats_require_minimum_version 1.5.0
+load lib
 
 setup_file() {
 	[ "$(id -u)" = 0 ] || skip "must be root"
-	export LAB_NAME=imgfault$$
+	export LAB_NAME=imgfault$$ AWAIT_S=30
 	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
 	"$LAB" up -n 2 --faults --bin "$(realpath "$BATS_TEST_DIRNAME/../${B:-build}/bin" 2>/dev/null || realpath "$B/bin")"
 	eval "$("$LAB" env)"
@@ -27,17 +28,6 @@ setup() {
 	cd / || return 1
 }
 
-await() {
-	local i
-	for i in $(seq 600); do
-		"$@" >/dev/null 2>&1 && return 0
-		sleep 0.05
-	done
-	echo "never true: $*" >&2
-	podps -a >&2
-	podctl recover >&2
-	return 1
-}
 start() { case $1 in *agent-* | *coord@*) "$LAB" start "${1%% *}" >/dev/null ;; esac; }
 # of the pod, if it lives: what an earlier one of its name left is not shown
 row() { timeout 10 podps --noheadings | awk '$1 == "p"'; }

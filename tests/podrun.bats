@@ -3,6 +3,7 @@
 # Pods and their consoles: podrun, podps, podctl exec|logs|attach|kill|nodes.
 
 bats_require_minimum_version 1.5.0
+load lib
 
 setup_file() {
 	[ "$(id -u)" = 0 ] || skip "must be root"
@@ -21,16 +22,6 @@ setup() {
 	cd "$BATS_TEST_TMPDIR" || return 1
 }
 
-# until CONDITION, at most 20 s
-await() {
-	local i
-	for i in $(seq 400); do
-		"$@" >/dev/null 2>&1 && return 0
-		sleep 0.05
-	done
-	echo "never true: $*" >&2
-	return 1
-}
 has() { grep -q -- "$1" "$2"; }
 state_is() { [ "$(podps -a --noheadings | awk -v p="$1" '$1 == p { print $5 }')" = "$2" ]; }
 
@@ -155,7 +146,7 @@ state_is() { [ "$(podps -a --noheadings | awk -v p="$1" '$1 == p { print $5 }')"
 @test "what a command leaves behind ends with it" {
 	podrun -n leaves -- sh -c 'setsid sleep 98765 & exit 0'
 	await state_is leaves 'exited(0)'
-	! pgrep -f 'sleep 98765'
+	not pgrep -f 'sleep 98765'
 }
 
 @test "podrun -d, podps, exec, logs, kill" {
@@ -204,7 +195,7 @@ state_is() { [ "$(podps -a --noheadings | awk -v p="$1" '$1 == p { print $5 }')"
 	[ "$(head -n 1 out)" = own ]
 	[ "$(sed -n 2p out)" = 2 ]
 	[ "$(sed -n 3p out)" -le 5 ]
-	! podrun -- sh -c 'echo x >/sys/kernel/mm/ksm/run'
+	not podrun -- sh -c 'echo x >/sys/kernel/mm/ksm/run'
 	podrun -- sh -c 'echo x >/dev/null && head -c 1 /dev/zero >/dev/null && head -c 1 /dev/urandom >/dev/null'
 }
 
