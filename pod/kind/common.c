@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
+#include "netfreeze/netfreeze.h"
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/kind/kinds.h"
@@ -111,4 +113,48 @@ ProtobufCBinaryData kind_bytes(struct dump *d, const void *p, size_t len)
 		memcpy(b.data, p, len);
 	}
 	return b;
+}
+
+int kind_sock_int(int fd, int name)
+{
+	int v = -1;
+	socklen_t len = sizeof(v);
+
+	return getsockopt(fd, SOL_SOCKET, name, &v, &len) < 0 ? -1 : v;
+}
+
+void kind_opts_out(struct dump *d, const struct sock_opt *opt, unsigned n, Pm__SockOpt ***out, size_t *nout)
+{
+	unsigned i;
+
+	*out = dump_alloc(d, n * sizeof(**out));
+	for (i = 0; i < n; i++) {
+		Pm__SockOpt *o = dump_alloc(d, sizeof(*o));
+
+		pm__sock_opt__init(o);
+		o->level = opt[i].level;
+		o->name = opt[i].name;
+		o->val = kind_bytes(d, opt[i].val, opt[i].len);
+		(*out)[i] = o;
+	}
+	*nout = n;
+}
+
+int kind_opts_in(Pm__SockOpt *const *opts, size_t n, struct sock_opt *out, size_t max, unsigned *nout, struct err *e)
+{
+	size_t i;
+
+	if (n > max)
+		return KIND_DAMAGED(e, "a socket's %zu options", n);
+	for (i = 0; i < n; i++) {
+		if (opts[i]->val.len > sizeof(out->val))
+			return KIND_DAMAGED(e, "a socket's option %d", opts[i]->name);
+		out[i].level = opts[i]->level;
+		out[i].name = opts[i]->name;
+		out[i].len = (uint32_t)opts[i]->val.len;
+		if (opts[i]->val.len)
+			memcpy(out[i].val, opts[i]->val.data, opts[i]->val.len);
+	}
+	*nout = (unsigned)n;
+	return 0;
 }

@@ -70,4 +70,11 @@ bool kind_is_o_path(const struct probe *);
 /** Copies @len bytes into the dump's arena. */
 ProtobufCBinaryData kind_bytes(struct dump *, const void *p, size_t len);
 
+/** An int option of SOL_SOCKET, or -1. */
+int kind_sock_int(int fd, int name);
+struct sock_opt;
+/** Options as netfreeze has them into a record (of the dump's arena), and back; at most @max. */
+void kind_opts_out(struct dump *, const struct sock_opt *, unsigned n, Pm__SockOpt ***out, size_t *nout);
+int kind_opts_in(Pm__SockOpt *const *, size_t n, struct sock_opt *out, size_t max, unsigned *nout, struct err *);
+
 #endif

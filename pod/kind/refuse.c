@@ -71,18 +71,10 @@ static const struct {
 	{ IPPROTO_DCCP, "DCCP" }, { IPPROTO_UDPLITE, "UDP-Lite" },
 };
 
-static int sock_int(int fd, int name)
-{
-	int v = -1;
-	socklen_t len = sizeof(v);
-
-	return getsockopt(fd, SOL_SOCKET, name, &v, &len) < 0 ? -1 : v;
-}
-
 static void name_socket(const struct probe *p, char *why, size_t len)
 {
-	int family = sock_int(p->fd, SO_DOMAIN), type = sock_int(p->fd, SO_TYPE);
-	int proto = sock_int(p->fd, SO_PROTOCOL);
+	int family = kind_sock_int(p->fd, SO_DOMAIN), type = kind_sock_int(p->fd, SO_TYPE);
+	int proto = kind_sock_int(p->fd, SO_PROTOCOL);
 	char fam[24], typ[24], pro[32] = "";
 	const char *remedy = "";
 	size_t i;

@@ -29,19 +29,11 @@
 #define SOCK_RCVBUF_LOCK 2
 #endif
 
-static int sock_int(int fd, int name)
-{
-	int v = -1;
-	socklen_t len = sizeof(v);
-
-	return getsockopt(fd, SOL_SOCKET, name, &v, &len) < 0 ? -1 : v;
-}
-
 static bool match(const struct probe *p)
 {
 	return S_ISSOCK(p->st.st_mode) && !kind_is_o_path(p) &&
-	       (sock_int(p->fd, SO_DOMAIN) == AF_INET || sock_int(p->fd, SO_DOMAIN) == AF_INET6) &&
-	       sock_int(p->fd, SO_TYPE) == SOCK_STREAM && sock_int(p->fd, SO_PROTOCOL) == IPPROTO_TCP;
+	       (kind_sock_int(p->fd, SO_DOMAIN) == AF_INET || kind_sock_int(p->fd, SO_DOMAIN) == AF_INET6) &&
+	       kind_sock_int(p->fd, SO_TYPE) == SOCK_STREAM && kind_sock_int(p->fd, SO_PROTOCOL) == IPPROTO_TCP;
 }
 
 static int check(struct dump *d, const struct probe *p, struct err *e)
@@ -50,24 +42,6 @@ static int check(struct dump *d, const struct probe *p, struct err *e)
 
 	(void)d;
 	return r < 0 ? r : tcp_check(p->fd, e);
-}
-
-static int copy_opts(struct dump *d, const struct tcp_state *s, Pm__BodyTcp *m)
-{
-	unsigned i;
-
-	m->opts = dump_alloc(d, s->nopt * sizeof(*m->opts));
-	for (i = 0; i < s->nopt; i++) {
-		Pm__SockOpt *o = dump_alloc(d, sizeof(*o));
-
-		pm__sock_opt__init(o);
-		o->level = s->opt[i].level;
-		o->name = s->opt[i].name;
-		o->val = kind_bytes(d, s->opt[i].val, s->opt[i].len);
-		m->opts[i] = o;
-	}
-	m->n_opts = s->nopt;
-	return 0;
 }
 
 static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struct err *e)
@@ -115,7 +89,7 @@ static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struc
 	m->nonblock = s.nonblock;
 	m->uid = o->p.st.st_uid;
 	m->gid = o->p.st.st_gid;
-	r = copy_opts(d, &s, m);
+	kind_opts_out(d, s.opt, s.nopt, &m->opts, &m->n_opts);
 	tcp_state_done(&s);
 	*body = &m->base;
 	return r;
@@ -130,11 +104,8 @@ static void undo(struct dump *d, struct object *o)
 /* The struct that netfreeze takes; its queues are the record's, so tcp_state_done() is not called. */
 static int to_state(const Pm__BodyTcp *m, struct tcp_state *s, struct err *e)
 {
-	size_t i;
-
 	memset(s, 0, sizeof(*s));
-	if (m->n_opts > ARRAY_SIZE(s->opt) || m->snd_queue.len > UINT32_MAX ||
-	    m->rcv_queue.len > UINT32_MAX || m->window.len != sizeof(s->window) ||
+	if (m->snd_queue.len > UINT32_MAX || m->rcv_queue.len > UINT32_MAX || m->window.len != sizeof(s->window) ||
 	    m->lport > UINT16_MAX || m->pport > UINT16_MAX || m->snd_wscale > 14 || m->rcv_wscale > 14)
 		return KIND_DAMAGED(e, "a TCP socket's numbers");
 	s->state = (int)m->state;
@@ -177,18 +148,7 @@ static int to_state(const Pm__BodyTcp *m, struct tcp_state *s, struct err *e)
 	s->sndbuf = m->sndbuf;
 	s->rcvbuf = m->rcvbuf;
 	s->nonblock = m->nonblock;
-	for (i = 0; i < m->n_opts; i++) {
-		const Pm__SockOpt *p = m->opts[i];
-
-		if (p->val.len > sizeof(s->opt[0].val))
-			return KIND_DAMAGED(e, "a TCP socket's option %d", p->name);
-		s->opt[i].level = p->level;
-		s->opt[i].name = p->name;
-		s->opt[i].len = (uint32_t)p->val.len;
-		memcpy(s->opt[i].val, p->val.data, p->val.len);
-	}
-	s->nopt = (unsigned)m->n_opts;
-	return 0;
+	return kind_opts_in(m->opts, m->n_opts, s->opt, ARRAY_SIZE(s->opt), &s->nopt, e);
 }
 
 /* The sockets of all that are still to be made come in lots: each visit to the pod's namespace is a thread. */
@@ -243,7 +203,7 @@ static bool is_live(const struct tcp_state *s)
 
 static int finish(struct restore *r, struct robject *o, struct err *e)
 {
-	int room = sock_int(o->fd, SO_RCVBUF) / 2; /* the kernel doubles what it is given */
+	int room = kind_sock_int(o->fd, SO_RCVBUF) / 2; /* the kernel doubles what it is given */
 	struct tcp_state s;
 	int ret = to_state((const void *)o->body, &s, e), lock;
 
@@ -257,7 +217,7 @@ static int finish(struct restore *r, struct robject *o, struct err *e)
 		return tcp_reset(o->fd, restore_netns(r), &s, e);
 	}
 	/* a size that the program has set is its own, and it may be looking already when release() comes */
-	lock = sock_int(o->fd, SO_BUF_LOCK);
+	lock = kind_sock_int(o->fd, SO_BUF_LOCK);
 	if (lock < 0 || (lock & SOCK_RCVBUF_LOCK))
 		return 0;
 	if (setsockopt(o->fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) < 0 ||

@@ -15,18 +15,10 @@
 #include "pod/base/util.h"
 #include "pod/kind/kinds.h"
 
-static int sock_int(int fd, int name)
-{
-	int v = -1;
-	socklen_t len = sizeof(v);
-
-	return getsockopt(fd, SOL_SOCKET, name, &v, &len) < 0 ? -1 : v;
-}
-
 static bool match(const struct probe *p)
 {
-	return S_ISSOCK(p->st.st_mode) && !kind_is_o_path(p) && sock_int(p->fd, SO_DOMAIN) == AF_INET &&
-	       sock_int(p->fd, SO_TYPE) == SOCK_DGRAM && sock_int(p->fd, SO_PROTOCOL) == IPPROTO_UDP;
+	return S_ISSOCK(p->st.st_mode) && !kind_is_o_path(p) && kind_sock_int(p->fd, SO_DOMAIN) == AF_INET &&
+	       kind_sock_int(p->fd, SO_TYPE) == SOCK_DGRAM && kind_sock_int(p->fd, SO_PROTOCOL) == IPPROTO_UDP;
 }
 
 static int check(struct dump *d, const struct probe *p, struct err *e)
@@ -35,23 +27,6 @@ static int check(struct dump *d, const struct probe *p, struct err *e)
 
 	(void)d;
 	return r < 0 ? r : udp_check(p->fd, e);
-}
-
-static void copy_opts(struct dump *d, const struct udp_state *s, Pm__BodyUdp *m)
-{
-	unsigned i;
-
-	m->opts = dump_alloc(d, s->nopt * sizeof(*m->opts));
-	for (i = 0; i < s->nopt; i++) {
-		Pm__SockOpt *o = dump_alloc(d, sizeof(*o));
-
-		pm__sock_opt__init(o);
-		o->level = s->opt[i].level;
-		o->name = s->opt[i].name;
-		o->val = kind_bytes(d, s->opt[i].val, s->opt[i].len);
-		m->opts[i] = o;
-	}
-	m->n_opts = s->nopt;
 }
 
 static void copy_queue(struct dump *d, const struct udp_state *s, Pm__BodyUdp *m)
@@ -119,32 +94,11 @@ static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struc
 	m->rcvbuf = s.rcvbuf;
 	m->uid = o->p.st.st_uid;
 	m->gid = o->p.st.st_gid;
-	copy_opts(d, &s, m);
+	kind_opts_out(d, s.opt, s.nopt, &m->opts, &m->n_opts);
 	copy_queue(d, &s, m);
 	copy_groups(d, &s, m);
 	udp_state_done(&s);
 	*body = &m->base;
-	return 0;
-}
-
-static int to_options(const Pm__BodyUdp *m, struct udp_state *s, struct err *e)
-{
-	size_t i;
-
-	if (m->n_opts > ARRAY_SIZE(s->opt))
-		return KIND_DAMAGED(e, "a UDP socket's %zu options", m->n_opts);
-	for (i = 0; i < m->n_opts; i++) {
-		const Pm__SockOpt *p = m->opts[i];
-
-		if (p->val.len > sizeof(s->opt[0].val))
-			return KIND_DAMAGED(e, "a UDP socket's option %d", p->name);
-		s->opt[i].level = p->level;
-		s->opt[i].name = p->name;
-		s->opt[i].len = (uint32_t)p->val.len;
-		if (p->val.len)
-			memcpy(s->opt[i].val, p->val.data, p->val.len);
-	}
-	s->nopt = (unsigned)m->n_opts;
 	return 0;
 }
 
@@ -204,7 +158,7 @@ static int to_state(const Pm__BodyUdp *m, struct udp_state *s, struct err *e)
 	s->nonblock = m->nonblock;
 	s->sndbuf = m->sndbuf;
 	s->rcvbuf = m->rcvbuf;
-	return to_options(m, s, e);
+	return kind_opts_in(m->opts, m->n_opts, s->opt, ARRAY_SIZE(s->opt), &s->nopt, e);
 }
 
 static int restore(struct restore *r, struct robject *o, struct err *e)

@@ -63,18 +63,10 @@ static const struct {
 	{ SO_TIMESTAMP, 4 },
 };
 
-static int sock_int(int fd, int name)
-{
-	int v = -1;
-	socklen_t len = sizeof(v);
-
-	return getsockopt(fd, SOL_SOCKET, name, &v, &len) < 0 ? -1 : v;
-}
-
 static bool match(const struct probe *p)
 {
-	return S_ISSOCK(p->st.st_mode) && !kind_is_o_path(p) && sock_int(p->fd, SO_DOMAIN) == AF_UNIX &&
-	       sock_int(p->fd, SO_TYPE) == SOCK_STREAM;
+	return S_ISSOCK(p->st.st_mode) && !kind_is_o_path(p) && kind_sock_int(p->fd, SO_DOMAIN) == AF_UNIX &&
+	       kind_sock_int(p->fd, SO_TYPE) == SOCK_STREAM;
 }
 
 static int check(struct dump *d, const struct probe *p, struct err *e)
@@ -119,7 +111,7 @@ static int peek_once(int fd, uint8_t *buf, size_t len, struct err *e)
 
 static int peek_queue(struct dump *d, int fd, ProtobufCBinaryData *out, struct err *e)
 {
-	int off = sock_int(fd, SO_PEEK_OFF), zero = 0, len = 0, n;
+	int off = kind_sock_int(fd, SO_PEEK_OFF), zero = 0, len = 0, n;
 	size_t done = 0;
 
 	if (ioctl(fd, SIOCINQ, &len) < 0)
@@ -397,7 +389,7 @@ static int find_listener(struct restore *r, const struct robject *o, const Proto
 /* Writes @data into the queue of the socket that @fd is connected to. */
 static int fill(int fd, const ProtobufCBinaryData *data, struct err *e)
 {
-	int old = sock_int(fd, SO_SNDBUF), room = (int)(data->len + (512u << 10));
+	int old = kind_sock_int(fd, SO_SNDBUF), room = (int)(data->len + (512u << 10));
 	size_t done = 0;
 	int r = 0;
 
