@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# podmigrate: one Makefile for the whole tree. Knobs: V=1, DEVELOPER=1, SANITIZE=address,undefined, B=builddir, DESTDIR, PREFIX.
+# podmigrate: one Makefile for the whole tree. Knobs: V=1, DEVELOPER=1, SANITIZE=address,undefined, B=builddir.
 
-PREFIX ?= /usr/local
 CC ?= cc
 CXX ?= c++
 V ?= 0

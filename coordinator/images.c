@@ -66,6 +66,8 @@ static int check_checkpoint(struct client *cl, uint32_t id, const Pm__Checkpoint
 {
 	const char *held = pod_held(cl->coord, m->target);
 
+	if (!p && image_has_pod(cl, id, m->target))
+		return -1;
 	if (!p)
 		client_error(cl, id, EX_NOTFOUND, "check", "", "see podps -a", "there is no pod '%s'", m->target);
 	else if (!pod_owned(p, cl))
@@ -165,7 +167,6 @@ int checkpoint_begin(struct coord *c, struct pod *p)
 /* ---- restart */
 
 struct restart {
-	struct coord *coord;
 	Pm__PodSpec spec;
 	char user[64], mac[18];
 };
@@ -286,7 +287,7 @@ static void reserve_names(struct coord *c, struct op *op, const Pm__PodSpec *spe
 void restore_request(struct client *cl, uint32_t id, const Pm__RestoreReq *m)
 {
 	struct pod *p = m->spec ? pod_find(cl->coord, m->spec->name) : NULL;
-	struct restart r = { .coord = cl->coord };
+	struct restart r = { .user = "" };
 	struct journal_op j = { .uid = cl->uid };
 	Pm__MigrateReq like;
 	struct node *n;

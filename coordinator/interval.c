@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* podrun -i: pods that are checkpointed by themselves, each so many seconds after the last one has ended. */
-#include <stdio.h>
-
 #include "coordinator/coord.h"
 #include "pod/base/io.h"
 #include "pod/base/log.h"

@@ -14,6 +14,8 @@ static int check_migrate(struct client *cl, uint32_t id, const Pm__MigrateReq *m
 	struct coord *c = cl->coord;
 	struct pod *there = to ? pod_find_at(c, m->target, to) : NULL;
 
+	if (!p && image_has_pod(cl, id, m->target))
+		return -1;
 	if (!p)
 		client_error(cl, id, EX_NOTFOUND, "check", "", "see podps -a", "there is no pod '%s'",
 			     m->target);

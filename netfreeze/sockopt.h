@@ -1,26 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Tables of socket options that travel; for tcp_opts.c and udp_opts.c, nobody else includes it. */
+/* Tables of socket options that travel; for TCP and UDP, nobody else includes it. */
 #ifndef NETFREEZE_SOCKOPT_H
 #define NETFREEZE_SOCKOPT_H
 
 #include "netfreeze/netfreeze.h"
-
-/* newer than Debian 12's headers */
-#ifndef SO_BUF_LOCK
-#define SO_BUF_LOCK 72
-#endif
-#ifndef SO_TXREHASH
-#define SO_TXREHASH 74
-#endif
-#ifndef IP_LOCAL_PORT_RANGE
-#define IP_LOCAL_PORT_RANGE 51
-#endif
-#ifndef TCP_TX_DELAY
-#define TCP_TX_DELAY 37
-#endif
-#ifndef SOCK_RCVBUF_LOCK
-#define SOCK_RCVBUF_LOCK 2
-#endif
+#include "pod/base/kernel.h"
 
 /* When a carried option is set on the new socket. */
 enum opt_when {

@@ -20,6 +20,7 @@
 
 #include "netfreeze/tcp_int.h"
 #include "pod/base/io.h"
+#include "pod/base/kernel.h"
 #include "pod/base/util.h"
 
 #define CHUNK     (128u << 10)
@@ -27,12 +28,6 @@
 #define BUF_MAX   (1u << 30)
 #define ROOMY_MAX (32u << 20)
 #define ROOM      8 /* 32nds */
-#ifndef SO_BUF_LOCK
-#define SO_BUF_LOCK 72
-#endif
-#ifndef SOCK_RCVBUF_LOCK
-#define SOCK_RCVBUF_LOCK 2
-#endif
 /* Segments of a paced connection are stamped with the time when they are due, which may lie ahead
  * of the clock that TCP_TIMESTAMP shows. Without this the peer would drop ours as old (PAWS). Bit 0
  * tells the unit. */

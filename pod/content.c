@@ -21,13 +21,13 @@
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/dump.h"
+#include "pod/private.h"
 
 #define COARSE_NS (20 * NSEC_PER_MSEC)
 #define CHUNK_PAGES 256
 #define COPY_BYTES (64u << 20)
 #define MAX_DEPTH 64
 
-static const char *const private_dirs[] = { "tmp", "run", "dev/shm" };
 
 struct content *content_by_inode(struct dump *d, uint64_t dev, uint64_t ino)
 {
@@ -55,7 +55,7 @@ static int refresh(struct content *c, struct err *e)
 		return err_sys(e, "stat '%s'", c->name);
 	c->size = (uint64_t)st.st_size;
 	if (c->source == CONTENT_SYSV)
-		return 0; /* sysv.c knows the rest */
+		return 0; /* sysv_collect.c knows the rest */
 	c->mode = st.st_mode & 07777;
 	c->uid = st.st_uid;
 	c->gid = st.st_gid;
@@ -437,21 +437,21 @@ int content_tmpfs(struct dump *d, Pm__Tmpfs *out, struct err *e)
 	int r = 0;
 
 	pm__tmpfs__init(out);
-	for (i = 0; r >= 0 && i < ARRAY_SIZE(private_dirs); i++) {
-		autoclose int fd = openat(d->root, private_dirs[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (i = 0; r >= 0 && i < PRIVATE_TOPS; i++) {
+		autoclose int fd = private_open(d->root, private_tops[i]);
 		Pm__TmpfsNode *top;
 		struct stat st;
 
 		if (fd < 0)
 			continue;
 		if (fstat(fd, &st) < 0)
-			return err_sys(e, "stat '/%s'", private_dirs[i]);
+			return err_sys(e, "stat '/%s'", private_tops[i]);
 		if (!dump_is_private_tmpfs(d, st.st_dev))
 			continue; /* e.g. --bind onto /tmp: the node's own */
 		w.dev = st.st_dev;
-		r = add_node(&w, private_dirs[i], &st, &top, e);
+		r = add_node(&w, private_tops[i], &st, &top, e);
 		if (r >= 0)
-			r = walk_dir(&w, fd, private_dirs[i], 0, e);
+			r = walk_dir(&w, fd, private_tops[i], 0, e);
 	}
 	out->nodes = w.nodes;
 	out->n_nodes = w.n;

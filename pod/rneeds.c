@@ -15,12 +15,11 @@
 
 #include "pod/base/fault.h"
 #include "pod/base/io.h"
+#include "pod/base/kernel.h"
 #include "pod/base/util.h"
 #include "pod/dump.h"
 #include "pod/restore.h"
 
-#define PR_TIMER_RESTORE_IDS 77
-#define PR_TIMER_RESTORE_IDS_GET 2
 #define MAX_LINES MAX_REFUSED
 #define MIB(bytes) ((unsigned long)((bytes) >> 20))
 
@@ -216,7 +215,7 @@ static void check_kinds(const Pm__Needs *needs, Pm__Missing *m)
 	size_t i;
 
 	for (i = 0; i < needs->n_kinds; i++)
-		if (!strcmp(needs->kinds[i], "posix-timer") && prctl(PR_TIMER_RESTORE_IDS, PR_TIMER_RESTORE_IDS_GET, 0, 0, 0) < 0)
+		if (!strcmp(needs->kinds[i], "posix-timer") && prctl(PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0, 0) < 0)
 			add_line(m, "the pod has POSIX timers (timer_create), and the target's kernel cannot give them their numbers: 6.15 or newer can");
 }
 

@@ -108,6 +108,8 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 		return say_usage(c, argc == optind ? "which pod?" : "too many operands");
 	q_body.target = argv[optind];
 	m.subject = argv[optind];
+	if (keep && q_body.path[0])
+		return say_usage(c, "--keep is for the image store");
 	q_body.keep = (uint32_t)keep;
 	return operation_run(&m, &q);
 }
@@ -327,13 +329,17 @@ static void list_one(struct listing *l, int fd, const char *dir, const char *fil
 		if (*s == ' ') /* one word per cell */
 			memmove(s, s + 1, strlen(s));
 	if (l->json) { /* what is not UTF-8 could not be said there */
+		char id_words[NAME_MAX + 1], path_words[PATH_MAX];
+
 		if (spec)
 			clean(spec->name), clean(spec->user);
 		clean(im.head->node);
 		clean(im.head->parent);
-		json_array_append_new(l->json, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:b}", "id", id, "pod",
+		json_array_append_new(l->json, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:b}", "id",
+							 clean_copy(id_words, sizeof(id_words), id), "pod",
 							 spec ? spec->name : "", "node", im.head->node, "user",
-							 spec ? spec->user : "", "path", path, "parent",
+							 spec ? spec->user : "", "path",
+							 clean_copy(path_words, sizeof(path_words), path), "parent",
 							 im.head->parent, "bytes",
 							 (json_int_t)im.size, "created_ns",
 							 (json_int_t)im.head->created_ns, "ended", im.head->ended));
@@ -437,14 +443,25 @@ static int image_list(struct ctx *c, int argc, char **argv)
 	return l.bad ? EXIT_IMAGE : EXIT_OK;
 }
 
+int image_operands(struct ctx *c, int argc, char **argv, int *code)
+{
+	static const struct option longs[] = { { "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+	int o = next_option(c, argc, argv, ":h", longs);
+
+	if (o == -1 && optind < argc)
+		return 0;
+	*code = o == -1 ? say_usage(c, "which image?") : o == 'h' ? EXIT_OK : usage_code(c);
+	return -1;
+}
+
 static int image_check(struct ctx *c, int argc, char **argv)
 {
 	char path[PATH_MAX];
 	int code = EXIT_OK;
 
-	if (argc < 2)
-		return say_usage(c, "which image?");
-	for (int i = 1; i < argc; i++) {
+	if (image_operands(c, argc, argv, &code) < 0)
+		return code;
+	for (int i = optind; i < argc; i++) {
 		struct image_chain chain;
 		struct err e = { 0 };
 		int r = find_image(c, argv[i], path, sizeof(path), NULL);

@@ -13,6 +13,8 @@ int find_image(struct ctx *, const char *name, char *out, size_t len, bool *in_s
 int image_error(struct ctx *, const struct err *);
 /** Asks for the pod in the image at @path (as this client sees it), under another @name if that is not NULL. */
 int restore_image(struct ctx *, struct operation *, Pm__RestoreReq *, const char *path, const char *name);
+/** For commands that take images and no option but --help: at optind on. -1: *@code is the exit code. */
+int image_operands(struct ctx *, int argc, char **argv, int *code);
 int image_prune(struct ctx *, int argc, char **argv);
 int image_remove(struct ctx *, int argc, char **argv);
 

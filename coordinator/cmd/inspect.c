@@ -177,7 +177,7 @@ static void show_maps(const struct content *x, const Pm__Proc *p)
 static json_t *proc_json(const struct content *x, const Pm__Proc *p, const struct show *s)
 {
 	json_t *o = json_pack("{s:i, s:i, s:i, s:i, s:s, s:b, s:i, s:I, s:I}", "pid", p->pid, "ppid", p->ppid, "pgid",
-			      p->pgid, "sid", p->sid, "comm", p->comm, "zombie", p->zombie, "uid", p->euid, "threads",
+			      p->pgid, "sid", p->sid, "comm", clean(p->comm), "zombie", p->zombie, "uid", p->euid, "threads",
 			      (json_int_t)p->n_threads, "mapped", (json_int_t)mapped(p));
 	json_t *fds = s->files ? json_array() : NULL, *maps = s->maps ? json_array() : NULL;
 
@@ -185,7 +185,7 @@ static json_t *proc_json(const struct content *x, const Pm__Proc *p, const struc
 		const Pm__Object *f = object_of(x, p->fds[i]->object);
 
 		json_array_append_new(fds, json_pack("{s:i, s:s, s:s, s:I}", "fd", p->fds[i]->fd, "mode",
-						     f ? mode_of(f->flags) : "-", "what", f ? f->link : "", "pos",
+						     f ? mode_of(f->flags) : "-", "what", f ? clean(f->link) : "", "pos",
 						     (json_int_t)(f ? f->pos : 0)));
 	}
 	for (size_t i = 0; maps && p->mm && i < p->mm->n_vmas; i++) {
@@ -193,7 +193,7 @@ static json_t *proc_json(const struct content *x, const Pm__Proc *p, const struc
 
 		json_array_append_new(maps, json_pack("{s:I, s:I, s:i, s:b, s:s}", "start", (json_int_t)v->start, "end",
 						      (json_int_t)v->end, "prot", v->prot, "shared", v->shared, "name",
-						      v->name));
+						      clean(v->name)));
 	}
 	if (fds)
 		json_object_set_new(o, "fds", fds);
@@ -210,12 +210,12 @@ static int show_json(const struct content *x, const struct show *s)
 	for (size_t i = 0; i < x->tree->n_procs; i++)
 		if (!s->pid || x->tree->procs[i]->pid == s->pid)
 			json_array_append_new(procs, proc_json(x, x->tree->procs[i], s));
-	o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:b, s:I, s:I, s:i, s:o}", "image", im->head->id, "pod", x->spec->name,
-		      "user", x->spec->user, "ip", x->spec->ip, "node", im->head->node, "created_ns",
+	o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:b, s:I, s:I, s:i, s:o}", "image", clean(im->head->id), "pod", clean(x->spec->name),
+		      "user", clean(x->spec->user), "ip", clean(x->spec->ip), "node", clean(im->head->node), "created_ns",
 		      (json_int_t)im->head->created_ns, "ended", im->head->ended, "bytes", (json_int_t)im->size, "pages",
 		      (json_int_t)im->npages, "images", (int)x->chain.n, "processes", procs);
 	if (!o)
-		return EXIT_IMAGE; /* not UTF-8 */
+		return EXIT_OTHER; /* no memory */
 	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 	putchar('\n');
 	json_decref(o);

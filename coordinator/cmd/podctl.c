@@ -65,13 +65,14 @@ static const struct command commands[] = {
 	  "Sends a signal to a pod's command (default: TERM).\n"
 	  "  -s, --signal SIGNAL    name or number\n"
 	  "  -a, --all              to every process of the pod\n" },
-	{ "preempt", "pod-preempt", cmd_preempt, "vacate|restore --job ID [--image DIR] [--deadline EPOCH] [--node NODE]",
+	{ "preempt", "pod-preempt", cmd_preempt, "vacate|restore [--job ID] [--image DIR] [--deadline EPOCH] [--node NODE]",
 	  "For schedulers: ends a job's pod once its image is on the disk; brings it back out of the newest.\n"
 	  "      --job ID           as podrun -j gave it (default: the scheduler's environment)\n"
 	  "      --image DIR        instead of the image store\n"
 	  "      --deadline EPOCH   not begun if it could take longer\n"
 	  "      --node NODE        where it comes back\n"
-	  "Exit: 0 done, 1 failed and the pod runs on, 2 usage, 3 no pod, 4 too late and not begun, 5 under way elsewhere.\n" },
+	  "The image directory is an absolute path.\n"
+	  "Exit: 0 done, 1 failed (vacate: the pod runs on, unless the words say that it is not known), 2 usage, 3 no pod, 4 too late and not begun, 5 under way elsewhere.\n" },
 	{ "recover", NULL, cmd_recover, "[ID]",
 	  "Says which operations have no known outcome, and settles the one named.\n" },
 	{ "drain", "poddrain", cmd_later, "NODE", NULL },
@@ -94,9 +95,15 @@ static const struct command commands[] = {
 	  "list    the images in the store\n"
 	  "verify  reads images whole, and those that they build on, and compares all digests\n"
 	  "prune   removes your images but the newest N of each pod (1), and what those build on\n"
-	  "rm      removes an image that no other builds on\n" },
+	  "rm      removes images of yours that no other builds on\n" },
 	{ "inspect", NULL, cmd_inspect, "IMAGE [--ps-tree] [--files] [--maps] [--stats] [--pid N] [--json]",
-	  "Shows what is in an image: its pod, processes, open files and mappings. Its pages are not read.\n" },
+	  "Shows what is in an image: its pod, processes, open files and mappings. Its pages are not read.\n"
+	  "      --ps-tree          processes, as a tree (with --stats what is shown by itself)\n"
+	  "      --files            open files\n"
+	  "      --maps             mappings\n"
+	  "      --stats            what image it is\n"
+	  "      --pid N            files and mappings of this process alone\n"
+	  "      --json             for programs\n" },
 	{ "check", NULL, cmd_later, "[NODE | POD --to NODE]", NULL },
 	{ "op", NULL, cmd_later, "list|show|wait|abort ID", NULL },
 };

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * pod-preempt: what a scheduler calls. vacate: the job's pod goes into an image and ends; restore: it comes back out of the
- * newest one. Both may be called again: who has nothing left to do succeeds. A pod ends only after its image is on the disk.
+ * newest one. Both may be called again: a pod that is back already is success, one that is away already is "no pod". A pod
+ * ends only after its image is on the disk.
  */
 #include <dirent.h>
 #include <limits.h>
@@ -22,6 +23,7 @@ enum { HOOK_DONE = 0, HOOK_FAILED = 1, HOOK_NO_POD = 3, HOOK_TOO_LATE = 4, HOOK_
 
 #define BYTES_PER_S (200ull << 20) /* an image takes no longer than that, on storage that deserves the name */
 #define FIXED_S 2
+#define TIMEOUT_MAX_S (86400 * 7)
 
 struct hook {
 	struct ctx *c;
@@ -91,7 +93,7 @@ static int vacate(struct hook *h)
 	q_body.target = p->spec->name;
 	q_body.term = true;
 	if (h->deadline)
-		q_body.timeout_s = (uint32_t)MIN(h->deadline - now, (uint64_t)UINT32_MAX);
+		q_body.timeout_s = (uint32_t)MIN(h->deadline - now, (uint64_t)TIMEOUT_MAX_S);
 	if (h->dir) {
 		snprintf(path, sizeof(path), "%s/", h->dir);
 		q_body.path = path;
@@ -110,10 +112,10 @@ static bool is_ours(int fd)
 	return geteuid() == 0 || (fstat(fd, &st) == 0 && st.st_uid == geteuid());
 }
 
-/* The newest image of the job. */
-static bool newest(struct hook *h, const char *dir, char *out, size_t len)
+/* The newest image of the job in @dir, if it is newer than *@best. */
+static void newest(struct hook *h, const char *dir, uint64_t *best, char *out, size_t len)
 {
-	uint64_t best = 0;
+	struct err e = { 0 };
 	struct dirent *de;
 	DIR *d = opendir(dir);
 
@@ -125,16 +127,19 @@ static bool newest(struct hook *h, const char *dir, char *out, size_t len)
 
 		if (!dot || strcmp(dot, IMAGE_SUFFIX) != 0)
 			continue;
-		if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, de->d_name) >= sizeof(path) ||
-		    image_open_at(&im, dirfd(d), de->d_name, NULL) < 0)
+		if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, de->d_name) >= sizeof(path))
 			continue;
+		if (image_open_at(&im, dirfd(d), de->d_name, &e) < 0) {
+			say(h->c, HOOK_FAILED, "%s: it is passed over", e.msg);
+			continue;
+		}
 		if (!is_ours(im.fd)) {
 			image_close(&im);
 			continue;
 		}
 		spec = pm__pod_spec__unpack(NULL, im.head->spec.len, im.head->spec.data);
-		if (spec && strcmp(spec->job, h->job) == 0 && im.head->created_ns > best) {
-			best = im.head->created_ns;
+		if (spec && strcmp(spec->job, h->job) == 0 && im.head->created_ns > *best) {
+			*best = im.head->created_ns;
 			snprintf(out, len, "%s", path);
 		}
 		if (spec)
@@ -143,13 +148,33 @@ static bool newest(struct hook *h, const char *dir, char *out, size_t len)
 	}
 	if (d)
 		closedir(d);
-	return best;
+}
+
+/* In the store: a scheduler's hook that runs as root looks in everybody's directory. */
+static void newest_in_store(struct hook *h, uint64_t *best, char *out, size_t len)
+{
+	const char *store = h->c->conf.images_dir;
+	char dir[PATH_MAX];
+	struct dirent *de;
+	DIR *d = geteuid() == 0 ? opendir(store) : NULL;
+
+	if (geteuid() != 0) {
+		own_store(h->c, dir, sizeof(dir));
+		newest(h, dir, best, out, len);
+	}
+	while (d && (de = readdir(d)))
+		if (de->d_name[0] != '.' && de->d_type != DT_LNK &&
+		    (size_t)snprintf(dir, sizeof(dir), "%s/%s", store, de->d_name) < sizeof(dir))
+			newest(h, dir, best, out, len);
+	if (d)
+		closedir(d);
 }
 
 static int bring_back(struct hook *h, const char *node)
 {
 	struct operation m = { .c = h->c, .fd = -1, .signals = -1, .to = node, .progress = P_NONE, .result = quiet_result };
-	char dir[PATH_MAX], path[PATH_MAX], id[NAME_MAX + 1];
+	char path[PATH_MAX], id[NAME_MAX + 1];
+	uint64_t best = 0;
 	Pm__Envelope *rep = NULL;
 	Pm__PodInfo *p = NULL;
 	Pm__RestoreReq req;
@@ -164,9 +189,12 @@ static int bring_back(struct hook *h, const char *node)
 	link_free(rep);
 	if (code)
 		return HOOK_FAILED;
-	own_store(h->c, dir, sizeof(dir));
-	if (!newest(h, h->dir ? h->dir : dir, path, sizeof(path))) {
-		say(h->c, HOOK_NO_POD, "job '%s' has no image in '%s'", h->job, h->dir ? h->dir : dir);
+	if (h->dir)
+		newest(h, h->dir, &best, path, sizeof(path));
+	else
+		newest_in_store(h, &best, path, sizeof(path));
+	if (!best) {
+		say(h->c, HOOK_NO_POD, "job '%s' has no image in '%s'", h->job, h->dir ? h->dir : h->c->conf.images_dir);
 		return HOOK_NO_POD;
 	}
 	pm__restore_req__init(&req);
@@ -200,7 +228,7 @@ int cmd_preempt(struct ctx *c, int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },	      { NULL, 0, NULL, 0 },
 	};
 	struct hook h = { .c = c, .job = job_from_environment() };
-	const char *verb = argc > 1 && argv[1][0] != '-' ? argv[1] : "", *node = "", *late = getenv("POD_DEADLINE");
+	const char *verb, *node = "", *late = getenv("POD_DEADLINE");
 	int o;
 
 	if (late && *late && parse_number(c, "POD_DEADLINE", late, 0, UINT64_MAX / 2, &h.deadline) < 0)
@@ -215,7 +243,8 @@ int cmd_preempt(struct ctx *c, int argc, char **argv)
 		else if (o != 'D' || parse_number(c, "--deadline", optarg, 0, UINT64_MAX / 2, &h.deadline) < 0)
 			return o == 'h' ? EXIT_OK : EXIT_USAGE;
 	}
-	if (argc - optind != 1 || (strcmp(verb, "vacate") != 0 && strcmp(verb, "restore") != 0)) {
+	verb = argc - optind == 1 ? argv[optind] : "";
+	if (strcmp(verb, "vacate") != 0 && strcmp(verb, "restore") != 0) {
 		say_usage(c, "vacate or restore?");
 		return EXIT_USAGE;
 	}

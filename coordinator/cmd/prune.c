@@ -48,10 +48,10 @@ int image_remove(struct ctx *c, int argc, char **argv)
 	char dir[PATH_MAX];
 	int code = EXIT_OK;
 
-	if (argc < 2)
-		return say_usage(c, "which image?");
+	if (image_operands(c, argc, argv, &code) < 0)
+		return code;
 	own_store(c, dir, sizeof(dir));
-	for (int i = 1; i < argc; i++) {
+	for (int i = optind; i < argc; i++) {
 		struct err e = { 0 };
 		int r = store_remove(dir, argv[i], &e);
 

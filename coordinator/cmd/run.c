@@ -176,6 +176,10 @@ static int parse(struct ctx *c, struct run *r, int argc, char **argv, int *code)
 		*code = say_usage(c, "which command?");
 		return -1;
 	}
+	if (r->spec.keep && !r->spec.interval_s) {
+		*code = say_usage(c, "--keep goes with -i");
+		return -1;
+	}
 	if (r->spec.interval_s && !r->spec.keep)
 		r->spec.keep = 2;
 	r->spec.argv = argv + optind;

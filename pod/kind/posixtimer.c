@@ -29,7 +29,7 @@
 #include <time.h>
 
 #include "pod/base/io.h"
-#include "pod/base/log.h"
+#include "pod/base/kernel.h"
 #include "pod/base/util.h"
 #include "pod/dump.h"
 #include "pod/dump_stages.h"
@@ -41,7 +41,6 @@
 #define MAX_PEEK 64
 #define SELF_PROCESS (-6) /* what clock_getcpuclockid(0) gives */
 #define SELF_THREAD (-2)
-#define PR_RESTORE_IDS 77
 
 /* One that was read from /proc, and where its answers will be. */
 struct ptimer {
@@ -232,7 +231,7 @@ static void count_signal(struct task *t, struct batch *b, int signo, size_t n_pr
 	a->taken[signo].n = n;
 }
 
-static int ask_pending(struct task *t, struct batch *b, struct asked *a)
+static void ask_pending(struct task *t, struct batch *b, struct asked *a)
 {
 	bool done[65] = { false };
 	size_t i;
@@ -251,7 +250,6 @@ static int ask_pending(struct task *t, struct batch *b, struct asked *a)
 		if (timers && n <= MAX_PEEK && !t->nobatch)
 			count_signal(t, b, pt->signo, priv, n, a);
 	}
-	return 0;
 }
 
 static int64_t ns(const struct timespec *ts)
@@ -445,10 +443,10 @@ static int give(struct restore *r, const Pm__Proc *proc, const Pm__Thread *th, s
 	if (q < 0)
 		return q;
 	clock_gettime(CLOCK_REALTIME, &now[1]);
-	batch_add2(b, SYS_prctl, PR_RESTORE_IDS, 1);
+	batch_add2(b, SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_ON);
 	for (i = 0; i < proc->n_timers; i++)
 		give_one(proc->timers[i], now, b);
-	batch_add2(b, SYS_prctl, PR_RESTORE_IDS, 0);
+	batch_add2(b, SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_OFF);
 	return 0;
 }
 

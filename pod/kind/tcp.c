@@ -17,17 +17,11 @@
 #include <sys/socket.h>
 
 #include "netfreeze/netfreeze.h"
+#include "pod/base/kernel.h"
 #include "pod/base/util.h"
 #include "pod/kind/kinds.h"
 
 #define LOT 256 /* sockets made in one visit */
-
-#ifndef SO_BUF_LOCK
-#define SO_BUF_LOCK 72
-#endif
-#ifndef SOCK_RCVBUF_LOCK
-#define SOCK_RCVBUF_LOCK 2
-#endif
 
 static bool match(const struct probe *p)
 {

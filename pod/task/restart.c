@@ -204,8 +204,10 @@ void restart_write_notes(const char *dir, const char *text, size_t len)
 		return;
 	}
 	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0 || write(fd, text, len) != (ssize_t)len || rename(temp, path) < 0)
+	if (fd < 0 || write(fd, text, len) != (ssize_t)len || rename(temp, path) < 0) {
+		unlink(temp);
 		unlink(path);
+	}
 }
 
 /* ---- on the target */
