@@ -7,7 +7,6 @@
  * READY then asks the coordinator for the commit, after which the agent ends it. A failure at any point before leaves the
  * pod running and no image.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -130,7 +129,7 @@ static void store_dir(struct dump *d, char *out, size_t len)
 }
 
 /* The newest image of this pod in the store, if there is one, it is sound and stays. */
-static int open_base(struct dump *d, uint64_t *newest, struct err *e)
+static int open_base(struct dump *d, uint64_t *newest, bool *stuck, struct err *e)
 {
 	const Pm__PodSpec *spec = d->req->spec;
 	char dir[PATH_MAX], file[PATH_MAX];
@@ -141,8 +140,10 @@ static int open_base(struct dump *d, uint64_t *newest, struct err *e)
 	r = image_be_user(&d->owner, e);
 	if (r >= 0)
 		r = store_newest(dir, spec->name, spec->created_ns, file, sizeof(file), newest, e);
-	if (image_be_user(NULL, &back) < 0)
+	if (image_be_user(NULL, &back) < 0) {
+		*stuck = true;
 		return err_set(e, EPERM, "%s", back.msg);
+	}
 	if (r <= 0 || d->req->image->full)
 		return r;
 	r = chain_open(&d->base, file, &d->owner, e);
@@ -164,14 +165,15 @@ static int open_base(struct dump *d, uint64_t *newest, struct err *e)
 static int choose_base(struct dump *d, uint64_t *newest, struct err *e)
 {
 	struct err why = { 0 };
+	bool stuck = false; /* with the user's rights: nothing can go on */
 
 	d->dedup = dedup_new();
 	if (!d->dedup)
 		return err_num(e, ENOMEM, "the pages of an image");
 	d->known.look = look_up;
 	d->known.arg = d->dedup;
-	if (d->req->image->store && open_base(d, newest, &why) < 0) {
-		if (why.code == -ECANCELED) {
+	if (d->req->image->store && open_base(d, newest, &stuck, &why) < 0) {
+		if (why.code == -ECANCELED || stuck) {
 			*e = why;
 			return why.code;
 		}
@@ -277,7 +279,9 @@ static void prune(struct dump *d)
 	store_dir(d, dir, sizeof(dir));
 	if (image_be_user(&d->owner, &e) >= 0)
 		store_prune(dir, &what, d->req->image->keep, &talk, &e);
-	if (image_be_user(NULL, &back) < 0 || e.code < 0)
+	if (image_be_user(NULL, &back) < 0)
+		e = back;
+	if (e.code < 0)
 		log_warn("%s: old images: %s", d->req->spec->name, e.msg);
 }
 

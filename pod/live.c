@@ -259,36 +259,48 @@ static int refuse_queue(struct dump *d, uint64_t ino, struct err *e)
 	return err_set(e, EBUSY, "a unix socket's accept queue holds data that no program takes: cannot be carried");
 }
 
-/* The same for unix sockets: a client in an accept queue can connect again, but what it sent cannot be read there. */
+struct filled {
+	struct tcp_unheld tcp;
+	uint64_t listener;	/* a unix socket's inode */
+	const struct watcher *w;
+};
+
+/* Is there a connection that cannot be made again, data in a queue that cannot be read there, or an event? */
+static int queues_filled(struct dump *d, int nl, struct filled *f, struct err *e)
+{
+	int r;
+
+	*f = (struct filled){ .w = NULL };
+	r = tcp_unheld(nl, &f->tcp, e);
+	if (r < 0 || f->tcp.half_open)
+		return r < 0 ? r : 1;
+	r = kind_unix_unaccepted(nl, &f->listener, e);
+	return r ? r : watchers_unread(d, &f->w);
+}
+
+/* Until the program has taken what is in its queues. */
 static int await_queues(struct dump *d, int nl, struct err *e)
 {
-	const struct watcher *w = NULL;
-	uint64_t end = deadline_ms(QUEUE_MS), ino = 0;
+	uint64_t end = deadline_ms(QUEUE_MS);
 	struct timespec ts = { 0, 500000 };
-	struct tcp_unheld n = { 0 };
+	const struct watcher *w;
+	struct filled f;
 	int r;
 
 	do {
-		r = tcp_unheld(nl, &n, e);
-		if (r >= 0 && !n.half_open)
-			r = kind_unix_unaccepted(nl, &ino, e);
-		else if (r >= 0)
-			r = 1;
-		if (r == 0)
-			r = watchers_unread(d, &w);
-		else
-			w = NULL;
+		r = queues_filled(d, nl, &f, e);
 		if (r <= 0)
 			return r;
 		nanosleep(&ts, NULL);
 	} while (now_ns() < end);
+	w = f.w;
 	if (w)
 		return err_set(e, EBUSY, "pid %d: fd %d is an inotify instance with events that the program does not read: cannot be carried",
 			       w->nspid, w->fdno);
-	if (n.half_open)
+	if (f.tcp.half_open)
 		return err_set(e, EBUSY, "%u connections wait in an accept queue and the program does not take them",
-			       n.half_open);
-	return refuse_queue(d, ino, e);
+			       f.tcp.half_open);
+	return refuse_queue(d, f.listener, e);
 }
 
 /* What tasks closed until they stood still; @left: those whose peer has not answered for long. */
@@ -305,24 +317,13 @@ static int drain_closing(int nl, int left, struct err *e)
 	return r;
 }
 
-/* Is there a connection that cannot be made again, or an event? All stand still: it stays so. */
-static int queues_filled(struct dump *d, int nl, struct err *e)
-{
-	const struct watcher *w;
-	struct tcp_unheld n = { 0 };
-	uint64_t ino;
-	int r = tcp_unheld(nl, &n, e);
-
-	r = r < 0 || n.half_open ? (r < 0 ? r : 1) : kind_unix_unaccepted(nl, &ino, e);
-	return r ? r : watchers_unread(d, &w);
-}
-
 /*
  * A client of the pod's own may connect between the last look at the accept queues and the stop: then
  * all go on for a moment, and it is tried again.
  */
 static int stop_all(struct dump *d, int nl, struct err *e)
 {
+	struct filled f;
 	int tries, r = 0;
 
 	for (tries = 0; tries < STOP_TRIES; tries++) {
@@ -332,7 +333,7 @@ static int stop_all(struct dump *d, int nl, struct err *e)
 		d->stop_ns = now_ns();
 		r = cut_stop(d, deadline_ms(STOP_MS), e);
 		if (r >= 0)
-			r = queues_filled(d, nl, e);
+			r = queues_filled(d, nl, &f, e);
 		if (r <= 0)
 			return r;
 		r = cut_release(d, e);

@@ -5,7 +5,7 @@
  * The stream is read from the file as it would be from the wire, and nothing answers it. What differs: the clocks are those
  * of the cut, which the index finds before anything is made; the world has gone on since. Files that the pod has open for
  * writing and that have grown behind its back are cut back, if it only ever appended (and get all of it again if the restart
- * comes to nothing); if anything else was changed in them the restart is refused. TCP connections to peers outside the pod are closed with a reset.
+ * comes to nothing, unless the engine or the agent dies in that moment); if anything else was changed in them the restart is refused. TCP connections to peers outside the pod are closed with a reset.
  *
  * The image is its user's, and hostile: it is opened with that user's rights, and what the pod may do comes from the
  * coordinator's PodSpec, never from it.
@@ -219,14 +219,16 @@ static int copy_bytes(int from, uint64_t at, int to, uint64_t to_at, uint64_t le
 	while (len) {
 		ssize_t n = pread(from, buf, MIN(len, sizeof(buf)), (off_t)at), done = 0;
 
+		if (n < 0 && errno == EINTR)
+			continue;
 		if (n <= 0)
 			return n < 0 ? err_sys(e, "read") : err_set(e, ESTALE, "it became shorter meanwhile");
 		while (done < n) {
 			ssize_t w = pwrite(to, buf + done, (size_t)(n - done), (off_t)(to_at + (uint64_t)done));
 
-			if (w < 0)
+			if (w < 0 && errno != EINTR)
 				return err_sys(e, "write");
-			done += w;
+			done += MAX(w, 0);
 		}
 		at += (uint64_t)n;
 		to_at += (uint64_t)n;

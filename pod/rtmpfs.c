@@ -223,7 +223,7 @@ int robj_seal(struct restore *r, struct err *e)
 struct trees {
 	int top[PRIVATE_TOPS];	/* -1: not the pod's own */
 	int hold[PRIVATE_TOPS]; /* where names are kept for a moment */
-	char hold_name[32];
+	char hold_name[PRIVATE_TOPS][32];
 	int dir;		/* the directory that was looked up last */
 	int dir_top;
 	char dir_path[PATH_MAX];
@@ -464,10 +464,12 @@ static int hold(struct restore *r, struct trees *t, const Pm__TmpfsNode *n, stru
 	if (!c || c->fd < 0 || top < 0 || t->top[top] < 0)
 		return 0;
 	for (i = 0; t->hold[top] < 0 && i < HOLD_TRIES; i++) {
-		snprintf(t->hold_name, sizeof(t->hold_name), ".pm-%016llx", (unsigned long long)now_ns());
-		if (mkdirat(t->top[top], t->hold_name, 0700) < 0)
+		snprintf(t->hold_name[top], sizeof(t->hold_name[top]), ".pm-%016llx", (unsigned long long)now_ns());
+		if (mkdirat(t->top[top], t->hold_name[top], 0700) < 0)
 			continue;
-		t->hold[top] = open_beneath(t->top[top], t->hold_name, O_RDONLY | O_DIRECTORY);
+		t->hold[top] = open_beneath(t->top[top], t->hold_name[top], O_RDONLY | O_DIRECTORY);
+		if (t->hold[top] < 0)
+			unlinkat(t->top[top], t->hold_name[top], AT_REMOVEDIR);
 	}
 	if (t->hold[top] < 0)
 		return err_sys(e, "hold '/%s'", n->path);
@@ -489,7 +491,7 @@ static void let_go(struct trees *t, Pm__Tmpfs *old)
 			if (S_ISREG(old->nodes[k]->mode))
 				unlinkat(t->hold[i], id, 0);
 		}
-		unlinkat(t->top[i], t->hold_name, AT_REMOVEDIR);
+		unlinkat(t->top[i], t->hold_name[i], AT_REMOVEDIR);
 	}
 }
 

@@ -3,6 +3,7 @@
 # A user who is not root gains nothing by a pod: not by --bind, not by --root, not by a setuid program.
 
 bats_require_minimum_version 1.5.0
+load lib
 
 setup_file() {
 	[ "$(id -u)" = 0 ] || skip "must be root"
@@ -164,12 +165,14 @@ holder() { # holder NAME: a pod of the user's on nodeA with one process that is 
 
 @test "a user's pod moves with its files, and is the user's still" {
 	pod -d -n mine -N nodeA -- sh -c 'umask 0; mkdir /tmp/d; echo x >/tmp/d/f; chmod 4755 /tmp/d/f; mkfifo /run/p; ln -s f /tmp/d/l; exec sleep 1000'
+	await as_user podctl exec mine -- test -L /tmp/d/l
 	as_user timeout 60 podmigrate mine nodeB
-	run as_user podctl exec mine -- sh -c 'stat -c "%u %g %a %n" /tmp /run /tmp/d /tmp/d/f /run/p; grep -E "^(CapEff|CapBnd|NoNewPrivs)" /proc/1/status'
+	run as_user podctl exec mine -- sh -c 'stat -c "%u %g %a %n" /tmp /run /tmp/d /tmp/d/f /run/p; grep -E "^(CapBnd|NoNewPrivs)" /proc/1/status'
 	[[ $output == *"0 0 1777 /tmp"* ]]
 	[[ $output == *"1000 1000 4755 /tmp/d/f"* ]]
 	[[ $output == *"1000 1000 666 /run/p"* ]]
 	[[ $output == *CapBnd:*0000000000000000* ]]
+	[[ $output == *NoNewPrivs:*1* ]]
 	as_user timeout 60 podmigrate --stop-copy mine nodeA
 	as_user podctl kill -s KILL -a mine
 }

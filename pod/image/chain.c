@@ -192,12 +192,12 @@ static int read_some(const struct image *im, const struct chain_pages *p, uint64
 	const struct image_entry *entry = p->frame[f].entry;
 	uint64_t in = local - p->frame[f].at, left = entry->pages - in;
 	uint64_t off = entry->off + entry->len - left * PAGE;
-	ssize_t got;
+	int r;
 
 	n = MIN(n, left);
-	got = pread(im->fd, buf, n * PAGE, (off_t)off);
-	if (got != (ssize_t)(n * PAGE))
-		return got < 0 ? err_sys(e, "read the image") : err_set(e, EBADMSG, "the image is too short");
+	r = image_read_at(im->fd, off, buf, n * PAGE, e);
+	if (r < 0)
+		return r;
 	for (i = 0; i < n; i++) {
 		struct page_digest d = page_digest(buf + i * PAGE);
 

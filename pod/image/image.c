@@ -108,7 +108,7 @@ int image_create(struct image_file *f, const char *path, const struct image_user
 	return r;
 }
 
-static int read_at(int fd, uint64_t off, void *buf, size_t len, struct err *e)
+int image_read_at(int fd, uint64_t off, void *buf, size_t len, struct err *e)
 {
 	char *p = buf;
 
@@ -140,7 +140,7 @@ static int look(int fd, uint64_t off, uint64_t end, struct image_entry *out, uin
 
 	_Static_assert(sizeof(struct page_frame) == HEADER, "headers are of one size");
 	r = off + HEADER > end ? err_set(e, EBADMSG, "the image ends within a record") :
-				 read_at(fd, off, &h, HEADER, e);
+				 image_read_at(fd, off, &h, HEADER, e);
 	if (r < 0)
 		return r;
 	memcpy(digest, h.bytes + 16, 8);
@@ -318,8 +318,14 @@ void image_retract(struct image_file *f)
 
 void image_done(struct image_file *f)
 {
-	if (f->dir >= 0 && f->temp[0])
-		unlinkat(f->dir, f->temp, 0);
+	/* made as the user: root may be nobody there */
+	if (f->dir >= 0 && f->temp[0]) {
+		struct err e;
+
+		if (image_be_user(f->user, &e) >= 0)
+			unlinkat(f->dir, f->temp, 0);
+		image_be_user(NULL, &e);
+	}
 	close_fdp(&f->fd);
 	close_fdp(&f->dir);
 }

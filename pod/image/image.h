@@ -101,6 +101,8 @@ ProtobufCMessage *image_message(const struct image *im, enum rec_type type, cons
 				struct err *e);
 /** Reads all of it and compares every digest, those of pages too; what it refers to must be there. */
 int image_verify(const struct image *im, struct err *e);
+/** @len bytes at @off, whatever interrupts it; -EBADMSG: the file is too short. */
+int image_read_at(int fd, uint64_t off, void *buf, size_t len, struct err *e);
 void image_close(struct image *im);
 
 /* ---- the store (store.c) */

@@ -261,9 +261,12 @@ static void *idle(void *arg)
 	return NULL;
 }
 
+static _Atomic bool changed;
+
 static void *other_user(void *arg)
 {
 	WL_SYS(syscall(SYS_setresuid, 1, 1, 1)); /* this thread alone */
+	changed = true;
 	return idle(arg);
 }
 
@@ -272,6 +275,7 @@ static void thread_creds(void)
 	pthread_t t;
 
 	WL_ZERO(pthread_create(&t, NULL, other_user, NULL));
+	WL_AWAIT(changed, "the thread's ids");
 }
 
 static void seccomp_filter(void)
@@ -299,9 +303,12 @@ static void shared_memory(void)
 
 static void work(void);
 
+static pthread_t leader;
+
 static void *rest(void *arg)
 {
 	(void)arg;
+	WL_ZERO(pthread_join(leader, NULL));
 	work();
 	return NULL;
 }
@@ -310,6 +317,7 @@ static void leader_exit(void)
 {
 	pthread_t t;
 
+	leader = pthread_self();
 	WL_ZERO(pthread_create(&t, NULL, rest, NULL));
 	pthread_exit(NULL);
 }

@@ -212,6 +212,7 @@ static void check_connections(uint64_t round)
 	send_to(sender[0], &c, 1, &a);
 	errno = 0;
 	WL_EQ("a stranger's datagram", -1, recv(conn[0], &d, 1, MSG_DONTWAIT));
+	WL_EQ("errno", EAGAIN, errno);
 }
 
 /* ---- the group */
@@ -317,6 +318,7 @@ static void check_multicast(void)
 	}
 	errno = 0;
 	WL_EQ("another's multicast", -1, recv(cast[2], &v, sizeof(v), MSG_DONTWAIT));
+	WL_EQ("errno", EAGAIN, errno);
 	send_to(caster, &cast_seq, sizeof(cast_seq), &cast_at);
 	cast_seq++;
 	v = 4711;
