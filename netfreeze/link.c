@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include <netlink/netlink.h>
 #include <netlink/route/addr.h>
@@ -31,6 +32,11 @@
 #include "netfreeze/netfreeze.h"
 #include "pod/base/io.h"
 #include "pod/base/util.h"
+
+#define RUNNING_MS 3000
+#ifndef IFF_LOWER_UP
+#define IFF_LOWER_UP (1 << 16) /* <linux/if.h>, which does not go with <net/if.h> */
+#endif
 
 static void nl_free(struct nl_sock **s)
 {
@@ -108,6 +114,30 @@ static int set_up(struct nl_sock *s, const char *name, struct err *e)
 		return err_num(e, ENOMEM, "set up '%s'", name);
 	rtnl_link_set_flags(c, IFF_UP);
 	return link_change(s, name, c, "set up", e);
+}
+
+/* A link that has a carrier drops what it is given until the kernel's link watch has run: a veth has no queue before, and
+ * a bridge no port. Asking for the link's state makes it run, from 6.8 on; before, it takes up to 1 s. */
+static int await_running(struct nl_sock *s, const char *name, struct err *e)
+{
+	uint64_t end = deadline_ms(RUNNING_MS);
+	struct timespec nap = {0, 1000000};
+	unsigned flags;
+
+	for (;;) {
+		struct rtnl_link *l;
+		int r = rtnl_link_get_kernel(s, 0, name, &l);
+
+		if (r < 0)
+			return nl_err(e, r, "state of link", name);
+		flags = rtnl_link_get_flags(l);
+		rtnl_link_put(l);
+		if ((flags & IFF_RUNNING) || !(flags & IFF_LOWER_UP))
+			return 0;
+		if (now_ns() > end)
+			return err_set(e, ETIMEDOUT, "link '%s' has a carrier, but does not run", name);
+		nanosleep(&nap, NULL);
+	}
 }
 
 /* /proc/sys/net shows the namespace of the task that looks, so a thread in the pod's needs no
@@ -288,7 +318,7 @@ int link_make_veth(int netns, const char *host, const uint8_t mac[6], uint32_t i
 	return r;
 }
 
-/** link_attach - put @host on @bridge and up */
+/** link_attach - put @host on @bridge and up; if there is a carrier frames pass when it returns */
 int link_attach(const char *host, const char *bridge, struct err *e)
 {
 	autonl struct nl_sock *s = NULL;
@@ -306,7 +336,8 @@ int link_attach(const char *host, const char *bridge, struct err *e)
 	ipv6_off(s, host, NULL); /* the node's end needs none either; not worth a failure */
 	rtnl_link_set_master(c, (int)br);
 	rtnl_link_set_flags(c, IFF_UP);
-	return link_change(s, host, c, "attach", e);
+	r = link_change(s, host, c, "attach", e);
+	return r < 0 ? r : await_running(s, host, e);
 }
 
 /** link_detach - take @host off its bridge; it stays up or down as it was */
@@ -442,16 +473,26 @@ int link_announce_by(int fd, const uint8_t mac[6], uint32_t ip, int count, struc
 	return 0;
 }
 
+static int open_running(void *arg, struct err *e)
+{
+	autonl struct nl_sock *s = NULL;
+	int r = nl_open(&s, e);
+
+	if (r == 0)
+		r = await_running(s, "eth0", e);
+	return r < 0 ? r : open_announcer(arg, e);
+}
+
 /**
  * link_announce - gratuitous ARP request and reply, @count times, as the pod itself
  *
  * From eth0 of @netns, so it passes the host end and the bridge learns the port from its source
- * address. @ip in network byte order. Takes 10-15 ms (see link_announcer()), the frames leave at
- * once.
+ * address. @ip in network byte order. Waits until eth0 passes frames, if it has just come up. Takes
+ * 10-15 ms (see link_announcer()), the frames leave at once.
  */
 int link_announce(int netns, const uint8_t mac[6], uint32_t ip, int count, struct err *e)
 {
-	autoclose int fd = link_announcer(netns, e);
+	autoclose int fd = netns_run(netns, open_running, NULL, e);
 
 	return fd < 0 ? fd : link_announce_by(fd, mac, ip, count, e);
 }

@@ -4,6 +4,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_packet.h>
+#include <net/ethernet.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -23,7 +25,7 @@ struct call {
 	int (*fn)(struct call *, struct err *e);
 	const char *a, *b;
 	uint32_t ip;
-	int ms;
+	int ms, ns;
 };
 
 static int run(void *arg, struct err *e)
@@ -144,6 +146,53 @@ static void test_address_busy(void)
 	T_CHECK_EQ(in_ns(w.node, busy, &e), 0);
 	busy.a = "nosuch";
 	T_CHECK_EQ(in_ns(w.node, busy, &e), -ENODEV);
+	world_done(&w);
+}
+
+static int do_remake(struct call *c, struct err *e)
+{
+	int r = link_delete(c->a, e);
+
+	if (r == 0)
+		r = link_make_veth(c->ns, c->a, pod_mac, c->ip, 16, inet_addr("10.77.0.1"), e);
+	return r < 0 ? r : link_attach(c->a, BRIDGE, e);
+}
+
+static int do_listen_arp(struct call *c, struct err *e)
+{
+	struct sockaddr_ll a = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ARP)};
+	autoclose int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	a.sll_ifindex = (int)if_nametoindex(c->a);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
+		return err_sys(e, "packet socket");
+	return take_fd(&fd);
+}
+
+/* A link that came up this instant must not lose the announcement: neighbours and bridges would go on
+ * sending to where the address was before. */
+static void test_announce_at_once(void)
+{
+	struct call remake = {.fn = do_remake, .a = "pma", .ip = inet_addr(POD_IP)};
+	struct call listen = {.fn = do_listen_arp, .a = "eth0"};
+	struct err e = {0};
+	struct world w;
+	int fd, i;
+
+	world_init(&w);
+	remake.ns = w.a.ns;
+	T_OK(fd = in_ns(w.peer, listen, &e), &e);
+	for (i = 0; i < 20; i++) {
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		uint8_t frame[128];
+
+		T_OK(in_ns(w.node, remake, &e), &e);
+		T_OK(link_announce(w.a.ns, pod_mac, inet_addr(POD_IP), 1, &e), &e);
+		T_CHECK_EQ(poll(&p, 1, 2000), 1);
+		while (recv(fd, frame, sizeof(frame), 0) >= 12)
+			T_CHECK(!memcmp(frame + 6, pod_mac, 6));
+	}
+	close(fd);
 	world_done(&w);
 }
 
@@ -436,6 +485,7 @@ static void test_nothing_left(void)
 static const struct test_case cases[] = {
 	{"veth", test_veth},
 	{"address_busy", test_address_busy},
+	{"announce_at_once", test_announce_at_once},
 	{"filter_states", test_filter_states},
 	{"filter_is_quick", test_filter_is_quick},
 	{"hold_and_replay", test_hold_and_replay},
