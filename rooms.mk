@@ -64,3 +64,4 @@ COORD_SRC += coordinator/interval.c
 CMD_SRC += coordinator/cmd/inspect.c
 CMD_SRC += coordinator/cmd/preempt.c
 COORD_SRC += coordinator/requests.c
+CMD_SRC += coordinator/cmd/core.c pod/image/memory.c

@@ -15,7 +15,7 @@ CHECK_RUN += tests/real/stream
 CHECK_RUN += tests/real/nginx
 CHECK_RUN += tests/real/scripts
 CHECK_RUN += tests/real/frozen tests/real/soak
-CHECK_RUN += tests/podrun.bats tests/priv.bats tests/console.bats tests/image.bats tests/image_fault.bats
+CHECK_RUN += tests/podrun.bats tests/priv.bats tests/console.bats tests/image.bats tests/image_fault.bats tests/image_tools.bats
 UNIT_SRC += tests/unit/err_test.c
 UNIT_SRC += tests/unit/io_test.c
 UNIT_SRC += tests/unit/fault_test.c
@@ -27,12 +27,12 @@ UNIT_SRC += tests/unit/mem_test.c
 UNIT_SRC += tests/unit/mem_track_test.c
 UNIT_SRC += tests/platform/mem_facts_test.c
 UNIT_WITH += pod/mem/maps.c pod/mem/track.c pod/mem/pages.c
-UNIT_SRC += tests/unit/stream_test.c tests/golden/image_test.c tests/unit/image_file_test.c
-UNIT_WITH += pod/image/stream.c pod/image/image.c pod/image/chain.c pod/image/dedup.c pod/image/store.c
+UNIT_SRC += tests/unit/stream_test.c tests/golden/image_test.c tests/unit/image_file_test.c tests/unit/image_memory_test.c
+UNIT_WITH += pod/image/stream.c pod/image/image.c pod/image/chain.c pod/image/dedup.c pod/image/store.c pod/image/memory.c
 $(B)/tests/golden/image_test.o: tests/golden/image_bytes.inc
 
 # checking clients of real programs (tests/clients)
-CLIENTS := $(B)/tests/redis_check $(B)/tests/streamcheck $(B)/tests/http_check
+CLIENTS := $(B)/tests/redis_check $(B)/tests/streamcheck $(B)/tests/http_check $(B)/tests/debuggee
 
 # self-verifying programs, one per kind of kernel resource; they share no code with podmigrate
 WORKLOAD_NAMES := tree threads regs rseq restart restart_hard shortwrite anon churn privfile shm_anon memfd tmpfs files \

@@ -488,7 +488,8 @@ int cmd_image(struct ctx *c, int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(struct ctx *, int argc, char **argv);
-	} verbs[] = { { "list", image_list }, { "verify", image_check }, { "prune", image_prune }, { "rm", image_remove } };
+	} verbs[] = { { "list", image_list }, { "verify", image_check }, { "prune", image_prune }, { "rm", image_remove },
+		    { "core", image_core } };
 
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
 		return next_option(c, argc, argv, "+:h", (const struct option[]){ { "help", 0, NULL, 'h' }, { 0 } }) == 'h' ?
@@ -496,5 +497,5 @@ int cmd_image(struct ctx *c, int argc, char **argv)
 	for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(verbs); i++)
 		if (!strcmp(verbs[i].name, argv[1]))
 			return verbs[i].run(c, argc - 1, argv + 1);
-	return say_usage(c, argc > 1 ? "'%s' is unknown" : "list, verify, prune or rm?", argc > 1 ? argv[1] : "");
+	return say_usage(c, argc > 1 ? "'%s' is unknown" : "list, verify, prune, rm or core?", argc > 1 ? argv[1] : "");
 }

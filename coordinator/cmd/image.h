@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* What the commands about images share: image.c, prune.c. */
+/* What the commands about images share: image.c, prune.c, core.c. */
 #ifndef CMD_IMAGE_H
 #define CMD_IMAGE_H
 
@@ -17,5 +17,6 @@ int restore_image(struct ctx *, struct operation *, Pm__RestoreReq *, const char
 int image_operands(struct ctx *, int argc, char **argv, int *code);
 int image_prune(struct ctx *, int argc, char **argv);
 int image_remove(struct ctx *, int argc, char **argv);
+int image_core(struct ctx *, int argc, char **argv);
 
 #endif

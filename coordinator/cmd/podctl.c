@@ -91,11 +91,13 @@ static const struct command commands[] = {
 	  "  -n, --name NAME        another name for the pod\n"
 	  "      --force=files      files that were written since are taken as they are\n"
 	  "      --dry-run          only the check\n" },
-	{ "image", NULL, cmd_image, "list [--json] [--noheadings] | verify IMAGE... | prune [--keep N] [POD] | rm IMAGE...",
+	{ "image", NULL, cmd_image, "list [--json] [--noheadings] | verify IMAGE... | prune [--keep N] [POD] | rm IMAGE...\n"
+	  "                    | core IMAGE PID [-o FILE]",
 	  "list    the images in the store\n"
 	  "verify  reads images whole, and those that they build on, and compares all digests\n"
 	  "prune   removes your images but the newest N of each pod (1), and what those build on\n"
-	  "rm      removes images of yours that no other builds on\n" },
+	  "rm      removes images of yours that no other builds on\n"
+	  "core    writes a process of an image, by its pid in the pod, as a core file for a debugger (core.PID)\n" },
 	{ "inspect", NULL, cmd_inspect, "IMAGE [--ps-tree] [--files] [--maps] [--stats] [--pid N] [--json]",
 	  "Shows what is in an image: its pod, processes, open files and mappings. Its pages are not read.\n"
 	  "      --ps-tree          processes, as a tree (with --stats what is shown by itself)\n"

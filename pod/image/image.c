@@ -332,8 +332,7 @@ void image_done(struct image_file *f)
 
 /* ---- reading */
 
-/* What a peer may do, a file may not: to end early, to say what it should not. */
-static int file_error(int r, struct err *e)
+int image_read_error(int r, struct err *e)
 {
 	if (r == -EPIPE)
 		return err_set(e, EBADMSG, "the image ends within a record");
@@ -350,7 +349,7 @@ static int read_record(int fd, uint64_t off, enum rec_type type, struct record *
 
 	if (lseek(fd, (off_t)off, SEEK_SET) < 0)
 		return err_sys(e, "seek");
-	r = file_error(stream_recv(&s, out, e), e);
+	r = image_read_error(stream_recv(&s, out, e), e);
 	if (r < 0)
 		return err_wrap(e, "the image");
 	if (out->type == type)
@@ -600,7 +599,7 @@ int image_verify(const struct image *im, struct err *e)
 	if (r >= 0 && !v.page)
 		r = err_num(e, ENOMEM, "digests of an image");
 	for (i = 0; r >= 0 && i < im->n; i++) {
-		r = file_error(verify_at(&v, i, &s, e), e);
+		r = image_read_error(verify_at(&v, i, &s, e), e);
 		if (r < 0)
 			err_wrap(e, "at byte %lu", (unsigned long)im->entry[i].off);
 	}

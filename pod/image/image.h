@@ -103,6 +103,8 @@ ProtobufCMessage *image_message(const struct image *im, enum rec_type type, cons
 int image_verify(const struct image *im, struct err *e);
 /** @len bytes at @off, whatever interrupts it; -EBADMSG: the file is too short. */
 int image_read_at(int fd, uint64_t off, void *buf, size_t len, struct err *e);
+/** What a peer may do, a file may not: to end early, to say what it should not. @r, or -EBADMSG for such. */
+int image_read_error(int r, struct err *e);
 void image_close(struct image *im);
 
 /* ---- the store (store.c) */

@@ -1,0 +1,117 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-3.0-or-later
+# What can be done with images besides restoring them.
+
+bats_require_minimum_version 1.5.0
+load lib
+
+setup_file() {
+	[ "$(id -u)" = 0 ] || skip "must be root"
+	export LAB_NAME=imgtools$$
+	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
+	BIN=$(realpath "$BATS_TEST_DIRNAME/../${B:-build}/bin" 2>/dev/null || realpath "$B/bin")
+	"$LAB" up -n 2 --faults --bin "$BIN"
+	eval "$("$LAB" env)"
+	export STORE=$LAB_SHARED/images
+	cp "$BIN/../tests/debuggee" "$LAB_SHARED/debuggee"
+}
+
+teardown_file() {
+	"$LAB" down
+}
+
+setup() {
+	[ "$(id -u)" = 0 ] || skip "must be root"
+	cd / || return 1
+}
+
+said() { podctl logs "$1" | grep -q -- "$2"; }
+as_user() { "$LAB" exec --user 1234 client1 -- "$@"; }
+debuggee() { podrun -d -n "$1" -N nodeA -- /home/shared/debuggee >/dev/null && await said "$1" '^step 0$'; }
+step() { podctl kill -s USR1 "$1" && await said "$1" "^step $2\$"; }
+# in a host that sees the pod's programs under the names that the pod knows
+gdb_says() { # CORE COMMAND...
+	local core=$1 args=() x
+	shift
+	for x; do args+=(-ex "$x"); done
+	"$LAB" exec nodeA -- gdb -nx -q -batch -ex 'set pagination off' "${args[@]}" /home/shared/debuggee "$core" 2>&1
+}
+
+@test "image core: a debugger finds threads, backtraces and values, out of all of the chain" {
+	debuggee core
+	podctl checkpoint core
+	step core 1
+	id=$(podctl checkpoint core)
+	[ -n "$(podctl image list --noheadings | awk -v i="$id" '$1 == i { print $7 }' | grep -v '^-$')" ]
+	run podctl image core "$id" 2 -o "$LAB_SHARED/c1"
+	[ "$status" = 0 ]
+	[ "$output" = "$LAB_SHARED/c1" ]
+	[ "$(stat -c %a "$LAB_SHARED/c1")" = 600 ]
+	run gdb_says /home/shared/c1 'info threads' 'thread apply all bt' 'p in_data' 'p in_bss' 'p left_alone[512]' \
+		'p on_heap->value' 'p shared->value' 'p text' 'x/s on_heap' 'thread 4' 'frame function wait_here' \
+		'info locals' 'p mine' 'frame function deeper' 'p number' 'p $_siginfo'
+	echo "$output"
+	[ "$(grep -c '^\[New LWP' <<<"$output")" = 5 ]
+	[ "$(grep -c '^#.* in wait_here (number=[1-4]01, weight=' <<<"$output")" -ge 4 ]
+	[ "$(grep -c '^#.* in deeper (number=[1-4]00)' <<<"$output")" -ge 4 ]
+	grep -q '^#.* in main ()' <<<"$output"
+	grep -q ' = 1002$' <<<"$output"
+	grep -q ' = 4242$' <<<"$output"
+	grep -q ' = 7001$' <<<"$output"
+	grep -q ' = 9001$' <<<"$output"
+	grep -q 'a constant string' <<<"$output"
+	grep -q '"at its beginning"' <<<"$output"
+	grep -q '^sum = 150$' <<<"$output"
+	grep -q ' = 301$' <<<"$output"
+	grep -q ' = 300$' <<<"$output"
+	# the first image is as it was
+	old=$(podctl image list --noheadings | awk '$2 == "core" { print $1; exit }')
+	podctl image core "$old" 2 -o "$LAB_SHARED/c0"
+	run gdb_says /home/shared/c0 'p in_data' 'p on_heap->value'
+	grep -q ' = 1001$' <<<"$output"
+	grep -q ' = 7000$' <<<"$output"
+	podctl kill -s KILL -a core
+}
+
+@test "image core: what is not there is said, and no file is left" {
+	debuggee nocore
+	id=$(podctl checkpoint --term nocore)
+	run podctl image core "$id" 77 -o "$LAB_SHARED/none"
+	[ "$status" = 3 ]
+	run podctl image core "$id" two
+	[ "$status" = 2 ]
+	run podctl image core "$id"
+	[ "$status" = 2 ]
+	run podctl image core nobody.1 2 -o "$LAB_SHARED/none"
+	[ "$status" = 3 ]
+	run podctl image core "$id" 2 -o /nowhere/none
+	[ "$status" = 1 ]
+	run podctl image core "$id" 2 -o /dev/full
+	[ "$status" = 1 ]
+	[[ $output == *"not a regular file"* ]]
+	# a disk that is full, on the way
+	mkdir "$LAB_SHARED/small"
+	mount -t tmpfs -o size=40k none "$LAB_SHARED/small"
+	run podctl image core "$id" 2 -o "$LAB_SHARED/small/c"
+	left=$(ls -A "$LAB_SHARED/small")
+	umount "$LAB_SHARED/small"
+	[ "$status" = 1 ]
+	[[ $output == *"No space left"* ]]
+	[ -z "$left" ]
+	# not another's
+	run as_user podctl image core "$STORE/root/$id.img" 2 -o /tmp/c
+	[ "$status" = 5 ] || [ "$status" = 3 ]
+	# a page that is damaged
+	cp "$STORE/root/$id.img" "$LAB_SHARED/bad.img"
+	python3 - "$LAB_SHARED/bad.img" <<-'END'
+		import sys
+		f = open(sys.argv[1], "r+b")
+		b = f.read()
+		f.seek(b.find(b"at its beginning"))
+		f.write(b"AT")
+	END
+	run podctl image core "$LAB_SHARED/bad.img" 2 -o "$LAB_SHARED/none"
+	[ "$status" = 15 ]
+	[ ! -e "$LAB_SHARED/none" ]
+	[ -z "$(ls "$LAB_SHARED" | grep part)" ]
+}
