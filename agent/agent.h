@@ -133,6 +133,10 @@ void keeper_stop(struct pod *p);
 /** The log of @stream (STDOUT or STDERR): an fd whose offsets are the stream's; @flags of open(2). */
 int log_open(const struct pod *p, int stream, int flags, struct err *e);
 
+/* ---- look.c */
+/** Serves the InspectReq @env on connection @c, which it takes over. */
+void agent_look(struct agent *a, struct conn *c, const Pm__Envelope *env);
+
 /* ---- session.c */
 int session_listen(struct agent *a, struct err *e);
 /** To the coordinator, if it is there. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * Connections of the coordinator. Who may connect is a matter of the peer's uid ([agent] users). After
- * hello the first message decides: exec, attach and kill make the connection a console relay; all
- * else makes it the control channel. There is one control channel; a newer one replaces it.
+ * hello the first message decides: exec, attach and kill make the connection a console relay, inspect
+ * is all that it serves; all else makes it the control channel. There is one control channel; a newer one replaces it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -99,6 +99,13 @@ static void on_message(struct conn *c, const Pm__Envelope *env, void *arg)
 		s->conn = NULL;
 		session_free(s);
 		console_relay(a, c, env);
+		return;
+	case PM__ENVELOPE__BODY_INSPECT_REQ:
+		if (c == a->coord)
+			return;
+		s->conn = NULL;
+		session_free(s);
+		agent_look(a, c, env);
 		return;
 	default:
 		if (c != a->coord)

@@ -120,6 +120,7 @@ static const struct {
 	{ PM__ENVELOPE__BODY_EXEC_REQ, relay_request },
 	{ PM__ENVELOPE__BODY_ATTACH_REQ, relay_request },
 	{ PM__ENVELOPE__BODY_KILL_REQ, relay_request },
+	{ PM__ENVELOPE__BODY_INSPECT_REQ, relay_request },
 };
 
 static void send_hello(struct client *cl)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Console relays: client -> coordinator -> agent -> podinit, frame by frame. The first request (exec,
- * attach, kill) names the pod and is checked here; the rest is passed on as it is. Each relay has a
+ * Relays: client -> coordinator -> agent (-> podinit), frame by frame. The first request (exec, attach,
+ * kill, inspect) names the pod and is checked here; the rest is passed on as it is. Each relay has a
  * connection of its own to the agent.
  */
 #include <stdio.h>
@@ -117,6 +117,8 @@ static const char *pod_of(const Pm__Envelope *env)
 		return env->exec_req->pod;
 	case PM__ENVELOPE__BODY_ATTACH_REQ:
 		return env->attach_req->pod;
+	case PM__ENVELOPE__BODY_INSPECT_REQ:
+		return env->inspect_req->pod;
 	default:
 		return env->kill_req->pod;
 	}

@@ -453,7 +453,7 @@ uint32_t collect_vma_object(struct dump *d, const struct vma *v)
 
 /* ---- open files */
 
-static void parse_fdinfo(struct probe *pr)
+void probe_parse_info(struct probe *pr)
 {
 	const char *s;
 
@@ -563,7 +563,7 @@ static int look_at_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool 
 	pr.fd = fd;
 	if (fstat(fd, &pr.st) < 0)
 		return err_sys(e, "pid %d: stat fd %d", p->nspid, fdno);
-	parse_fdinfo(&pr);
+	probe_parse_info(&pr);
 	o = same_description(d, &pr);
 	if (!o) {
 		k = kind_match(&pr);

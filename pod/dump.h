@@ -135,6 +135,8 @@ int collect_note(struct dump *, int r, const struct err *);
 int collect_needs(struct dump *, Pm__Needs *needs, struct err *);
 /** Reads every fd of every process into d->objects and d->fds (replacing what was there). @final: in the freeze. */
 int collect_fds(struct dump *, bool final, struct err *);
+/** pos, flags and mount of an fd, out of its info. */
+void probe_parse_info(struct probe *);
 /** When all tasks are stopped: refuses what the check would, and a memory that two processes share. */
 int collect_recheck(struct dump *, struct err *);
 int collect_refuse_leaderless(const struct proc *, struct err *);

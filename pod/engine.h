@@ -10,6 +10,7 @@
 
 int engine_create(int ctl, const Pm__EngineCreate *req);
 int engine_dump(int ctl, const Pm__EngineDump *req);
+int engine_inspect(int ctl, const Pm__EngineInspect *req);
 int engine_restore(int ctl, const Pm__EngineRestore *req);
 
 /** Sends EngineFailed{exit_code, phase, cause = e->msg}; returns 1. */

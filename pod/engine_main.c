@@ -57,6 +57,11 @@ static int run_restore(int ctl, const Pm__Envelope *env)
 	return engine_restore(ctl, env->engine_restore);
 }
 
+static int run_inspect(int ctl, const Pm__Envelope *env)
+{
+	return engine_inspect(ctl, env->engine_inspect);
+}
+
 static const struct {
 	Pm__Envelope__BodyCase body;
 	int (*run)(int ctl, const Pm__Envelope *env);
@@ -64,6 +69,7 @@ static const struct {
 	{ PM__ENVELOPE__BODY_ENGINE_CREATE, run_create },
 	{ PM__ENVELOPE__BODY_ENGINE_DUMP, run_dump },
 	{ PM__ENVELOPE__BODY_ENGINE_RESTORE, run_restore },
+	{ PM__ENVELOPE__BODY_ENGINE_INSPECT, run_inspect },
 };
 
 int main(void)

@@ -115,3 +115,92 @@ gdb_says() { # CORE COMMAND...
 	[ ! -e "$LAB_SHARED/none" ]
 	[ -z "$(ls "$LAB_SHARED" | grep part)" ]
 }
+
+@test "inspect: of a pod that runs the same sections as of its image; it is not stopped" {
+	cat >"$LAB_SHARED/sockets.py" <<-'END'
+		import os, socket, time
+		l = socket.create_server(("127.0.0.1", 4711))
+		c = socket.create_connection(("127.0.0.1", 4711))
+		s, _ = l.accept()
+		l6 = socket.create_server(("::1", 4712), family=socket.AF_INET6)
+		u = socket.socket(socket.AF_UNIX)
+		u.bind("/tmp/u.sock")
+		u.listen()
+		d = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+		d.bind(("127.0.0.1", 4713))
+		none = socket.socket()
+		open("/tmp/big", "wb").write(b"x" * 100000)
+		f = open("/tmp/big", "rb")
+		f.seek(777)
+		print("ready", flush=True)
+		while True: time.sleep(3600)
+	END
+	mkdir -p "$LAB_SHARED/bound"
+	podrun -d -n seen -N nodeA -e MARK=here --bind /home/shared/bound:/mnt:ro -- python3 /home/shared/sockets.py
+	await said seen '^ready$'
+	run podctl inspect seen
+	[ "$status" = 0 ]
+	[[ $output == *"pod      seen of user root, address 10.77."*"running on nodeA"*"1 podinit"*"  2 python3  uid 0, 1 thread"* ]]
+	run podctl inspect seen --sockets --pid 2
+	grep -Eq '^2 [0-9]+ tcp LISTEN 127.0.0.1:4711 -$' <<<"$output"
+	grep -Eq '^2 [0-9]+ tcp ESTABLISHED 127.0.0.1:4711 127.0.0.1:[0-9]+$' <<<"$output"
+	grep -Eq '^2 [0-9]+ tcp ESTABLISHED 127.0.0.1:[0-9]+ 127.0.0.1:4711$' <<<"$output"
+	grep -Eq '^2 [0-9]+ tcp6 LISTEN \[::1\]:4712 -$' <<<"$output"
+	grep -Eq '^2 [0-9]+ unix LISTEN /tmp/u.sock -$' <<<"$output"
+	grep -Eq '^2 [0-9]+ udp CLOSE 127.0.0.1:4713 -$' <<<"$output"
+	grep -Eq '^2 [0-9]+ tcp CLOSE 0.0.0.0:0 -$' <<<"$output"
+	podctl inspect seen --mounts | grep -q '^/mnt /home/shared/bound ro$'
+	podctl inspect seen --mounts | grep -Eq '^/tmp tmpfs rw (9[0-9]|1[0-9][0-9]) KiB$'
+	podctl inspect seen --env --pid 2 | grep -q '^2 MARK=here$'
+	podctl inspect seen --files --json >"$LAB_SHARED/pod.json"
+	# the whole of it is the same in an image
+	all=(--files --sockets --mounts --maps --env --json)
+	podctl inspect seen "${all[@]}" >"$LAB_SHARED/pod.json"
+	podctl inspect "$(podctl checkpoint seen)" "${all[@]}" >"$LAB_SHARED/image.json"
+	python3 - "$LAB_SHARED/pod.json" "$LAB_SHARED/image.json" <<-'END'
+		import json, sys
+		p, i = (json.load(open(f)) for f in sys.argv[1:])
+		assert p["image"] is None and i["image"].startswith("seen.")
+		assert [k for k in i if k not in p] == ["created_ns", "ended", "bytes", "pages", "images"], i.keys()
+		assert [k for k in p if k not in i] == ["state", "epoch", "mem"], p.keys()
+		for k in "pod", "user", "ip", "node", "mounts":
+		    assert p[k] == i[k], (k, p[k], i[k])
+		a, b = ([x for x in q["processes"] if x["pid"] == 2][0] for q in (p, i))
+		for k in b:
+		    if k == "maps": # a file has other words in an image
+		        assert [{**m, "name": 0} for m in a[k]] == [{**m, "name": 0} for m in b[k]]
+		    else:
+		        assert a[k] == b[k], (k, a[k], b[k])
+		assert any(f["what"] == "/tmp/big" and f["pos"] == 777 for f in a["fds"])
+	END
+	# what a move would refuse is shown as well
+	podrun -d -n odd -N nodeB -- sh -c 'mkfifo /tmp/f; exec 3<>/tmp/f; echo ready; kill -STOP $$'
+	await said odd '^ready$'
+	podctl inspect odd --files | grep -Eq '^2 3 rw /tmp/f$'
+	podctl kill -s KILL -a odd
+}
+
+@test "inspect: only for the pod's owner and root; what there is not is said" {
+	as_user podrun -d -n theirs -N nodeA -- sleep 1000
+	podrun -d -n ours -N nodeA -- sleep 1000
+	run as_user podctl inspect theirs --env --files
+	[ "$status" = 0 ]
+	run podctl inspect theirs
+	[ "$status" = 0 ]
+	run as_user podctl inspect ours
+	[ "$status" = 5 ]
+	[[ $output == *"belongs to user 'root'"* ]]
+	run podctl inspect nobody
+	[ "$status" = 3 ]
+	podctl kill -s KILL -a ours
+	podctl kill -s KILL -a theirs
+	ended() { podctl inspect ours >&2; [ $? = 3 ]; }
+	await ended
+	# a file of the pod's name, which is no image
+	podrun -d -n named -N nodeA -- sleep 1000
+	cd "$LAB_SHARED"
+	echo no image >named
+	run podctl inspect named
+	[ "$status" = 0 ]
+	podctl kill -s KILL -a named
+}

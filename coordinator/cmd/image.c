@@ -134,13 +134,45 @@ void own_store(struct ctx *c, char *out, size_t len)
 	snprintf(out, len, "%s/%s", c->conf.images_dir, own_name(user, sizeof(user)));
 }
 
-/* The path of @name: as it is, or in the store of ours; root looks in everybody's. */
-int find_image(struct ctx *c, const char *name, char *out, size_t len, bool *in_store)
+/* In the store of ours; root looks in everybody's. */
+static bool find_in_store(struct ctx *c, const char *name, char *out, size_t len)
 {
 	struct dirent *de;
 	char user[64];
 	DIR *dir;
 
+	snprintf(out, len, "%s/%s/%s" IMAGE_SUFFIX, c->conf.images_dir, own_name(user, sizeof(user)), name);
+	if (access(out, F_OK) == 0)
+		return true;
+	dir = geteuid() == 0 ? opendir(c->conf.images_dir) : NULL;
+	out[0] = 0;
+	while (dir && (de = readdir(dir))) {
+		snprintf(out, len, "%s/%s/%s" IMAGE_SUFFIX, c->conf.images_dir, de->d_name, name);
+		if (de->d_name[0] != '.' && access(out, F_OK) == 0)
+			break;
+		out[0] = 0;
+	}
+	if (dir)
+		closedir(dir);
+	return out[0];
+}
+
+bool have_image(struct ctx *c, const char *name)
+{
+	char path[PATH_MAX];
+	struct image im;
+
+	if (find_in_store(c, name, path, sizeof(path)))
+		return true;
+	if (access(name, F_OK) < 0 || image_open(&im, name, NULL, &(struct err){ 0 }) < 0)
+		return false;
+	image_close(&im);
+	return true;
+}
+
+/* The path of @name: as it is, or in the store. */
+int find_image(struct ctx *c, const char *name, char *out, size_t len, bool *in_store)
+{
 	if (strchr(name, '/') || access(name, F_OK) == 0) {
 		autofree char *whole = realpath(name, NULL);
 
@@ -151,19 +183,7 @@ int find_image(struct ctx *c, const char *name, char *out, size_t len, bool *in_
 	}
 	if (in_store)
 		*in_store = true;
-	snprintf(out, len, "%s/%s/%s" IMAGE_SUFFIX, c->conf.images_dir, own_name(user, sizeof(user)), name);
-	if (access(out, F_OK) == 0)
-		return 0;
-	dir = geteuid() == 0 ? opendir(c->conf.images_dir) : NULL;
-	while (dir && (de = readdir(dir))) {
-		snprintf(out, len, "%s/%s/%s" IMAGE_SUFFIX, c->conf.images_dir, de->d_name, name);
-		if (de->d_name[0] != '.' && access(out, F_OK) == 0)
-			break;
-		out[0] = 0;
-	}
-	if (dir)
-		closedir(dir);
-	if (dir && out[0])
+	if (find_in_store(c, name, out, len))
 		return 0;
 	say(c, EXIT_NOTFOUND, "there is no image '%s'", name);
 	fprintf(stderr, "hint: podctl image list; an image that is not in the store is named by its path\n");

@@ -9,6 +9,8 @@
 void own_store(struct ctx *, char *out, size_t len);
 /** The path of the image that the user names, by path or by id (then *@in_store, which may be NULL). An exit code. */
 int find_image(struct ctx *, const char *name, char *out, size_t len, bool *in_store);
+/** Is there an image of that name, for find_image()? Says nothing. */
+bool have_image(struct ctx *, const char *name);
 /** Says what is wrong with an image; the exit code for it. */
 int image_error(struct ctx *, const struct err *);
 /** Asks for the pod in the image at @path (as this client sees it), under another @name if that is not NULL. */

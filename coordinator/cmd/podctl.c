@@ -98,13 +98,16 @@ static const struct command commands[] = {
 	  "prune   removes your images but the newest N of each pod (1), and what those build on\n"
 	  "rm      removes images of yours that no other builds on\n"
 	  "core    writes a process of an image, by its pid in the pod, as a core file for a debugger (core.PID)\n" },
-	{ "inspect", NULL, cmd_inspect, "IMAGE [--ps-tree] [--files] [--maps] [--stats] [--pid N] [--json]",
-	  "Shows what is in an image: its pod, processes, open files and mappings. Its pages are not read.\n"
+	{ "inspect", NULL, cmd_inspect, "POD|IMAGE [--ps-tree] [--files] [--sockets] [--mounts] [--maps] [--env] [--stats] [--pid N] [--json]",
+	  "Shows what is in a pod that runs, which is not stopped for it, or in an image.\n"
 	  "      --ps-tree          processes, as a tree (with --stats what is shown by itself)\n"
 	  "      --files            open files\n"
+	  "      --sockets          protocol, state, own and other address\n"
+	  "      --mounts           its root, what is bound into it, its own file systems\n"
 	  "      --maps             mappings\n"
-	  "      --stats            what image it is\n"
-	  "      --pid N            files and mappings of this process alone\n"
+	  "      --env              the environments that the programs were started with\n"
+	  "      --stats            what pod or image it is\n"
+	  "      --pid N            files, sockets, mappings and environment of this process alone\n"
 	  "      --json             for programs\n" },
 	{ "check", NULL, cmd_later, "[NODE | POD --to NODE]", NULL },
 	{ "op", NULL, cmd_later, "list|show|wait|abort ID", NULL },
