@@ -340,6 +340,16 @@ static struct mapfile *find_mapfile(struct dump *d, const struct vma *v)
 	return NULL;
 }
 
+static bool is_path_of(int fd, const char *path)
+{
+	char self[48], link[PATH_MAX];
+	ssize_t n;
+
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	n = readlink(self, link, sizeof(link));
+	return n > 0 && (size_t)n == strlen(path) && !memcmp(link, path, (size_t)n);
+}
+
 static int add_mapfile(struct dump *d, struct proc *p, const struct vma *v, struct err *e)
 {
 	struct mapfile **nm = realloc(d->mapfiles, (d->nmapfiles + 1) * sizeof(*nm));
@@ -362,9 +372,12 @@ static int add_mapfile(struct dump *d, struct proc *p, const struct vma *v, stru
 	if (fstat(fd, &m->st) < 0)
 		return err_sys(e, "stat '%s'", v->name);
 	if (fstatat(d->root, v->name[0] == '/' ? v->name + 1 : v->name, &named, 0) < 0 ||
-	    named.st_ino != m->st.st_ino || named.st_dev != m->st.st_dev)
+	    named.st_ino != m->st.st_ino || named.st_dev != m->st.st_dev) {
+		if (!d->stopped && !is_path_of(fd, v->name))
+			return -ESRCH; /* another mapping by now, or the file has been removed: the next look tells */
 		return REFUSE(e, "pid %d (%s): maps '%s', which has been replaced or removed since: cannot be carried yet",
 			      p->nspid, p->st.comm, v->name);
+	}
 	m->id = ++d->next_id;
 	d->mapfiles[d->nmapfiles++] = m;
 	return 0;

@@ -27,7 +27,7 @@
 #define CHUNK_PAGES 256
 #define COPY_BYTES (64u << 20)
 #define MAX_DEPTH 64
-
+#define REREADS 32 /* of directories that change meanwhile */
 
 struct content *content_by_inode(struct dump *d, uint64_t dev, uint64_t ino)
 {
@@ -330,6 +330,7 @@ struct walk {
 	Pm__TmpfsNode **nodes;
 	size_t n, cap;
 	dev_t dev;
+	int rereads;
 };
 
 static int add_node(struct walk *w, const char *path, const struct stat *st, Pm__TmpfsNode **out, struct err *e)
@@ -363,6 +364,26 @@ static int add_node(struct walk *w, const char *path, const struct stat *st, Pm_
 
 static int walk_dir(struct walk *w, int dirfd, const char *path, int depth, struct err *e);
 
+static int add_file(struct walk *w, int fd, const struct stat *st, const char *path, struct err *e)
+{
+	Pm__TmpfsNode *node;
+	struct content *c;
+	int r = add_node(w, path, st, &node, e);
+
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	r = content_add(w->d, fd, CONTENT_TMPFS, path, &node->object, e);
+	c = content_by_inode(w->d, st->st_dev, st->st_ino);
+	if (r >= 0 && c && c->source == CONTENT_UNLINKED) {
+		/* it is open or mapped by a name that has gone, or by none; this one is another or new */
+		c->source = CONTENT_TMPFS;
+		c->name = dump_strdup(w->d, path);
+	}
+	return r;
+}
+
 static int walk_entry(struct walk *w, int dirfd, const char *name, const char *path, int depth, struct err *e)
 {
 	Pm__TmpfsNode *node;
@@ -373,6 +394,16 @@ static int walk_entry(struct walk *w, int dirfd, const char *name, const char *p
 		return errno == ENOENT ? 0 : err_sys(e, "stat '/%s'", path);
 	if (st.st_dev != w->dev || S_ISSOCK(st.st_mode))
 		return 0; /* a mount point; sockets are made by whoever is bound to them */
+	if (S_ISREG(st.st_mode)) {
+		autoclose int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+		if (fd < 0 && errno != ENOENT && errno != ELOOP)
+			return err_sys(e, "open '/%s'", path);
+		/* the program runs: the name may be another file's by now, of another kind even */
+		if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+			return 0;
+		return add_file(w, take_fd(&fd), &st, path, e);
+	}
 	r = add_node(w, path, &st, &node, e);
 	if (r < 0)
 		return r;
@@ -384,12 +415,6 @@ static int walk_entry(struct walk *w, int dirfd, const char *name, const char *p
 			return errno == ENOENT ? 0 : err_sys(e, "read link '/%s'", path);
 		target[n] = 0;
 		node->target = dump_strdup(w->d, target);
-	} else if (S_ISREG(st.st_mode)) {
-		int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-
-		if (fd < 0)
-			return errno == ENOENT ? 0 : err_sys(e, "open '/%s'", path);
-		return content_add(w->d, fd, CONTENT_TMPFS, path, &node->object, e);
 	} else if (S_ISDIR(st.st_mode)) {
 		autoclose int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
@@ -402,9 +427,9 @@ static int walk_entry(struct walk *w, int dirfd, const char *name, const char *p
 	return 0;
 }
 
-static int walk_dir(struct walk *w, int dirfd, const char *path, int depth, struct err *e)
+static int read_dir(struct walk *w, int dirfd, const char *path, int depth, struct err *e)
 {
-	int fd = fcntl(dirfd, F_DUPFD_CLOEXEC, 0);
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
 	struct dirent *de;
 	int r = 0;
@@ -414,8 +439,6 @@ static int walk_dir(struct walk *w, int dirfd, const char *path, int depth, stru
 		close_fdp(&fd);
 		return r;
 	}
-	if (depth > MAX_DEPTH)
-		r = err_set(e, ELOOP, "'/%s' is too deep", path);
 	while (r >= 0 && (de = readdir(dir))) {
 		char child[PATH_MAX];
 
@@ -427,6 +450,27 @@ static int walk_dir(struct walk *w, int dirfd, const char *path, int depth, stru
 			r = walk_entry(w, dirfd, de->d_name, child, depth, e);
 	}
 	closedir(dir);
+	return r;
+}
+
+/* Of two files that change names while a directory is read, one may be seen twice and the other not at all, which then gets
+ * another inode number on the target: so it is read again, but not for ever. */
+static int walk_dir(struct walk *w, int dirfd, const char *path, int depth, struct err *e)
+{
+	struct stat before, after;
+	size_t n = w->n;
+	int r;
+
+	if (depth > MAX_DEPTH)
+		return err_set(e, ELOOP, "'/%s' is too deep", path);
+	do {
+		w->n = n;
+		if (fstat(dirfd, &before) < 0)
+			return err_sys(e, "stat '/%s'", path);
+		r = read_dir(w, dirfd, path, depth, e);
+		if (r >= 0 && fstat(dirfd, &after) < 0)
+			return err_sys(e, "stat '/%s'", path);
+	} while (r >= 0 && !same_time(&before.st_mtim, &after.st_mtim) && w->rereads++ < REREADS);
 	return r;
 }
 

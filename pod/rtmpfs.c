@@ -139,9 +139,9 @@ static int one_content(struct restore *r, const Pm__Object *o, struct err *e)
 			c->fd = make_shmem(body->size, e);
 		else if (body->source == CONTENT_SYSV)
 			c->fd = sysv_make(r, body, e);
-		else if (body->source == CONTENT_MEMFD || body->source == CONTENT_UNLINKED)
+		else if (body->source == CONTENT_MEMFD)
 			c->fd = make_memfd(body->name, e);
-		if (c->fd < 0 && body->source != CONTENT_TMPFS) {
+		if (c->fd < 0 && body->source != CONTENT_TMPFS && body->source != CONTENT_UNLINKED) {
 			r->ncontents--;
 			pm__body_mem__free_unpacked(body, NULL);
 			return e->code;
@@ -620,6 +620,32 @@ static int keep_inodes(struct restore *r, struct trees *t, int top, struct err *
 	return 0;
 }
 
+/*
+ * Files that have no name now. Those of a private tree are made in it, after those that have: linkat() may give them one
+ * yet, as it does to an O_TMPFILE, or one that the source missed while names changed is found in the next round.
+ */
+static int make_unlinked(struct restore *r, struct trees *t, struct err *e)
+{
+	size_t i;
+	int q = 0;
+
+	for (i = 0; q >= 0 && i < r->ncontents; i++) {
+		struct rcontent *c = &r->contents[i];
+		const char *rest;
+		int top;
+
+		if (c->fd >= 0 || (c->body->source != CONTENT_UNLINKED && c->body->source != CONTENT_TMPFS))
+			continue;
+		top = private_top_of(c->body->name + (c->body->name[0] == '/'), &rest);
+		if (top >= 0 && t->top[top] >= 0)
+			c->fd = openat(t->top[top], ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+		else
+			c->fd = make_memfd(c->body->name, e);
+		q = c->fd < 0 ? err_sys(e, "make '%s'", c->body->name) : size_content(c, e);
+	}
+	return q;
+}
+
 int robj_tmpfs(struct restore *r, struct err *e)
 {
 	struct trees t;
@@ -632,6 +658,8 @@ int robj_tmpfs(struct restore *r, struct err *e)
 		q = clear_way(r, &t, r->old_tmpfs, r->tmpfs, e);
 	for (i = 0; q >= 0 && i < r->tmpfs->n_nodes; i++)
 		q = make_node(r, &t, r->tmpfs->nodes[i], e);
+	if (q >= 0)
+		q = make_unlinked(r, &t, e);
 	if (r->old_tmpfs)
 		let_go(&t, r->old_tmpfs);
 	trees_close(&t);

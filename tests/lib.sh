@@ -97,7 +97,7 @@ pod_move() {
 # pod_through_image NAME NODE: a checkpoint that it outlives, one that builds on that and ends it, a restart there. Exit
 # codes as above.
 pod_through_image() {
-	local name=$1 node=$2 rc id first store=$LAB_SHARED/images/root
+	local name=$1 node=$2 rc id first
 	timeout -k 5 120 podctl checkpoint -R "$name" >"$out/$name.id" 2>"$out/$name.moved" || return
 	first=$(<"$out/$name.id")
 	timeout -k 5 120 podctl checkpoint --term "$name" >"$out/$name.id" 2>"$out/$name.moved" || return
@@ -105,7 +105,7 @@ pod_through_image() {
 	[[ -z $(pod_state "$name") ]] || { echo "after --term podps still sees $name" >>"$out/$name.moved"; return 1; }
 	timeout -k 5 120 podctl restore "$id" -N "$node" >>"$out/$name.moved" 2>&1
 	rc=$?
-	rm -f "$store/$id.img" "$store/$first.img"
+	rm -f "$LAB_SHARED"/images/*/{"$id","$first"}.img
 	((rc)) && return $rc
 	[[ $(pod_node "$name") == "$node" ]] ||
 		{ echo "podps sees $name on $(pod_node "$name"), not on $node" >>"$out/$name.moved"; return 1; }
@@ -144,26 +144,33 @@ limit_jobs() {
 	while (($(jobs -rp | wc -l) >= $1)); do wait -n 2>/dev/null || true; done
 }
 
-# there_and_back NAME: live to B, live to A, stop-copy to B, with work in between. Words in $why.
-there_and_back() {
+# goes NAME STEP...: a STEP is a node, NODE:--stop-copy or NODE:image; with work in between. Words in $why.
+goes() {
 	local name=$1 step node option rc
-	frozen=
-	for step in nodeB nodeA nodeB:--stop-copy nodeA; do
+	shift
+	for step; do
 		node=${step%%:*}
 		option=${step#"$node"}
+		option=${option#:}
 		sleep 0.5
-		# shellcheck disable=SC2086
-		pod_move "$name" "$node" ${option#:}
+		if [[ $option == image ]]; then
+			pod_through_image "$name" "$node"
+		else
+			# shellcheck disable=SC2086
+			pod_move "$name" "$node" $option
+		fi
 		rc=$?
 		if ((rc)); then
-			why="move to $node ${option#:}: exit code $rc: $(moved_words "$name")"
+			why="move to $node $option: exit code $rc: $(moved_words "$name")"
 			return 1
 		fi
-		frozen+=" $(moved_frozen "$name"),"
+		frozen+="${frozen:+,} $(moved_frozen "$name")"
 	done
-	frozen=${frozen%,}
 	sleep 0.5
 }
+
+there_and_back() { frozen=''; goes "$1" nodeB nodeA nodeB:--stop-copy nodeA; }
+every_way() { frozen=''; goes "$1" nodeB nodeA:image nodeB:image nodeA:--stop-copy; }
 
 # client_start WORDS CMD...: a client on client1 in the background; its output in $out/client
 client_start() {

@@ -280,10 +280,13 @@ static int restore(struct restore *r, struct robject *o, struct err *e)
 
 		if (content < 0)
 			return err_wrap(e, "content of '%s'", m->path);
-		if (flags & (O_PATH | O_DIRECTORY))
+		if (flags & O_PATH)
 			return KIND_DAMAGED(e, "'%s': flags 0x%x of a removed file", m->path, flags);
-		/* a sealed memfd refuses O_RDWR never: seals are looked at when it is written */
-		fd = ret = kind_reopen(content, (int)flags, e);
+		/*
+		 * A sealed memfd refuses O_RDWR never: seals are looked at when it is written. O_TMPFILE leaves O_DIRECTORY
+		 * behind; O_NOFOLLOW, which mkstemp() of scripts uses, would be about our link.
+		 */
+		fd = ret = kind_reopen(content, (int)(flags & ~(uint32_t)(O_DIRECTORY | O_NOFOLLOW)), e);
 		if (ret < 0)
 			return err_wrap(e, "'%s'", m->path);
 		o->fd = take_fd(&fd);

@@ -20,7 +20,8 @@ struct place {
 	char dir[64];
 	int dfd, log, gone, map_fd;
 	uint64_t log_len, gone_len;
-	uint8_t *map, *gone_map;
+	uint8_t *map, *gone_map, *other_map, *late_map;
+	int late;
 	struct timespec mtime;
 	uint64_t swaps;
 	ino_t swap_ino[2];
@@ -139,13 +140,56 @@ static void setup(struct place *pl, const char *base)
 	WL_SYS(fcntl(pl->log, F_SETFL, O_APPEND));
 	pl->map_fd = make(pl, "mapped", 0666);
 	pl->map = map_of(pl->map_fd);
-	pl->gone = make(pl, "gone", 0600);
+	pl->gone = (int)WL_SYS(openat(pl->dfd, "gone", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
 	WL_SYS(unlinkat(pl->dfd, "gone", 0));
 	fd = make(pl, "gone-mapped", 0600);
 	pl->gone_map = map_of(fd);
 	WL_SYS(unlinkat(pl->dfd, "gone-mapped", 0));
 	WL_SYS(close(fd));
 	wl_fill(pl->gone_map, PAGES * WL_PAGE, 12, 0);
+	fd = make(pl, "first-name", 0600);
+	pl->other_map = map_of(fd);
+	WL_SYS(close(fd));
+	WL_SYS(linkat(pl->dfd, "first-name", pl->dfd, "other-name", 0));
+	WL_SYS(unlinkat(pl->dfd, "first-name", 0));
+}
+
+/* A file that is made without a name, or under one that it loses, and gets another while it is mapped. */
+static void named_late(struct place *pl, uint64_t gen)
+{
+	char self[64];
+	uint8_t buf[64];
+	int fd;
+
+	switch (gen % 40) {
+	case 0:
+		pl->late = (int)WL_SYS(openat(pl->dfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+		pl->late_map = map_of(pl->late);
+		wl_fill(pl->late_map, PAGES * WL_PAGE, gen, 0);
+		return;
+	case 10:
+		snprintf(self, sizeof(self), "/proc/self/fd/%d", pl->late);
+		WL_SYS(linkat(AT_FDCWD, self, pl->dfd, "late-tmp", AT_SYMLINK_FOLLOW));
+		return;
+	case 20:
+		WL_SYS(linkat(pl->dfd, "late-tmp", pl->dfd, "late", 0));
+		WL_SYS(unlinkat(pl->dfd, "late-tmp", 0));
+		return;
+	case 30:
+		fd = (int)WL_SYS(openat(pl->dfd, "late", O_RDWR | O_CLOEXEC));
+		wl_fill(buf, sizeof(buf), gen, 0);
+		WL_SYS(pwrite(fd, buf, sizeof(buf), WL_PAGE));
+		wl_verify("page of a file named late, by its mapping", pl->late_map + WL_PAGE, sizeof(buf), gen, 0);
+		wl_fill(pl->late_map + 2 * WL_PAGE, sizeof(buf), gen + 1, 0);
+		WL_SYS(pread(fd, buf, sizeof(buf), 2 * WL_PAGE));
+		wl_verify("page of a file named late, by its name", buf, sizeof(buf), gen + 1, 0);
+		wl_verify("its last pages", pl->late_map + 3 * WL_PAGE, (PAGES - 3) * WL_PAGE, gen - 30, 3 * WL_PAGE);
+		WL_SYS(close(fd));
+		WL_SYS(munmap(pl->late_map, PAGES * WL_PAGE));
+		WL_SYS(close(pl->late));
+		WL_SYS(unlinkat(pl->dfd, "late", 0));
+		return;
+	}
 }
 
 static void check_static(struct place *pl)
@@ -181,7 +225,8 @@ static void check_static(struct place *pl)
 	while (readdir(d))
 		n++;
 	closedir(d);
-	WL_EQ("names in the directory", 2 + 5, n); /* sub link hard log mapped */
+	fd = faccessat(pl->dfd, "late", F_OK, 0) == 0 || faccessat(pl->dfd, "late-tmp", F_OK, 0) == 0;
+	WL_EQ("names in the directory", 2 + 6 + fd, n); /* sub link hard log mapped other-name */
 }
 
 /* Grows two files by the same record and reads some old place again. */
@@ -247,6 +292,7 @@ static int child(void *arg)
 		for (i = 0; i < 2; i++) {
 			wl_fill(places[i].map + gen % PAGES * WL_PAGE, WL_PAGE, gen, 0);
 			wl_fill(places[i].gone_map + gen % PAGES * WL_PAGE, WL_PAGE, gen, 0);
+			wl_fill(places[i].other_map + gen % PAGES * WL_PAGE, WL_PAGE, gen, 0);
 		}
 		sh->gen++;
 	}
@@ -257,6 +303,7 @@ static void mapped_round(uint64_t gen)
 {
 	uint8_t buf[WL_PAGE];
 	size_t i;
+	int fd;
 
 	sh->gen = 2 * gen + 1;
 	WL_AWAIT(sh->gen == 2 * gen + 2, "the other process");
@@ -266,6 +313,10 @@ static void mapped_round(uint64_t gen)
 			  places[i].gone_map + gen % PAGES * WL_PAGE, WL_PAGE, gen, 0);
 		WL_SYS(pread(places[i].map_fd, buf, WL_PAGE, (off_t)(gen % PAGES * WL_PAGE)));
 		wl_verify("shared page, by pread", buf, WL_PAGE, gen, 0);
+		fd = (int)WL_SYS(openat(places[i].dfd, "other-name", O_RDONLY | O_CLOEXEC));
+		WL_SYS(pread(fd, buf, WL_PAGE, (off_t)(gen % PAGES * WL_PAGE)));
+		wl_verify("shared page, by another name", buf, WL_PAGE, gen, 0);
+		WL_SYS(close(fd));
 		if (gen > PAGES) /* an old one, by the other way round */
 			wl_verify("old shared page",
 				  places[i].map + (gen + 1) % PAGES * WL_PAGE, WL_PAGE,
@@ -276,12 +327,14 @@ static void mapped_round(uint64_t gen)
 static void cleanup(struct place *pl)
 {
 	static const char *const files[] = { "sub/deep/target", "link", "hard",	    "log",    "mapped",
-					     "sub/p",		"sub/q", "sub/over" };
+					     "sub/p",		"sub/q", "sub/over", "other-name" };
 	bool odd = pl->swaps % 2;
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(files); i++)
 		WL_SYS(unlinkat(pl->dfd, files[i], 0));
+	unlinkat(pl->dfd, "late", 0);
+	unlinkat(pl->dfd, "late-tmp", 0);
 	WL_SYS(unlinkat(pl->dfd, odd ? "sub/dir1/f" : "sub/dir0/f", 0));
 	WL_SYS(unlinkat(pl->dfd, odd ? "sub/dir1" : "sub/dir0", AT_REMOVEDIR));
 	WL_SYS(unlinkat(pl->dfd, "sub/deep", AT_REMOVEDIR));
@@ -310,6 +363,7 @@ int main(void)
 			grow(&places[i], gen);
 			comes_and_goes(&places[i], gen);
 			change_names(&places[i]);
+			named_late(&places[i], gen - 1);
 		}
 		wl_pace();
 	} while (!wl_stopping());
