@@ -21,6 +21,7 @@ NET_SRC += netfreeze/hold.c netfreeze/drain.c netfreeze/forge.c netfreeze/tcp.c 
 ENGINE_SRC += pod/kind/common.c
 ENGINE_SRC += pod/kind/file.c
 ENGINE_SRC += pod/kind/pipe.c
+ENGINE_SRC += pod/kind/fifo.c
 ENGINE_SRC += pod/kind/tcp.c
 ENGINE_SRC += pod/kind/udp.c
 NET_SRC += netfreeze/udp.c netfreeze/udp_restore.c

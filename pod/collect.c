@@ -544,8 +544,24 @@ static bool still_same(struct proc *p, int dirfd, const struct probe *pr)
 	if (n < 0)
 		return false;
 	link[n] = 0;
+	if (pr->fd_is_path)
+		return !strcmp(link, pr->link);
 	return !strcmp(link, pr->link) &&
 	       syscall(SYS_kcmp, getpid(), p->pid, KCMP_FILE, pr->fd, pr->fdno) == 0;
+}
+
+/*
+ * A FIFO is not duplicated while the program runs: who opens it would meet the duplicate of a description that the program
+ * has closed, and then nobody.
+ */
+static int take_file(struct proc *p, int dirfd, bool final, struct probe *pr)
+{
+	char name[32];
+	struct stat st;
+
+	snprintf(name, sizeof(name), "fd/%d", pr->fdno);
+	pr->fd_is_path = !final && pr->link[0] == '/' && fstatat(dirfd, name, &st, 0) == 0 && S_ISFIFO(st.st_mode);
+	return pr->fd_is_path ? openat(dirfd, name, O_PATH | O_CLOEXEC) : (int)syscall(SYS_pidfd_getfd, p->pidfd, pr->fdno, 0);
 }
 
 /* 1: look again. */
@@ -565,9 +581,9 @@ static int look_at_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool 
 	if (n < 0)
 		return errno == ENOENT || errno == ESRCH ? 0 : err_sys(e, "pid %d: fd %d", p->nspid, fdno);
 	link[n] = 0;
-	fd = (int)syscall(SYS_pidfd_getfd, p->pidfd, fdno, 0);
+	fd = take_file(p, dirfd, final, &pr);
 	if (fd < 0)
-		return errno == EBADF || errno == ESRCH ? 0 : err_sys(e, "pid %d: take fd %d", p->nspid, fdno);
+		return errno == EBADF || errno == ESRCH || errno == ENOENT ? 0 : err_sys(e, "pid %d: take fd %d", p->nspid, fdno);
 	snprintf(name, sizeof(name), "fdinfo/%d", fdno);
 	r = io_read_file_at(dirfd, name, 1 << 22, &info, NULL, e);
 	if (r < 0)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* What kinds may ask of a dump: memory that lives as long as it, and its objects. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
@@ -119,6 +121,60 @@ bool dump_is_private_tmpfs(struct dump *d, uint64_t dev)
 		if (d->private_dev[i] == dev)
 			return true;
 	return false;
+}
+
+static bool is_ours(const struct dump *d, pid_t pid)
+{
+	size_t i;
+
+	for (i = 0; i < d->procs.n; i++)
+		if (d->procs.p[i]->pid == pid)
+			return true;
+	return pid == getpid();
+}
+
+/* What cannot be looked at has ended. DONT_SYNC: a server that does not answer must not hold us. */
+static bool has_open(int procfs, const char *pid, const struct stat *st)
+{
+	char path[32];
+	struct dirent *de;
+	bool found = false;
+	DIR *dir;
+	int fd;
+
+	snprintf(path, sizeof(path), "%.20s/fd", pid);
+	fd = openat(procfs, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir) {
+		close_fdp(&fd);
+		return false;
+	}
+	while (!found && (de = readdir(dir))) {
+		struct statx x;
+
+		found = de->d_name[0] != '.' &&
+			statx(dirfd(dir), de->d_name, AT_STATX_DONT_SYNC, STATX_INO, &x) == 0 &&
+			x.stx_ino == st->st_ino && makedev(x.stx_dev_major, x.stx_dev_minor) == st->st_dev;
+	}
+	closedir(dir);
+	return found;
+}
+
+int dump_held_outside(struct dump *d, const struct stat *st, pid_t *pid, struct err *e)
+{
+	DIR *dir = opendir("/proc");
+	struct dirent *de;
+	int found = 0;
+
+	if (!dir)
+		return err_sys(e, "read '/proc'");
+	while (!found && (de = readdir(dir))) {
+		*pid = (pid_t)strtol(de->d_name, NULL, 10);
+		if (*pid > 0 && !is_ours(d, *pid))
+			found = has_open(dirfd(dir), de->d_name, st);
+	}
+	closedir(dir);
+	return found;
 }
 
 int dump_add_content(struct dump *d, const struct probe *p, uint32_t *id, struct err *e)

@@ -80,15 +80,15 @@ static void need_opened(struct dump *d, Pm__Needs *needs, size_t cap)
 
 	for (i = 0; i < d->nobjects; i++) {
 		const struct object *o = d->objects[i];
-		bool dir = S_ISDIR(o->p.st.st_mode);
+		bool dir = S_ISDIR(o->p.st.st_mode), fifo = S_ISFIFO(o->p.st.st_mode);
 		Pm__FileNeed *f;
 
-		if ((!S_ISREG(o->p.st.st_mode) && !dir) || o->p.link[0] != '/' || o->p.st.st_nlink == 0 ||
+		if ((!S_ISREG(o->p.st.st_mode) && !dir && !fifo) || o->p.link[0] != '/' || o->p.st.st_nlink == 0 ||
 		    dump_is_private_tmpfs(d, o->p.st.st_dev) || !strncmp(o->p.link, "/proc/", 6))
 			continue;
 		snprintf(user, sizeof(user), "fd %d", o->p.fdno);
 		f = add_need(d, needs, cap, o->p.link, &o->p.st,
-			     dir || (o->p.flags & O_ACCMODE) != O_RDONLY, o->p.nspid, user);
+			     dir || fifo || (o->p.flags & O_ACCMODE) != O_RDONLY, o->p.nspid, user);
 		if (f)
 			f->build_id.len = 0; /* its bytes are read as such, not run */
 	}

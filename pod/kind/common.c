@@ -5,7 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/openat2.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 
 #include "netfreeze/netfreeze.h"
 #include "pod/base/io.h"
@@ -13,6 +16,7 @@
 #include "pod/kind/kinds.h"
 
 #define INFO_MAX (4u << 20)
+#define DELETED " (deleted)"
 
 const char *kind_info_line(const char *info, const char *key)
 {
@@ -102,6 +106,48 @@ int kind_reopen(int fd, int flags, struct err *e)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	n = open(path, flags | O_CLOEXEC | O_NOCTTY);
 	return n < 0 ? err_sys(e, "open fd %d once more", fd) : n;
+}
+
+/* Does @path, in the pod's root, lead to the probe's inode? */
+static bool same_at(struct dump *d, const struct probe *p, const char *path)
+{
+	struct open_how how = { .flags = O_PATH | O_CLOEXEC | O_NOFOLLOW,
+				.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+	autoclose int fd = (int)syscall(SYS_openat2, dump_pod_root(d), path, &how, sizeof(how));
+	struct stat st;
+
+	return fd >= 0 && fstat(fd, &st) == 0 && st.st_ino == p->st.st_ino && st.st_dev == p->st.st_dev;
+}
+
+int kind_find_place(struct dump *d, const struct probe *p, struct kind_place *at, struct err *e)
+{
+	size_t len = strlen(p->link);
+	bool suffix = len > strlen(DELETED) && !strcmp(p->link + len - strlen(DELETED), DELETED);
+
+	memset(at, 0, sizeof(*at));
+	if (len >= sizeof(at->path))
+		return KIND_REFUSE(e, "its path is too long");
+	at->tmpfs = dump_is_private_tmpfs(d, p->st.st_dev);
+	if (same_at(d, p, p->link)) {
+		memcpy(at->path, p->link, len + 1);
+		return 0;
+	}
+	if (!suffix)
+		return KIND_REFUSE(e, "'%s' is hidden by a mount or lies outside the pod's root", p->link);
+	memcpy(at->path, p->link, len - strlen(DELETED));
+	at->removed = true;
+	return 0;
+}
+
+int kind_scratch_fs(struct err *e)
+{
+	autoclose int fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
+	int mnt;
+
+	if (fs < 0 || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return err_sys(e, "a scratch file system");
+	mnt = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+	return mnt < 0 ? err_sys(e, "a scratch file system") : mnt;
 }
 
 ProtobufCBinaryData kind_bytes(struct dump *d, const void *p, size_t len)

@@ -34,7 +34,6 @@
 #include "pod/base/util.h"
 #include "pod/kind/kinds.h"
 
-#define DELETED " (deleted)"
 /* flags that make no sense on a file that exists; __O_TMPFILE without its O_DIRECTORY */
 #define OPEN_ONLY (O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_CLOEXEC | (O_TMPFILE & ~O_DIRECTORY) | O_ASYNC)
 
@@ -138,53 +137,25 @@ static int check_fs(struct dump *d, const struct probe *p, struct err *e)
 	return 0;
 }
 
-/* Does @path, in the pod's root, lead to the probe's inode? 1/0. */
-static int same_at(struct dump *d, const struct probe *p, const char *path)
+/* The same with what only the bytes of a regular file can be made again from. */
+static int find_place(struct dump *d, const struct probe *p, struct kind_place *at, struct err *e)
 {
-	struct open_how how = { .flags = O_PATH | O_CLOEXEC | O_NOFOLLOW,
-				.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
-	autoclose int fd = (int)syscall(SYS_openat2, dump_pod_root(d), path, &how, sizeof(how));
-	struct stat st;
+	int r = kind_find_place(d, p, at, e);
 
-	return fd >= 0 && fstat(fd, &st) == 0 && st.st_ino == p->st.st_ino &&
-	       st.st_dev == p->st.st_dev;
-}
-
-struct place {
-	char path[PATH_MAX];
-	bool content; /* the bytes travel: it has no name */
-	bool tmpfs;
-};
-
-static int find_place(struct dump *d, const struct probe *p, struct place *at, struct err *e)
-{
-	size_t len = strlen(p->link);
-	bool suffix = len > strlen(DELETED) && !strcmp(p->link + len - strlen(DELETED), DELETED);
-
-	memset(at, 0, sizeof(*at));
-	if (len >= sizeof(at->path))
-		return KIND_REFUSE(e, "its path is too long");
-	at->tmpfs = dump_is_private_tmpfs(d, p->st.st_dev);
-	if (same_at(d, p, p->link)) {
-		memcpy(at->path, p->link, len + 1);
-		return 0;
-	}
-	if (!suffix)
-		return KIND_REFUSE(e, "'%s' is hidden by a mount or lies outside the pod's root", p->link);
-	memcpy(at->path, p->link, len - strlen(DELETED));
+	if (r < 0 || !at->removed)
+		return r;
 	if (kind_is_o_path(p))
 		return KIND_REFUSE(e, "'%s' was removed and is held by O_PATH", at->path);
 	if (S_ISDIR(p->st.st_mode))
 		return KIND_REFUSE(e, "directory '%s' was removed", at->path);
 	if (p->st.st_nlink > 0 && !at->tmpfs)
 		return KIND_REFUSE(e, "'%s' was removed but has other links", at->path);
-	at->content = true;
 	return 0;
 }
 
 static int check(struct dump *d, const struct probe *p, struct err *e)
 {
-	struct place at;
+	struct kind_place at;
 	int r = check_fs(d, p, e);
 
 	if (r == 0)
@@ -195,7 +166,7 @@ static int check(struct dump *d, const struct probe *p, struct err *e)
 static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struct err *e)
 {
 	Pm__BodyFile *m = dump_alloc(d, sizeof(*m));
-	struct place at;
+	struct kind_place at;
 	struct stat st;
 	int r = check_fs(d, &o->p, e);
 
@@ -216,8 +187,8 @@ static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struc
 	m->uid = st.st_uid;
 	m->gid = st.st_gid;
 	m->tmpfs = at.tmpfs;
-	m->deleted = at.content;
-	if (at.content) {
+	m->deleted = at.removed;
+	if (at.removed) {
 		r = dump_add_content(d, &o->p, &m->content, e);
 		if (r < 0)
 			return r;

@@ -40,6 +40,7 @@ struct probe {
 	pid_t nspid;		/* in the pod's */
 	int fdno;
 	int fd;			/* the engine's duplicate (pidfd_getfd): same open file description */
+	bool fd_is_path;	/* while it runs: no duplicate, but O_PATH of the file */
 	struct stat st;		/* of fd */
 	const char *link;	/* readlink of /proc/PID/fd/N */
 	const char *info;	/* text of /proc/PID/fdinfo/N */
@@ -120,6 +121,8 @@ int dump_netns(struct dump *);
 int dump_pod_root(struct dump *); /* O_PATH of the pod's root directory */
 /** Is @dev one of the pod's private tmpfs instances? */
 bool dump_is_private_tmpfs(struct dump *, uint64_t dev);
+/** Has a process that is not the pod's this inode open? 1 and which, or 0. Looks at all of the node's: 1-2 us per fd. */
+int dump_held_outside(struct dump *, const struct stat *, pid_t *pid, struct err *);
 /** Registers content (unlinked file, memfd) to be carried as pages of a memory object; returns the content id (same inode: same id). */
 int dump_add_content(struct dump *, const struct probe *, uint32_t *id, struct err *);
 

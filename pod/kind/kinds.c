@@ -13,7 +13,7 @@
 #include "pod/kind/task_kinds.h"
 
 static const struct kind *const table[] = {
-	&kind_chardev, &kind_pty, &kind_pipe, &kind_tcp, &kind_udp, &kind_unix, &kind_eventfd, &kind_signalfd, &kind_timerfd, &kind_inotify,
+	&kind_chardev, &kind_pty, &kind_pipe, &kind_fifo, &kind_tcp, &kind_udp, &kind_unix, &kind_eventfd, &kind_signalfd, &kind_timerfd, &kind_inotify,
 	&kind_epoll, &kind_file,
 	/* tasks */
 	&kind_comm, &kind_sigaction, &kind_altstack, &kind_tidaddr, &kind_robust, &kind_umask, &kind_cwd,

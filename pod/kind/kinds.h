@@ -20,9 +20,10 @@ enum {
 	TYPE_CTTY = 11,
 	TYPE_INOTIFY = 12,
 	TYPE_UDP = 20,
+	TYPE_FIFO = 21,
 };
 
-extern const struct kind kind_file, kind_pipe, kind_tcp, kind_udp, kind_unix, kind_epoll, kind_eventfd,
+extern const struct kind kind_file, kind_pipe, kind_fifo, kind_tcp, kind_udp, kind_unix, kind_epoll, kind_eventfd,
 	kind_signalfd, kind_timerfd, kind_inotify, kind_chardev, kind_pty;
 /** Scope PROC: a session leader's controlling terminal and its foreground group (pty.c). */
 extern const struct kind kind_ctty;
@@ -67,6 +68,15 @@ int kind_check_leases(const struct probe *, struct err *);
 /** Another description of the inode behind the engine's @fd. */
 int kind_reopen(int fd, int flags, struct err *e);
 bool kind_is_o_path(const struct probe *);
+/** Where a file is, in the pod's root. */
+struct kind_place {
+	char path[PATH_MAX];
+	bool removed; /* it has lost this name */
+	bool tmpfs;   /* in one of the pod's private trees */
+};
+int kind_find_place(struct dump *, const struct probe *, struct kind_place *, struct err *);
+/** O_PATH of the root of a tmpfs that is mounted nowhere: it goes with its last file. */
+int kind_scratch_fs(struct err *);
 /** Copies @len bytes into the dump's arena. */
 ProtobufCBinaryData kind_bytes(struct dump *, const void *p, size_t len);
 

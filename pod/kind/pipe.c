@@ -19,9 +19,7 @@
 #include <sys/ioctl.h>
 
 #include "pod/base/util.h"
-#include "pod/kind/kinds.h"
-
-#define PIPE_BYTES_MAX (64u << 20)
+#include "pod/kind/pipe_int.h"
 
 static bool match(const struct probe *p)
 {
@@ -34,8 +32,8 @@ static int check(struct dump *d, const struct probe *p, struct err *e)
 	return kind_check_common(p, e);
 }
 
-/* Is this the object that carries the contents? Does any end write packets? */
-static bool is_first(struct dump *d, const struct object *o, bool *packets)
+/* Does any end write packets? */
+bool pipe_is_first(struct dump *d, const struct object *o, bool *packets)
 {
 	const struct object *x;
 	bool first = true;
@@ -115,34 +113,33 @@ static int copy_contents(struct dump *d, const struct object *o, bool packets, P
 	return r;
 }
 
-static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struct err *e)
+int pipe_describe(struct dump *d, const struct object *o, Pm__BodyPipe *m, struct err *e)
 {
-	Pm__BodyPipe *m = dump_alloc(d, sizeof(*m));
 	int size = fcntl(o->p.fd, F_GETPIPE_SZ);
-	int r = kind_check_common(&o->p, e);
 	bool packets;
 
-	if (r < 0)
-		return r;
 	if (size < 0)
 		return err_sys(e, "size of a pipe");
-	pm__body_pipe__init(m);
 	m->inode = o->p.st.st_ino;
 	m->writer = (o->p.flags & O_ACCMODE) != O_RDONLY;
 	m->size = (uint32_t)size;
 	m->uid = o->p.st.st_uid;
 	m->gid = o->p.st.st_gid;
 	m->mode = o->p.st.st_mode & 07777;
-	if (is_first(d, o, &packets)) {
-		r = copy_contents(d, o, packets, m, e);
-		if (r < 0)
-			return r;
-	}
-	*body = &m->base;
-	return 0;
+	return pipe_is_first(d, o, &packets) ? copy_contents(d, o, packets, m, e) : 0;
 }
 
-static int fill(int wr, const Pm__BodyPipe *m, struct err *e)
+static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struct err *e)
+{
+	Pm__BodyPipe *m = dump_alloc(d, sizeof(*m));
+	int r = kind_check_common(&o->p, e);
+
+	pm__body_pipe__init(m);
+	*body = &m->base;
+	return r < 0 ? r : pipe_describe(d, o, m, e);
+}
+
+int pipe_fill(int wr, const Pm__BodyPipe *m, struct err *e)
 {
 	uint32_t whole = (uint32_t)m->data.len;
 	const uint32_t *lens = m->n_packets ? m->packets : &whole;
@@ -161,6 +158,13 @@ static int fill(int wr, const Pm__BodyPipe *m, struct err *e)
 	if (n && ret == 0 && fcntl(wr, F_SETFL, 0) < 0)
 		ret = err_sys(e, "F_SETFL");
 	return ret;
+}
+
+int pipe_validate(const struct robject *o, const Pm__BodyPipe *m, struct err *e)
+{
+	if (m->writer != ((o->msg->flags & O_ACCMODE) != O_RDONLY) || m->size > PIPE_BYTES_MAX || m->data.len > m->size)
+		return KIND_DAMAGED(e, "a pipe's ends or size");
+	return 0;
 }
 
 /* A description of the same pipe that was made before, or -1. */
@@ -203,8 +207,8 @@ static int restore(struct restore *r, struct robject *o, struct err *e)
 	int made = find_made(r, o, m->inode);
 	int fd = -1;
 
-	if (m->writer != (acc != O_RDONLY) || m->size > PIPE_BYTES_MAX || m->data.len > m->size)
-		return KIND_DAMAGED(e, "a pipe's ends or size");
+	if (pipe_validate(o, m, e) < 0)
+		return e->code;
 	if (made < 0 && acc != O_RDWR)
 		return make_pipe(r, o, m, e);
 	if (made < 0) { /* opened for both through /proc, and it comes first */
@@ -252,7 +256,7 @@ static int finish(struct restore *r, struct robject *o, struct err *e)
 	wr = kind_reopen(o->fd, O_RDWR | O_NONBLOCK, e);
 	if (wr < 0)
 		return wr;
-	return fill(wr, m, e);
+	return pipe_fill(wr, m, e);
 }
 
 const struct kind kind_pipe = {

@@ -134,7 +134,7 @@ int kind_refusal(const struct probe *p, char *why, size_t len)
 	else if (S_ISSOCK(p->st.st_mode))
 		name_socket(p, why, len);
 	else if (S_ISFIFO(p->st.st_mode))
-		snprintf(why, len, "a FIFO, '%.100s': cannot be carried yet", p->link);
+		snprintf(why, len, "a pipe or FIFO, '%.100s': cannot be carried", p->link);
 	else if (S_ISCHR(p->st.st_mode) || S_ISBLK(p->st.st_mode))
 		name_device(p, why, len);
 	else if (fstatfs(p->fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)

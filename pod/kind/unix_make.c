@@ -17,7 +17,6 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -56,15 +55,15 @@ static int bind_to(int fd, const ProtobufCBinaryData *name, struct err *e)
 /* ---- unseen */
 static int private_root(struct err *e)
 {
-	autoclose int fs = -1, mnt = -1;
+	autoclose int mnt = -1;
+	int r;
 
 	if (unshare(CLONE_FS) < 0)
 		return err_sys(e, "unshare");
-	fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
-	if (fs < 0 || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-		return err_sys(e, "a scratch file system");
-	mnt = fsmount(fs, FSMOUNT_CLOEXEC, 0);
-	if (mnt < 0 || fchdir(mnt) < 0 || chroot(".") < 0)
+	mnt = r = kind_scratch_fs(e);
+	if (r < 0)
+		return r;
+	if (fchdir(mnt) < 0 || chroot(".") < 0)
 		return err_sys(e, "a scratch root");
 	umask(022);
 	return 0;

@@ -339,7 +339,8 @@ static void test_refusals(void)
 {
 	struct fake *f = fake_new();
 	char params[256] = { 0 };
-	int ring = (int)syscall(SYS_io_uring_setup, 4, params);
+	int ring = (int)syscall(SYS_io_uring_setup, 4, params), ends;
+	struct stat st;
 
 	refused(f, inotify_init1(IN_CLOEXEC), "inotify");
 	refused(f, (int)syscall(SYS_pidfd_open, getpid(), 0), "pidfd");
@@ -347,8 +348,14 @@ static void test_refusals(void)
 	refused(f, socket(AF_INET6, SOCK_DGRAM, 0), "IPv6 datagram (UDP)");
 	refused(f, socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0), "netlink");
 	refused(f, socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), "unix seqpacket");
-	T_REQUIRE(mkfifo(t_path("fifo"), 0600) == 0);
-	refused(f, open(t_path("fifo"), O_RDONLY | O_NONBLOCK | O_CLOEXEC), "a FIFO");
+	T_REQUIRE(mkfifo(t_path("fifo"), 0600) == 0 && link(t_path("fifo"), t_path("fifo2")) == 0);
+	ends = open(t_path("fifo"), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	T_REQUIRE(unlink(t_path("fifo")) == 0);
+	refused(f, ends, "has other links");
+	ends = open(t_path("fifo2"), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	T_REQUIRE(link(t_path("fifo2"), t_path("fifo")) == 0 && fstat(ends, &st) == 0);
+	fake_private(f, st.st_dev);
+	refused(f, ends, "several links");
 	refused(f, (int)syscall(SYS_userfaultfd, O_CLOEXEC | 1), "userfaultfd");
 	if (access("/dev/kmsg", R_OK) == 0)
 		refused(f, open("/dev/kmsg", O_RDONLY | O_CLOEXEC), "character device 1:11");

@@ -2,6 +2,7 @@
 /* Regular files, directories, devices and pipes, moved. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -283,6 +284,59 @@ static void test_pipe_packets(void)
 	fake_free(f);
 }
 
+static short events(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) < 0 ? -1 : p.revents;
+}
+
+/* By a name and without one: what a writer has left, and who has met none. */
+static void test_fifo(bool named)
+{
+	struct fake *f = fake_new();
+	struct stat before, after;
+	int rd, wr, left, unmet;
+
+	T_REQUIRE(mkfifo(t_path("one"), 0620) == 0 && mkfifo(t_path("two"), 0600) == 0 && mkfifo(t_path("three"), 0600) == 0);
+	rd = open(t_path("one"), O_RDWR | O_CLOEXEC);
+	wr = open(t_path("one"), O_WRONLY | O_CLOEXEC);
+	left = open(t_path("two"), O_RDWR | O_CLOEXEC);
+	unmet = open(t_path("three"), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	T_REQUIRE(rd >= 0 && wr >= 0 && left >= 0 && unmet >= 0);
+	T_CHECK_EQ(write(wr, "data", 4), 4);
+	T_CHECK_EQ(write(left, "left", 4), 4);
+	T_REQUIRE(dup2(open(t_path("two"), O_RDONLY | O_CLOEXEC), left) == left);
+	T_CHECK(fcntl(wr, F_SETPIPE_SZ, 16384) == 16384 && fstat(rd, &before) == 0);
+	T_REQUIRE(named || (unlink(t_path("one")) == 0 && unlink(t_path("two")) == 0 && unlink(t_path("three")) == 0));
+	fake_add(f, rd), fake_add(f, wr), fake_add(f, left), fake_add(f, unmet);
+	fake_move(f);
+	T_CHECK(fstat(wr, &after) == 0 && after.st_mode == before.st_mode && after.st_uid == before.st_uid);
+	T_CHECK_EQ(after.st_ino == before.st_ino, named);
+	T_CHECK_EQ(fcntl(rd, F_GETPIPE_SZ), 16384);
+	T_CHECK_EQ(fcntl(wr, F_GETFL) & O_ACCMODE, O_WRONLY);
+	check_read(rd, "data");
+	T_CHECK_EQ(write(wr, "more", 4), 4);
+	check_read(rd, "more");
+	T_CHECK_EQ(events(left), POLLIN | POLLHUP);
+	check_read(left, "left");
+	check_read(left, "");
+	T_CHECK_EQ(events(unmet), 0);
+	check_read(unmet, "");
+	close(rd), close(wr), close(left), close(unmet);
+	fake_free(f);
+}
+
+static void test_fifo_named(void)
+{
+	test_fifo(true);
+}
+
+static void test_fifo_removed(void)
+{
+	test_fifo(false);
+}
+
 static const struct test_case cases[] = {
 	{ "offsets_and_sharing", test_offsets_and_sharing },
 	{ "unlinked", test_unlinked },
@@ -295,5 +349,7 @@ static const struct test_case cases[] = {
 	{ "pipe_full", test_pipe_full },
 	{ "pipe_dead_ends", test_pipe_dead_ends },
 	{ "pipe_packets", test_pipe_packets },
+	{ "fifo_named", test_fifo_named },
+	{ "fifo_removed", test_fifo_removed },
 };
 const struct test_suite kind_file_suite = { "kind_file", cases, ARRAY_SIZE(cases) };

@@ -4,7 +4,7 @@
  * anything is stopped; then the program goes on as if nothing had happened. KIND "list" prints the
  * kinds. Exit code 77 and "skip: why" if this machine does not have the thing.
  *
- * refused needs WHAT...: holds what another node may lack: open:FILE, map:FILE (private, for running),
+ * refused needs WHAT...: holds what another node may lack: open:FILE, fifo:FILE, map:FILE (private, for running),
  * cwd:DIR, shm:MIB (a file in /dev/shm), gone: (a working directory without a name), unread: (inotify events), busy: (nothing).
  */
 #include "wl.h"
@@ -130,12 +130,9 @@ static void udp(void)
 
 static void fifo(void)
 {
-	char path[64];
-
-	snprintf(path, sizeof(path), "/tmp/wl-fifo.%d", getpid());
-	WL_SYS(mkfifo(path, 0600));
-	need("FIFO", open(path, O_RDWR));
-	WL_SYS(unlink(path));
+	WL_SYS(mkfifo("/tmp/wl-fifo", 0600));
+	need("FIFO", open("/tmp/wl-fifo", O_RDWR));
+	WL_SYS(link("/tmp/wl-fifo", "/tmp/wl-fifo-again"));
 }
 
 static void unix_dgram(void)
@@ -332,6 +329,11 @@ static void hold_open(const char *path)
 	filefd = (int)WL_SYS(open(path, O_RDONLY));
 }
 
+static void hold_fifo(const char *path)
+{
+	filefd = (int)WL_SYS(open(path, O_RDWR));
+}
+
 static void hold_map(const char *path)
 {
 	int f = (int)WL_SYS(open(path, O_RDONLY));
@@ -372,7 +374,7 @@ static const struct {
 	const char *name;
 	void (*hold)(const char *arg);
 } needs[] = {
-	{ "open:", hold_open }, { "map:", hold_map },	{ "cwd:", hold_cwd },
+	{ "open:", hold_open }, { "fifo:", hold_fifo }, { "map:", hold_map },	{ "cwd:", hold_cwd },
 	{ "shm:", hold_shm },	{ "gone:", hold_gone }, { "unread:", hold_unread }, { "busy:", hold_nothing },
 };
 
