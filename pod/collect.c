@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -62,12 +63,26 @@ static int check_namespaces(struct dump *d, struct proc *p, struct err *e)
 	return 0;
 }
 
+/* What a scheduling policy needs besides a priority is the target's to grant. */
+static int check_policy(const struct proc *p, const struct task *t, struct err *e)
+{
+	int policy = sched_getscheduler(t->tid);
+
+	if (policy < 0 || (policy & ~SCHED_RESET_ON_FORK) <= SCHED_IDLE)
+		return 0;
+	return REFUSE(e, "pid %d (%s): thread %d has scheduling policy %d (%s): cannot be carried", p->nspid, p->st.comm, t->nstid,
+		      policy & ~SCHED_RESET_ON_FORK, (policy & ~SCHED_RESET_ON_FORK) == 6 ? "deadline" : "of a program");
+}
+
 /* Credentials are carried per process: threads that have taken others, or a filter of their own, are refused. */
 static int check_threads(struct proc *p, struct err *e)
 {
 	const struct proc_status *a = &p->st;
 	size_t i;
 
+	for (i = 0; i < p->ntasks; i++)
+		if (check_policy(p, p->tasks[i], e) < 0)
+			return e->code;
 	for (i = 1; i < p->ntasks; i++) {
 		struct proc_status b;
 
@@ -243,9 +258,9 @@ static int maps_keep_flags(struct proc *p, uint64_t scratch, struct err *e)
 	for (i = 0; r >= 0 && i < p->vmas.n; i++) {
 		struct vma *v = &p->vmas.v[i];
 
-		if (v->end - v->start == SCRATCH_LEN && v->start == scratch)
+		if (dump_in_scratch(scratch, v))
 			continue; /* ours, and new to the list */
-		while (k < n && (old[k].end <= v->start || old[k].start == scratch))
+		while (k < n && (old[k].end <= v->start || old[k].start - scratch < SCRATCH_LEN))
 			k++;
 		if (k < n && old[k].start == v->start && old[k].end == v->end && old[k].prot == v->prot)
 			v->flags = old[k].flags;
@@ -297,7 +312,7 @@ static int check_vma(struct dump *d, struct proc *p, const struct vma *v, struct
 {
 	const char *why = NULL;
 
-	if (v->start == d->scratch && d->scratch)
+	if (dump_in_scratch(d->scratch, v))
 		return 0;
 	if (v->type == VMA_OTHER)
 		why = "a mapping of a device or of a kind that no kind takes";
@@ -307,6 +322,10 @@ static int check_vma(struct dump *d, struct proc *p, const struct vma *v, struct
 		why = "memory of a device";
 	else if (v->flags & VMF_DROPPABLE)
 		why = "droppable memory";
+	else if (v->flags & VMF_SHADOW)
+		why = "a shadow stack: cannot be carried";
+	else if (v->flags & VMF_PKEY)
+		why = "memory with a protection key: cannot be carried yet";
 	if (!why && v->type == VMA_SYSV) {
 		if (sysv_check_vma(d, &p->vmas, (size_t)(v - p->vmas.v), e) < 0)
 			return err_wrap(e, "pid %d (%s): mapping %lx-%lx '%s'", p->nspid, p->st.comm, (unsigned long)v->start,
@@ -732,9 +751,11 @@ static int find_scratch(struct dump *d, struct err *e)
 	for (i = 0; i < d->procs.n; i++)
 		if (!d->procs.p[i]->zombie)
 			lists[n++] = &d->procs.p[i]->vmas;
-	d->scratch = vma_find_hole(lists, n, 0x100000, SCRATCH_LEN);
+	/* a page to each side, or it might become one with a mapping of the program's */
+	d->scratch = vma_find_hole(lists, n, 0x100000, SCRATCH_LEN + 2 * PAGE);
 	if (!d->scratch)
 		return REFUSE(e, "no hole of %u KiB that is free in all processes", SCRATCH_LEN / 1024);
+	d->scratch += PAGE;
 	return 0;
 }
 

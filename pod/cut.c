@@ -179,19 +179,32 @@ static const struct vma *scratch_vma(const struct dump *d, const struct proc *p)
 	size_t i;
 
 	for (i = 0; i < p->vmas.n; i++)
-		if (p->vmas.v[i].start == d->scratch && p->vmas.v[i].end == d->scratch + SCRATCH_LEN)
+		if (dump_in_scratch(d->scratch, &p->vmas.v[i]))
 			return &p->vmas.v[i];
 	return NULL;
 }
 
+static int map_scratch(struct dump *d, struct task *t, uint64_t at, uint64_t len, int prot, struct err *e)
+{
+	const uint64_t args[6] = { at, len, (uint64_t)prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, (uint64_t)-1, 0 };
+	int64_t ret;
+	int r = task_syscall(t, SYS_mmap, args, &ret, e);
+
+	if (r < 0 || ret == (int64_t)at)
+		return r;
+	if (at == d->scratch && ret == -EACCES && prot & PROT_WRITE) {
+		/* nothing may be written and run there (PR_SET_MDWE): the loop in a page of its own */
+		r = map_scratch(d, t, at, PAGE, PROT_READ | PROT_EXEC, e);
+		return r < 0 ? r : map_scratch(d, t, at + PAGE, len - PAGE, PROT_READ | PROT_WRITE, e);
+	}
+	return err_num(e, (int)ret, "map the scratch");
+}
+
 static int ensure_scratch(struct dump *d, struct proc *p, struct err *e)
 {
-	const uint64_t args[6] = { d->scratch, SCRATCH_LEN, PROT_READ | PROT_WRITE | PROT_EXEC,
-				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, (uint64_t)-1, 0 };
 	const struct vma *vdso = vma_of_type(p, VMA_VDSO);
 	struct task *t = proc_leader(p);
 	bool there = scratch_vma(d, p) != NULL;
-	int64_t ret;
 	size_t i;
 	int r;
 
@@ -211,11 +224,9 @@ static int ensure_scratch(struct dump *d, struct proc *p, struct err *e)
 		p->tracked = false;
 	}
 	if (!there) {
-		r = task_syscall(t, SYS_mmap, args, &ret, e);
+		r = map_scratch(d, t, d->scratch, SCRATCH_LEN, PROT_READ | PROT_WRITE | PROT_EXEC, e);
 		if (r < 0)
-			return r;
-		if (ret != (int64_t)d->scratch)
-			return err_num(e, (int)ret, "pid %d (%s): map the scratch", p->nspid, p->st.comm);
+			return err_wrap(e, "pid %d (%s)", p->nspid, p->st.comm);
 		r = task_repair(t, e);
 		if (r < 0)
 			return r;
@@ -254,7 +265,7 @@ static int take_uffd(struct dump *d, struct proc *p, struct err *e)
 	for (i = 0; i < p->vmas.n; i++) {
 		const struct vma *v = &p->vmas.v[i];
 
-		if (v->start != d->scratch && !v->shared && (v->type == VMA_ANON || v->type == VMA_FILE ||
+		if (!dump_in_scratch(d->scratch, v) && !v->shared && (v->type == VMA_ANON || v->type == VMA_FILE ||
 							     v->type == VMA_MEMFD))
 			if (tracker_register(&p->tr, v, NULL) < 0)
 				log_debug("pid %d: mapping %lx is not tracked", p->nspid, (unsigned long)v->start);
@@ -425,7 +436,7 @@ static int fill_mm(struct dump *d, struct proc *p, Pm__Proc *m, struct err *e)
 		const struct vma *v = &p->vmas.v[i];
 		Pm__Vma *o;
 
-		if (v->type == VMA_VSYSCALL || v->start == d->scratch)
+		if (v->type == VMA_VSYSCALL || dump_in_scratch(d->scratch, v))
 			continue;
 		if (v->type == VMA_SYSV && sysv_check_vma(d, &p->vmas, i, e) < 0)
 			return err_wrap(e, "pid %d (%s): mapping %lx-%lx '%s'", p->nspid, p->st.comm, (unsigned long)v->start,
@@ -477,6 +488,7 @@ static Pm__Proc *new_proc(struct dump *d, struct proc *p)
 	m->sid = (uint32_t)p->st.sid;
 	m->zombie = p->zombie;
 	m->exit_code = p->st.exit_code;
+	m->exit_signal = (uint32_t)p->st.exit_signal + 1;
 	m->comm = dump_strdup(d, p->st.comm);
 	m->starttime = p->st.starttime;
 	m->scratch = d->scratch;
@@ -684,6 +696,8 @@ static int cut_proc(struct dump *d, struct proc *p, Pm__Proc **out, struct err *
 		if (r >= 0)
 			thread_regs(d, p->tasks[i], m->threads[i]);
 	}
+	if (r >= 0)
+		r = advice_policies(d, p, m->mm, e);
 	if (r >= 0)
 		r = add_digests(p, m, e);
 	if (r >= 0)

@@ -553,6 +553,7 @@ static void done(struct dump *d)
 	proc_list_done(&d->procs);
 	free(d->contents);
 	free(d->mapfiles);
+	free(d->guards);
 	free(d->objects);
 	free(d->fds);
 	free(d->locks);

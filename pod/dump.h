@@ -104,6 +104,8 @@ struct dump {
 	size_t ncontents;
 	struct mapfile **mapfiles;
 	size_t nmapfiles;
+	Pm__Guard **guards;	/* guard pages */
+	size_t nguards;
 	struct filter *filter;
 	struct page_stream *pages; /* of the cut */
 	struct hold *hold;
@@ -126,6 +128,12 @@ struct dump {
 	size_t nrefused;
 	char hint[160];		/* what the user can do about it */
 };
+
+/** Is the mapping, of a process of the pod, ours? */
+static inline bool dump_in_scratch(uint64_t scratch, const struct vma *v)
+{
+	return scratch && v->start >= scratch && v->end <= scratch + SCRATCH_LEN;
+}
 
 /* collect.c: while it runs */
 int collect_check(struct dump *, struct err *);
@@ -185,6 +193,12 @@ int dump_add_watcher(struct dump *, const struct probe *, struct err *);
 int dump_add_watched(struct dump *, const struct probe *, const char *path, const struct stat *, struct err *);
 /** Has one of them events that were not read? 1 and whose. */
 int watchers_unread(struct dump *, const struct watcher **who);
+
+/* advice.c, the source's half */
+/** In the freeze: memory policies of the mappings that @mm lists. */
+int advice_policies(struct dump *, struct proc *, Pm__Mm *mm, struct err *);
+/** Notes guard pages, for the end of the cut. */
+int advice_add_guards(struct dump *, const struct proc *, const struct runs *guards, struct err *);
 
 /* locks.c */
 /** Notes the locks that the process holds by this fd, in d->locks. */

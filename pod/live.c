@@ -46,7 +46,7 @@
 
 static bool is_private(const struct dump *d, const struct vma *v)
 {
-	return !v->shared && v->start != d->scratch &&
+	return !v->shared && !dump_in_scratch(d->scratch, v) &&
 	       (v->type == VMA_ANON || v->type == VMA_FILE || v->type == VMA_MEMFD);
 }
 
@@ -373,6 +373,8 @@ int stage_quiesce(struct dump *d, struct err *e)
 		r = await_queues(d, nl, e);
 	if (r >= 0)
 		r = collect_ipc(d, e); /* made since the check */
+	if (r >= 0 && d->live)
+		r = collect_maps(d, true, e); /* advice to a whole mapping leaves no trace in what the freeze reads */
 	if (r < 0)
 		return r;
 	d->pages = page_stream_new(d->s.fd, dump_known(d)); /* its buffer is made before the freeze */
@@ -469,19 +471,24 @@ static int dump_objects(struct dump *d, struct err *e)
 
 static int cut_vma(struct dump *d, struct proc *p, const struct vma *v, struct page_stream *ps, struct err *e)
 {
-	struct runs w = { 0 }, drop = { 0 };
+	struct runs w = { 0 }, drop = { 0 }, guards = { 0 };
 	int r;
 
 	if (p->tracked)
-		r = tracker_scan_final(&p->tr, v, &w, &drop, e);
+		r = tracker_scan_final(&p->tr, v, &w, &drop, &guards, e);
 	else
 		r = pagemap_scan_present(p->pagemap, v, &w, e);
+	if (r >= 0 && !p->tracked && pagemap_scan_guard(p->pagemap, v, &guards, NULL) == -ENOMEM)
+		r = err_num(e, ENOMEM, "guard pages");
+	if (r >= 0)
+		r = advice_add_guards(d, p, &guards, e);
 	if (r >= 0 && drop.n)
 		r = page_stream_drop(ps, (uint32_t)p->nspid, &drop, d->s.deadline, e);
 	if (r >= 0 && w.n)
 		r = page_stream_pages(ps, p->pid, p->memfd, (uint32_t)p->nspid, v, &w, d->s.deadline, e);
 	runs_done(&w);
 	runs_done(&drop);
+	runs_done(&guards);
 	return r;
 }
 
@@ -601,6 +608,8 @@ int stage_cut(struct dump *d, struct err *e)
 	log_mark("pages", &t);
 	if (r >= 0)
 		r = pod_clock_read(d, &end.mono_ns, &end.boot_ns, e);
+	end.guards = d->guards;
+	end.n_guards = d->nguards;
 	if (r >= 0 && !d->s.file)
 		end.locks = r = locks_share(d, e);
 	if (r >= 0)

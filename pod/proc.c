@@ -140,6 +140,7 @@ static int parse_stat(char *text, struct proc_status *o)
 		case 26: o->mm[0] = v; break;
 		case 27: o->mm[1] = v; break;
 		case 28: o->mm[6] = v; break;
+		case 38: o->exit_signal = (int)v; break;
 		case 45: o->mm[2] = v; break;
 		case 46: o->mm[3] = v; break;
 		case 47: o->mm[4] = v; break;

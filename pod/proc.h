@@ -23,6 +23,7 @@ struct proc_status {
 	int tty_nr, tpgid_outer;
 	uint64_t starttime;	/* clock ticks since boot of the node */
 	unsigned nthreads;
+	int exit_signal;
 	uint32_t exit_code;
 	uint64_t mm[11];	/* start_code end_code start_data end_data start_brk - start_stack arg_start arg_end env_start env_end */
 	uint32_t uid[4], gid[4], groups[MAX_GROUPS], ngroups;

@@ -92,6 +92,8 @@ static int check_procs(const struct index *x, struct err *e)
 
 		if (!w->pid || w->pid > MAX_PID || (i && x->p[i - 1]->pid == w->pid))
 			return err_set(e, EBADMSG, "pid %u is none, or there twice", w->pid);
+		if (w->exit_signal > 65)
+			return err_set(e, EBADMSG, "pid %u ends with signal %u", w->pid, w->exit_signal - 1);
 		at = w->pid == 1 ? x->n : find(x, w->ppid);
 		if (w->pid == 1 ? w->zombie : at == x->n || x->p[at]->zombie)
 			return err_set(e, EBADMSG, "pid %u: its parent %u is not in the image", w->pid, w->ppid);
@@ -138,6 +140,12 @@ int rcheck_bounds(struct bounds *b, struct err *e)
 	if (q < 0)
 		return q;
 	b->oom_adj = (int32_t)strtol(text, NULL, 10);
+	free(text);
+	text = NULL;
+	q = io_read_file("/proc/self/coredump_filter", 32, &text, NULL, e);
+	if (q < 0)
+		return q;
+	b->core_filter = (uint32_t)strtoul(text, NULL, 16);
 	b->nice = getpriority(PRIO_PROCESS, 0);
 	for (i = 0; i < RLIMITS; i++) {
 		struct rlimit l;

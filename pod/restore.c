@@ -443,6 +443,8 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 	if (q >= 0)
 		q = rmem_flush_drops(r, e);
 	if (q >= 0)
+		q = advice_guards(r, end, e);
+	if (q >= 0)
 		q = rmem_verify(r, e);
 	log_mark("target drops", &t);
 	if (q >= 0)

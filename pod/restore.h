@@ -34,6 +34,7 @@ struct segs {
 struct rproc {
 	pid_t pid, nspid;	/* outer, the pod's */
 	pid_t sid, pgid, parent; /* as they are now */
+	int exit_signal;
 	uint64_t starttime;
 	struct task **tasks;	/* leader first; owned */
 	size_t ntasks;
@@ -70,6 +71,7 @@ struct parked {
 struct bounds {
 	int nice;
 	int32_t oom_adj;
+	uint32_t core_filter;
 	uint64_t hard[RLIMITS];
 };
 
@@ -161,6 +163,15 @@ int rmem_verify(struct restore *, struct err *);
 int rmem_flush_drops(struct restore *, struct err *);
 /** PR_SET_MM_MAP: after all pages are in place. */
 int rmem_finish(struct restore *, struct rproc *, struct err *);
+
+/** The stretch that has @addr, or NULL. */
+const struct seg *seg_at(const struct segs *, uint64_t addr);
+
+/* advice.c, the target's half */
+/** Guard pages, after all pages. */
+int advice_guards(struct restore *, const Pm__CutEnd *, struct err *);
+/** What follows the last change of a process's memory. */
+int advice_finish(struct restore *, struct rproc *, struct err *);
 
 /* rtmpfs.c: contents, tmpfs trees */
 int robj_contents(struct restore *, struct err *);

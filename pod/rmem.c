@@ -115,7 +115,7 @@ static int wish(struct restore *r, const Pm__Mm *mm, struct segs *out, struct er
 
 bool seg_same_backing(const struct seg *a, const struct seg *b)
 {
-	uint32_t mask = VMF_MAYWRITE | VMF_GROWSDOWN | VMF_NORESERVE | VMF_DONTFORK | VMF_DONTDUMP | VMF_WIPEONFORK;
+	uint32_t mask = VMF_MAYWRITE | VMF_GROWSDOWN | VMF_NORESERVE;
 
 	if (a->type != b->type || a->shared != b->shared || a->object != b->object ||
 	    ((a->flags ^ b->flags) & mask))
@@ -146,7 +146,7 @@ static int run(struct plan *pl, struct err *e)
 
 static int room(struct plan *pl, struct err *e)
 {
-	return pl->r->b->n + 8 > BATCH_MAX ? run(pl, e) : 0;
+	return pl->r->b->n + 24 > BATCH_MAX ? run(pl, e) : 0;
 }
 
 static int fd_index(struct plan *pl, uint32_t object)
@@ -159,21 +159,28 @@ static int fd_index(struct plan *pl, uint32_t object)
 	return -1;
 }
 
-static void call_advice(struct batch *b, uint64_t at, uint64_t len, uint32_t flags)
+/* Brings a mapping from the advice of @had to that of @flags. */
+static void call_advice(struct batch *b, uint64_t at, uint64_t len, uint32_t had, uint32_t flags)
 {
-	static const struct { uint32_t flag; int advice; } table[] = {
-		{ VMF_DONTFORK, MADV_DONTFORK },     { VMF_DONTDUMP, MADV_DONTDUMP },
-		{ VMF_WIPEONFORK, MADV_WIPEONFORK }, { VMF_HUGEPAGE, MADV_HUGEPAGE },
-		{ VMF_NOHUGEPAGE, MADV_NOHUGEPAGE }, { VMF_MERGEABLE, MADV_MERGEABLE },
-		{ VMF_SEQ, MADV_SEQUENTIAL },	     { VMF_RAND, MADV_RANDOM },
+	static const struct { uint32_t flag; int on, off; } table[] = {
+		{ VMF_SEQ, MADV_SEQUENTIAL, MADV_NORMAL },    { VMF_RAND, MADV_RANDOM, MADV_NORMAL },
+		{ VMF_DONTFORK, MADV_DONTFORK, MADV_DOFORK }, { VMF_DONTDUMP, MADV_DONTDUMP, MADV_DODUMP },
+		{ VMF_WIPEONFORK, MADV_WIPEONFORK, MADV_KEEPONFORK }, { VMF_MERGEABLE, MADV_MERGEABLE, MADV_UNMERGEABLE },
+		/* the one ends the other */
+		{ VMF_HUGEPAGE, MADV_HUGEPAGE, 0 },	      { VMF_NOHUGEPAGE, MADV_NOHUGEPAGE, 0 },
 	};
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(table); i++)
-		if (flags & table[i].flag)
-			batch_add3(b, SYS_madvise, at, len, table[i].advice);
-	if (flags & VMF_LOCKED) /* what is there is locked; the rest when it comes */
+		if (had & ~flags & table[i].flag && table[i].off)
+			batch_add3(b, SYS_madvise, at, len, table[i].off);
+	for (i = 0; i < ARRAY_SIZE(table); i++)
+		if (flags & ~had & table[i].flag)
+			batch_add3(b, SYS_madvise, at, len, table[i].on);
+	if (flags & ~had & VMF_LOCKED) /* what is there is locked; the rest at the end, advice.c */
 		batch_add3(b, SYS_mlock2, at, len, MLOCK_ONFAULT);
+	else if (had & ~flags & VMF_LOCKED)
+		batch_add2(b, SYS_munlock, at, len);
 }
 
 static int call_map(struct plan *pl, const struct seg *s, uint64_t from, uint64_t to, struct err *e)
@@ -194,7 +201,7 @@ static int call_map(struct plan *pl, const struct seg *s, uint64_t from, uint64_
 			batch_add3(pl->r->b, SYS_shmat, robj_content(pl->r, s->object)->body->sysv_id, from,
 				   SHM_REMAP | (s->flags & VMF_MAYWRITE ? 0 : SHM_RDONLY));
 		batch_add3(pl->r->b, SYS_mprotect, from, to - from, s->prot);
-		call_advice(pl->r->b, from, to - from, s->flags);
+		call_advice(pl->r->b, from, to - from, 0, s->flags);
 		return 0;
 	}
 	if (s->type == VMA_ANON) {
@@ -211,11 +218,13 @@ static int call_map(struct plan *pl, const struct seg *s, uint64_t from, uint64_
 	 * here as well, or it would never merge with its neighbours again */
 	if ((s->flags & VMF_ACCOUNT) && !s->shared && !(s->prot & PROT_WRITE)) {
 		batch_add(pl->r->b, SYS_mmap, from, to - from, s->prot | PROT_WRITE, flags, (uint64_t)(int64_t)fd, off);
+		if (s->type == VMA_ANON) /* or mprotect() would end the account */
+			batch_add3(pl->r->b, SYS_madvise, from, PAGE, MADV_POPULATE_WRITE);
 		batch_add3(pl->r->b, SYS_mprotect, from, to - from, s->prot);
 	} else {
 		batch_add(pl->r->b, SYS_mmap, from, to - from, s->prot, flags, (uint64_t)(int64_t)fd, off);
 	}
-	call_advice(pl->r->b, from, to - from, s->flags);
+	call_advice(pl->r->b, from, to - from, 0, s->flags);
 	return 0;
 }
 
@@ -235,12 +244,8 @@ static int change(struct plan *pl, const struct seg *h, const struct seg *w, uin
 			batch_add2(pl->r->b, SYS_munmap, from, to - from);
 		return call_map(pl, w, from, to, e);
 	}
-	if ((h->flags ^ w->flags) & VMF_LOCKED) {
-		if (w->flags & VMF_LOCKED)
-			batch_add3(pl->r->b, SYS_mlock2, from, to - from, MLOCK_ONFAULT);
-		else
-			batch_add2(pl->r->b, SYS_munlock, from, to - from);
-	}
+	if (h->flags != w->flags && !is_kernel_made(w->type))
+		call_advice(pl->r->b, from, to - from, h->flags, w->flags);
 	if ((h->prot != w->prot && !is_kernel_made(w->type)) || w->type == VMA_SYSV)
 		batch_add3(pl->r->b, SYS_mprotect, from, to - from, w->prot);
 	return 0;
@@ -260,7 +265,7 @@ static uint64_t map_family(struct plan *pl, const struct segs *want, size_t k, u
 	if (n == k + 1)
 		return 0;
 	end = want->s[n - 1].end;
-	if (b->n + (n - k) * 2 + 16 > BATCH_MAX && run(pl, e) < 0)
+	if (b->n + (n - k) * 2 + 24 > BATCH_MAX && run(pl, e) < 0)
 		return 0;
 	batch_add(b, SYS_mmap, first->start, end - first->start, PROT_READ | PROT_WRITE,
 		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, (uint64_t)-1, 0);
@@ -268,7 +273,7 @@ static uint64_t map_family(struct plan *pl, const struct segs *want, size_t k, u
 	for (i = k; i < n; i++)
 		if (want->s[i].prot != (PROT_READ | PROT_WRITE))
 			batch_add3(b, SYS_mprotect, want->s[i].start, want->s[i].end - want->s[i].start, want->s[i].prot);
-	call_advice(b, first->start, end - first->start, first->flags);
+	call_advice(b, first->start, end - first->start, 0, first->flags);
 	return end;
 }
 
@@ -637,5 +642,5 @@ int rmem_finish(struct restore *r, struct rproc *p, struct err *e)
 	q = robj_send(r, &fd, 1, e);
 	if (q >= 0)
 		q = batch_run_ok(p->tasks[0], r->b, deadline_ms(CALL_MS), e);
-	return q < 0 ? err_wrap(e, "pid %d (%s): memory layout", p->nspid, p->want->comm) : 0;
+	return q < 0 ? err_wrap(e, "pid %d (%s): memory layout", p->nspid, p->want->comm) : advice_finish(r, p, e);
 }

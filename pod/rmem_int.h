@@ -15,7 +15,6 @@ struct saved_pages {
 };
 
 int seg_add(struct segs *l, const struct seg *s); /* 0 or -ENOMEM */
-const struct seg *seg_at(const struct segs *l, uint64_t addr);
 bool seg_same_backing(const struct seg *a, const struct seg *b);
 
 /** May @s be part of a family; does @s go on where @prev ends? */

@@ -27,13 +27,25 @@
 #define CALL_MS 5000
 #define AFFINITY_BYTES 1024
 
-/* What the making of stand-ins and zombies has left behind. */
-static void flush_sigchld(struct batch *b)
+static void flush(struct batch *b, int signal)
 {
-	uint64_t set = 1ull << (SIGCHLD - 1), at = batch_data(b, &set, sizeof(set));
-	uint64_t zero = batch_data(b, NULL, 16);
+	uint64_t set = 1ull << (signal - 1), at = batch_data(b, &set, sizeof(set));
 
-	batch_add4(b, SYS_rt_sigtimedwait, at, 0, zero, 8);
+	batch_add4(b, SYS_rt_sigtimedwait, at, 0, batch_data(b, NULL, 16), 8);
+}
+
+/* What the making of stand-ins and zombies has left behind in @w. */
+static void flush_news(struct restore *r, const Pm__Proc *w, struct batch *b)
+{
+	size_t i;
+
+	flush(b, SIGCHLD);
+	for (i = 0; i < r->tree->n_procs; i++) {
+		const Pm__Proc *c = r->tree->procs[i];
+
+		if (c->ppid == w->pid && c->zombie && c->exit_signal > 1 && c->exit_signal != SIGCHLD + 1 && b->n < 64)
+			flush(b, (int)c->exit_signal - 1);
+	}
 }
 
 static bool has_sigurg(const ProtobufCBinaryData *infos)
@@ -74,7 +86,7 @@ static int give(struct restore *r, struct rproc *p, size_t ti, struct err *e)
 		return err_set(e, EIO, "thread %u of pid %d was not made", th->tid, p->nspid);
 	kinds = kinds_all(&n);
 	batch_begin(r->b, r->scratch);
-	flush_sigchld(r->b);
+	flush_news(r, w, r->b);
 	first = r->b->n;
 	for (i = 0; q >= 0 && i < n; i++) {
 		const struct kind *k = kinds[i];
@@ -88,7 +100,9 @@ static int give(struct restore *r, struct rproc *p, size_t ti, struct err *e)
 	t->nobatch = has_sigurg(&th->siginfos) || (ti == 0 && has_sigurg(&w->siginfos));
 	q = batch_run(t, r->b, deadline_ms(CALL_MS), e);
 	for (i = first; q >= 0 && i < r->b->n; i++)
-		if (r->b->e[i].ret < 0 && r->b->e[i].ret >= -4095)
+		if (r->b->e[i].ret < 0 && r->b->e[i].nr == SYS_set_mempolicy)
+			restore_note(r, "pid %d (%s): its memory policy cannot be had here", p->nspid, w->comm);
+		else if (r->b->e[i].ret < 0 && r->b->e[i].ret >= -4095)
 			q = err_num(e, (int)r->b->e[i].ret, "pid %d (%s): thread %u: syscall %ld(%#lx, %#lx, %#lx)", p->nspid,
 				    w->comm, th->tid, (long)r->b->e[i].nr, (long)r->b->e[i].arg[0],
 				    (long)r->b->e[i].arg[1], (long)r->b->e[i].arg[2]);
@@ -149,15 +163,24 @@ static int set_registers(struct restore *r, struct rproc *p, const Pm__Thread *t
 	return q < 0 ? q : task_set_xstate(t, th->xstate.data, th->xstate.len, e);
 }
 
-static int set_oom(struct rproc *p, struct err *e)
+static int write_number(struct rproc *p, const char *name, long n, struct err *e)
 {
-	char path[48], text[16];
+	char path[48], text[24];
 
-	if (!p->want->oom_adj)
-		return 0;
-	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", p->pid);
-	snprintf(text, sizeof(text), "%d", p->want->oom_adj);
+	snprintf(path, sizeof(path), "/proc/%d/%s", p->pid, name);
+	snprintf(text, sizeof(text), "%ld", n);
 	return io_write_file(path, text, e);
+}
+
+static int set_proc_files(struct restore *r, struct rproc *p, struct err *e)
+{
+	int q = 0;
+
+	if (p->want->oom_adj)
+		q = write_number(p, "oom_score_adj", p->want->oom_adj, e);
+	if (q >= 0 && p->want->core_filter && p->want->core_filter - 1 != r->bounds.core_filter)
+		q = write_number(p, "coredump_filter", p->want->core_filter - 1, e);
+	return q;
 }
 
 /*
@@ -205,6 +228,16 @@ void rtask_quick(struct restore *r)
 			sched_setscheduler(r->procs[i]->tasks[k]->tid, SCHED_FIFO, &sp);
 }
 
+static int set_slice(pid_t tid, const Pm__Thread *th)
+{
+	struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t prio; uint64_t runtime, deadline, period; } a = {
+		.size = sizeof(a), .policy = th->policy & ~(uint32_t)SCHED_RESET_ON_FORK, .nice = th->nice, .runtime = th->slice_ns,
+		.flags = th->policy & SCHED_RESET_ON_FORK ? 1 /* SCHED_FLAG_RESET_ON_FORK */ : 0,
+	};
+
+	return (int)syscall(SYS_sched_setattr, tid, &a, 0);
+}
+
 /* The program's own CPUs and policy; and its timer slack, which a real-time thread could not be given. */
 static int end_quick(struct restore *r, struct rproc *p, const Pm__Thread *th, struct err *e)
 {
@@ -219,6 +252,8 @@ static int end_quick(struct restore *r, struct rproc *p, const Pm__Thread *th, s
 		return err_sys(e, "pid %d: affinity", p->nspid);
 	if (sched_setscheduler(tid, (int)th->policy, &sp) < 0)
 		return err_sys(e, "pid %d: scheduling policy %u", p->nspid, th->policy);
+	if (th->slice_ns && set_slice(tid, th) < 0)
+		return err_sys(e, "pid %d: slice of %llu ns", p->nspid, (unsigned long long)th->slice_ns);
 	if (!th->timer_slack || th->timer_slack == r->slack)
 		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", tid);
@@ -271,7 +306,7 @@ static int give_proc(struct restore *r, struct rproc *p, struct err *e)
 
 	q = rmem_finish(r, p, e);
 	if (q >= 0)
-		q = set_oom(p, e);
+		q = set_proc_files(r, p, e);
 	if (q >= 0)
 		q = robj_place(r, p, e);
 	for (i = w->n_threads; q >= 0 && i-- > 0;)

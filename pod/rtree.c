@@ -125,6 +125,11 @@ static int run(struct restore *r, struct rproc *p, struct err *e)
 
 /* ---- births */
 
+static int exit_signal(const Pm__Proc *w)
+{
+	return w->exit_signal ? (int)w->exit_signal - 1 : SIGCHLD;
+}
+
 /* The next newly attached task: its outer id. It is stopped before its first instruction. */
 static int wait_newborn(pid_t *tid, struct err *e)
 {
@@ -156,7 +161,7 @@ static void call_clone(struct batch *b, uint64_t flags, int exit_signal, const p
 	batch_add2(b, SYS_clone3, batch_data(b, &a, sizeof(a)), sizeof(a));
 }
 
-static int birth(struct restore *r, struct rproc *parent, pid_t nspid, int exit_signal, struct rproc **out,
+static int birth(struct restore *r, struct rproc *parent, pid_t nspid, int signal, struct rproc **out,
 		 struct err *e)
 {
 	struct rproc *p;
@@ -164,7 +169,7 @@ static int birth(struct restore *r, struct rproc *parent, pid_t nspid, int exit_
 	int q;
 
 	batch_begin(r->b, r->scratch);
-	call_clone(r->b, CLONE_PTRACE, exit_signal, &nspid);
+	call_clone(r->b, CLONE_PTRACE, signal, &nspid);
 	q = run(r, parent, e);
 	if (q >= 0)
 		q = wait_newborn(&outer, e);
@@ -176,6 +181,7 @@ static int birth(struct restore *r, struct rproc *parent, pid_t nspid, int exit_
 	p->sid = parent->sid;
 	p->pgid = parent->pgid;
 	p->parent = parent->nspid;
+	p->exit_signal = signal;
 	*out = p;
 	q = task_save(p->tasks[0], e);
 	/* a child of a parent that has its memory already is a copy of it */
@@ -304,7 +310,7 @@ static int make_adopted(struct restore *r, const Pm__Proc *w, int depth, struct 
 
 		if (o->sid != w->sid || o->ppid != w->ppid || o->pid == o->sid || rproc_by_ns(r, (pid_t)o->pid))
 			continue;
-		q = birth(r, mid, (pid_t)o->pid, SIGCHLD, &p, e);
+		q = birth(r, mid, (pid_t)o->pid, exit_signal(o), &p, e);
 	}
 	if (q >= 0 && temp)
 		q = end_proc(r, mid, e);
@@ -323,7 +329,7 @@ static int make_early_children(struct restore *r, struct rproc *p, struct err *e
 
 		if (o->ppid == (uint32_t)p->nspid && o->sid == (uint32_t)p->sid && o->pid != o->sid &&
 		    !rproc_by_ns(r, (pid_t)o->pid))
-			q = birth(r, p, (pid_t)o->pid, SIGCHLD, &c, e);
+			q = birth(r, p, (pid_t)o->pid, exit_signal(o), &c, e);
 	}
 	return q;
 }
@@ -348,7 +354,7 @@ static int make(struct restore *r, const Pm__Proc *w, int depth, struct err *e)
 		return 0; /* made early, with its parent */
 	parent = rproc_by_ns(r, (pid_t)w->ppid);
 	if (w->sid == w->pid || (pid_t)w->sid == parent->sid)
-		q = birth(r, parent, (pid_t)w->pid, SIGCHLD, &p, e);
+		q = birth(r, parent, (pid_t)w->pid, exit_signal(w), &p, e);
 	else if (w->ppid == 1)
 		return make_adopted(r, w, depth, e);
 	else
@@ -587,6 +593,9 @@ int rtree_apply(struct restore *r, struct err *e)
 			continue;
 		p->starttime = w->starttime;
 		p->want = w;
+		if (w->pid != 1 && p->exit_signal != exit_signal(w))
+			return err_set(e, EAGAIN, "pid %u (%s): its parent has ended meanwhile, and told it would have been by signal %d",
+				       w->pid, w->comm, p->exit_signal);
 		if (w->sid == w->pid)
 			q = call_setsid(r, p, e);
 		if (q >= 0 && !w->zombie)

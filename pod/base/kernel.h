@@ -74,7 +74,19 @@ struct pm_scan_arg {
 #define MADV_GUARD_REMOVE 103
 #endif
 
+#ifndef __NR_mseal /* 6.10 */
+#define __NR_mseal 462
+#endif
+
 /* ---- prctl */
+#ifndef PR_SET_MDWE /* 6.3 */
+#define PR_SET_MDWE 65
+#define PR_GET_MDWE 66
+#endif
+#ifndef PR_SET_MEMORY_MERGE /* 6.4 */
+#define PR_SET_MEMORY_MERGE 67
+#define PR_GET_MEMORY_MERGE 68
+#endif
 #ifndef PR_TIMER_CREATE_RESTORE_IDS /* 6.15 */
 #define PR_TIMER_CREATE_RESTORE_IDS 77
 #define PR_TIMER_CREATE_RESTORE_IDS_OFF 0

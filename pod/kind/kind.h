@@ -29,6 +29,8 @@
 struct dump;	/* pod/dump.h */
 struct restore; /* pod/restore.h */
 
+#define KIND_NODES 64 /* of NUMA, that a memory policy can name */
+
 enum kind_scope { KIND_FD, KIND_PROC, KIND_THREAD };
 
 /* Stages of FD kinds on restore: lower first. */

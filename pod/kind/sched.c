@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Nice value, scheduling policy and CPU affinity of a thread. */
+/* Nice value, scheduling policy, slice and CPU affinity of a thread. */
 #include <errno.h>
 #include <sched.h>
 #include <string.h>
@@ -23,6 +23,16 @@ static bool all_cpus(const uint8_t *mask, size_t len)
 	return true;
 }
 
+/* 0: not one of the fair scheduler, or an old kernel's */
+static uint64_t slice_of(pid_t tid)
+{
+	struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t prio; uint64_t runtime, deadline, period; } a = { .size = sizeof(a) };
+
+	if (syscall(SYS_sched_getattr, tid, &a, sizeof(a), 0) < 0 || (a.policy != SCHED_OTHER && a.policy != SCHED_BATCH))
+		return 0;
+	return a.runtime;
+}
+
 static int take(struct dump *d, struct task *t, struct batch *b, uint64_t cookie, Pm__Proc *proc, Pm__Thread *th,
 		struct err *e)
 {
@@ -42,6 +52,9 @@ static int take(struct dump *d, struct task *t, struct batch *b, uint64_t cookie
 	}
 	th->nice = getpriority(PRIO_PROCESS, (id_t)t->tid);
 	th->policy = (uint32_t)sched_getscheduler(t->tid);
+	th->slice_ns = slice_of(t->tid);
+	if (th->slice_ns == slice_of(d->pid1)) /* the usual one: nobody sets podinit's */
+		th->slice_ns = 0;
 	if (sched_getparam(t->tid, &sp) == 0)
 		th->rt_prio = (uint32_t)sp.sched_priority;
 	return 0;

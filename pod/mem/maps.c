@@ -302,7 +302,8 @@ static const struct {
 	{ "wf", VMF_WIPEONFORK }, { "lo", VMF_LOCKED },    { "io", VMF_IO },
 	{ "pf", VMF_PFNMAP },	  { "ht", VMF_HUGETLB },   { "sr", VMF_SEQ },
 	{ "rr", VMF_RAND },	  { "mg", VMF_MERGEABLE }, { "dp", VMF_DROPPABLE },
-	{ "mw", VMF_MAYWRITE },
+	{ "mw", VMF_MAYWRITE },	  { "lf", VMF_ONFAULT },   { "sl", VMF_SEALED },
+	{ "ss", VMF_SHADOW },
 };
 
 /* "VmFlags: rd wr mr mw me ac sd " */
@@ -337,11 +338,20 @@ static void flags_apply(struct vma_list *list, size_t *i, uint64_t start, uint64
 	}
 }
 
+/* "ProtectionKey:         3", above the flags of the same mapping */
+static uint32_t parse_key(const char *p, const char *end)
+{
+	for (p += 14; p < end && *p == ' '; p++)
+		;
+	return p < end && *p != '0' ? VMF_PKEY : 0;
+}
+
 int maps_read_flags(pid_t pid, struct vma_list *list, struct err *e)
 {
 	autofree char *buf = NULL;
 	size_t cap = 0, len = 0, i = 0;
 	uint64_t start = 0, end = 0;
+	uint32_t key = 0;
 	char *p, *eol;
 	int r;
 
@@ -352,7 +362,9 @@ int maps_read_flags(pid_t pid, struct vma_list *list, struct err *e)
 		char *q;
 
 		if (starts(p, "VmFlags:"))
-			flags_apply(list, &i, start, end, parse_flags(p + 8, eol));
+			flags_apply(list, &i, start, end, key | parse_flags(p + 8, eol));
+		else if (starts(p, "ProtectionKey:"))
+			key = parse_key(p, eol);
 		else if (hex_digit(*p) >= 0 && (q = hex(p, '-', &start)))
 			hex(q, ' ', &end);
 	}
@@ -362,6 +374,7 @@ int maps_read_flags(pid_t pid, struct vma_list *list, struct err *e)
 /** maps_read_all - mappings and flags of a running process: those of one mapping belong together */
 int maps_read_all(pid_t pid, struct vma_list *out, struct err *e)
 {
+	uint32_t key = 0;
 	char *p, *eol;
 	int r = learn(out, e);
 
@@ -373,7 +386,9 @@ int maps_read_all(pid_t pid, struct vma_list *out, struct err *e)
 		if (starts(p, "VmFlags:") && out->n) {
 			size_t i = out->n - 1;
 
-			flags_apply(out, &i, out->v[i].start, out->v[i].end, parse_flags(p + 8, eol));
+			flags_apply(out, &i, out->v[i].start, out->v[i].end, key | parse_flags(p + 8, eol));
+		} else if (starts(p, "ProtectionKey:")) {
+			key = parse_key(p, eol);
 		} else if (hex_digit(*p) >= 0 && hex(p, '-', &start)) {
 			r = add_line(pid, out, p, eol, e);
 		}

@@ -31,7 +31,8 @@ enum { VMF_GROWSDOWN = 1, VMF_NORESERVE = 2, VMF_HUGEPAGE = 4, VMF_NOHUGEPAGE = 
        VMF_DONTFORK = 32, VMF_WIPEONFORK = 64, VMF_LOCKED = 128, VMF_IO = 256, VMF_PFNMAP = 512,
        VMF_HUGETLB = 1024, VMF_SEQ = 2048, VMF_RAND = 4096, VMF_MERGEABLE = 8192, VMF_DROPPABLE = 16384,
        VMF_ACCOUNT = 32768,
-       VMF_MAYWRITE = 65536 /* of System V segments alone */ };
+       VMF_MAYWRITE = 65536 /* of System V segments alone */,
+       VMF_ONFAULT = 131072 /* locked, each page when it comes */, VMF_SEALED = 262144, VMF_SHADOW = 524288, VMF_PKEY = 1048576 };
 
 struct vma {
 	uint64_t start, end;
@@ -99,9 +100,10 @@ int tracker_scan_wp(struct tracker *, const struct vma *v, struct runs *out, str
  * In the freeze: @written = pages of @v to send, @dropped = ranges that have no page (any more) or the zero page and must read as
  * zeros/the file's content on the target. Fast path: a scan with mask = return = WRITTEN without WP over the whole of [start,end)
  * (it reports holes, too), then a scan of what it found. If @v is not tracked (WPALLOWED missing, i.e. a new mapping at an
- * old place) all present pages are written and all else is dropped.
+ * old place) all present pages are written and all else is dropped. @guards: guard pages, which are dropped, too; NULL: nobody asks.
  */
-int tracker_scan_final(struct tracker *, const struct vma *v, struct runs *written, struct runs *dropped, struct err *e);
+int tracker_scan_final(struct tracker *, const struct vma *v, struct runs *written, struct runs *dropped, struct runs *guards,
+		       struct err *e);
 /** All pages of @v that hold data of the process's own (present or swapped; for VMA_FILE private: only the COWed ones), no tracking
  * needed: @pagemap is any open /proc/PID/pagemap. */
 int pagemap_scan_present(int pagemap, const struct vma *v, struct runs *out, struct err *e);

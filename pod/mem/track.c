@@ -152,7 +152,7 @@ static int scan_once(int pagemap, struct pm_scan_arg *a)
 {
 	int r = ioctl(pagemap, PAGEMAP_SCAN, a);
 
-	if (r < 0 && errno == EINVAL && a->category_mask & PAGE_IS_GUARD) {
+	if (r < 0 && errno == EINVAL && a->category_mask & PAGE_IS_GUARD && a->category_mask != PAGE_IS_GUARD) {
 		a->category_mask &= ~(uint64_t)PAGE_IS_GUARD;
 		a->category_inverted &= ~(uint64_t)PAGE_IS_GUARD;
 		r = ioctl(pagemap, PAGEMAP_SCAN, a);
@@ -435,8 +435,24 @@ static int final_tracked(struct tracker *t, const struct vma *v, struct runs *ma
 	return r;
 }
 
+/* Guards are no pages: they are among what reads as written, so the rest need not be walked. */
+static int final_guards(struct tracker *t, const struct runs *marked, struct runs *guards, struct err *e)
+{
+	const struct query q = { .mask = PAGE_IS_GUARD };
+	size_t i, k;
+	int r = 0;
+
+	for (i = 0; r >= 0 && i < marked->n; i = k) {
+		for (k = i + 1; k < marked->n; k++)
+			if (marked->r[k].start - marked->r[k - 1].end > SCAN_GAP)
+				break;
+		r = scan(t->pagemap, &q, marked->r[i].start, marked->r[k - 1].end, guards, e);
+	}
+	return r == -EINVAL ? 0 : r;
+}
+
 int tracker_scan_final(struct tracker *t, const struct vma *v, struct runs *written,
-		       struct runs *dropped, struct err *e)
+		       struct runs *dropped, struct runs *guards, struct err *e)
 {
 	const struct query fast = { .flags = PM_SCAN_CHECK_WPASYNC, .mask = PAGE_IS_WRITTEN };
 	struct runs marked = { 0 }, own = { 0 };
@@ -446,8 +462,12 @@ int tracker_scan_final(struct tracker *t, const struct vma *v, struct runs *writ
 	r = scan(t->pagemap, &fast, v->start, v->end, &marked, e);
 	if (r == -EPERM) {
 		r = final_untracked(t, v, written, dropped, e);
+		if (!r && guards && !v->shared)
+			r = pagemap_scan_guard(t->pagemap, v, guards, NULL) == -ENOMEM ? -ENOMEM : 0;
 		goto out;
 	}
+	if (!r && guards && !v->shared)
+		r = final_guards(t, &marked, guards, e);
 	if (!r)
 		r = final_tracked(t, v, &marked, &own, dropped, e);
 	for (i = 0; !r && i < own.n; i++)

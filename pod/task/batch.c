@@ -7,12 +7,15 @@
  *   160 KiB data
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "pod/base/io.h"
 #include "pod/base/util.h"
@@ -81,8 +84,15 @@ int batch_install(pid_t pid, uint64_t scratch, struct err *e)
 	size_t len = (size_t)(arch_batch_code_end - arch_batch_code);
 	struct iovec l = { (void *)(uintptr_t)arch_batch_code, len };
 	struct iovec r = { (void *)scratch, len };
+	autoclose int fd = -1;
+	char path[32];
 
-	if (process_vm_writev(pid, &l, 1, &r, 1, 0) != (ssize_t)len)
+	if (process_vm_writev(pid, &l, 1, &r, 1, 0) == (ssize_t)len)
+		return 0;
+	/* its page may not be writable for the program itself */
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || pwrite(fd, arch_batch_code, len, (off_t)scratch) != (ssize_t)len)
 		return err_sys(e, "write the batch loop");
 	return 0;
 }

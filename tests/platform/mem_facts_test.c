@@ -128,7 +128,7 @@ static void test_fast_scan_reports_holes(void)
 	T_REQUIRE(madvise(a.at + SPAN, SPAN, MADV_DONTNEED) == 0);
 	T_CHECK_EQ(count(&a, a.at + SPAN, SPAN, 0, 0, 0, PAGE_IS_PRESENT | PAGE_IS_SWAPPED), 0);
 	T_CHECK_EQ(count_written(&a, a.at, 3 * SPAN), SPAN / PAGE);
-	T_OK(tracker_scan_final(&a.t, &a.v, &written, &dropped, &e), &e);
+	T_OK(tracker_scan_final(&a.t, &a.v, &written, &dropped, NULL, &e), &e);
 	T_CHECK_EQ(written.n, 0);
 	T_REQUIRE(dropped.n == 1);
 	T_CHECK_EQ(dropped.r[0].start, (uintptr_t)a.at + SPAN);
@@ -236,7 +236,7 @@ static void test_private_file(void)
 	T_CHECK_EQ(c, 0);
 	T_CHECK_EQ(count(&a, a.at, PAGE, 0, 0, PAGE_IS_PRESENT | PAGE_IS_FILE, 0), 1);
 	T_CHECK_EQ(count(&a, a.at, 16 * PAGE, 0, PAGE_IS_FILE, PAGE_IS_FILE, PAGE_IS_PRESENT), 8);
-	T_OK(tracker_scan_final(&a.t, &a.v, &written, &dropped, &e), &e);
+	T_OK(tracker_scan_final(&a.t, &a.v, &written, &dropped, NULL, &e), &e);
 	T_CHECK_EQ(runs_pages(&written) + runs_pages(&dropped), 8);
 	T_CHECK(dropped.n && dropped.r[0].start == (uintptr_t)a.at);
 	runs_done(&written);

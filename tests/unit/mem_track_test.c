@@ -400,7 +400,7 @@ static void scan_last(struct subject *s)
 		if (!inside(s, v))
 			continue;
 		written.n = dropped.n = 0;
-		T_OK(tracker_scan_final(&s->t, v, &written, &dropped, &e), &e);
+		T_OK(tracker_scan_final(&s->t, v, &written, &dropped, NULL, &e), &e);
 		T_OK(page_stream_drop(ps, 7, &dropped, deadline_ms(5000), &e), &e);
 		T_OK(page_stream_pages(ps, s->pid, s->memfd, 7, v, &written, deadline_ms(5000), &e),
 		     &e);

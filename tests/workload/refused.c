@@ -28,6 +28,7 @@
 #include <sys/mman.h>
 #include <sys/msg.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
@@ -298,6 +299,23 @@ static void shared_memory(void)
 	WL_SYS(clone(sharer, stack + sizeof(stack), CLONE_VM | SIGCHLD, NULL));
 }
 
+static void deadline(void)
+{
+	struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t prio; uint64_t runtime, deadline, period; } a = {
+		.size = sizeof(a), .policy = 6, .runtime = 2 * WL_MS, .deadline = 20 * WL_MS, .period = 20 * WL_MS,
+	};
+
+	if (syscall(SYS_sched_setattr, 0, &a, 0) < 0)
+		skip("SCHED_DEADLINE");
+}
+
+/* As a debugger would. */
+static void traced(void)
+{
+	if (ptrace(PTRACE_SEIZE, wl_spawn(sharer, NULL), NULL, NULL) < 0)
+		skip("PTRACE_SEIZE");
+}
+
 static void work(void);
 
 static pthread_t leader;
@@ -406,6 +424,7 @@ static const struct {
 	{ "proc_file", proc_file }, { "lease", lease }, { "flock_device", flock_device },
 	{ "epoll_in_epoll", epoll_in_epoll }, { "thread_creds", thread_creds },
 	{ "seccomp", seccomp_filter }, { "shared_memory", shared_memory }, { "leader_exit", leader_exit },
+	{ "deadline", deadline }, { "traced", traced },
 };
 
 static void work(void)
