@@ -247,6 +247,7 @@ int image_begin(struct dump *d, struct err *e)
 		r = create(d, e);
 	if (r < 0)
 		return r;
+	d->out.pin = req->pin && req->store;
 	d->s.fd = d->out.fd;
 	d->s.file = true;
 	r = choose_base(d, &newest, e);

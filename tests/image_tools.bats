@@ -42,7 +42,7 @@ gdb_says() { # CORE COMMAND...
 	podctl checkpoint core
 	step core 1
 	id=$(podctl checkpoint core)
-	[ -n "$(podctl image list --noheadings | awk -v i="$id" '$1 == i { print $7 }' | grep -v '^-$')" ]
+	[ -n "$(podctl image list --noheadings | awk -v i="$id" '$1 == i { print $NF }' | grep -v '^-$')" ]
 	run podctl image core "$id" 2 -o "$LAB_SHARED/c1"
 	[ "$status" = 0 ]
 	[ "$output" = "$LAB_SHARED/c1" ]
@@ -203,4 +203,77 @@ gdb_says() { # CORE COMMAND...
 	run podctl inspect named
 	[ "$status" = 0 ]
 	podctl kill -s KILL -a named
+}
+
+@test "image diff: what differs is said, and nothing else" {
+	debuggee other
+	a=$(podctl checkpoint other)
+	b=$(podctl checkpoint --full other)
+	step other 1
+	c=$(podctl checkpoint other)
+	run podctl image diff "$a" "$a"
+	[ "$status" = 0 ]
+	[ "$output" = "0 processes differ, 0 B of memory" ]
+	run podctl image diff "$a" "$c"
+	[ "$status" = 0 ]
+	[[ $output == *"debuggee changed: "*" KiB"* ]]
+	[[ $output == *"2 debuggee: "*"[heap]"* ]] || [[ $output == *"2 debuggee: "*"-"* ]]
+	podctl exec other sleep 1000 &
+	await sh -c 'podctl inspect other | grep -q sleep'
+	d=$(podctl checkpoint other)
+	kill $!
+	podctl image diff --json "$a" "$c" >"$LAB_SHARED/ac.json"
+	podctl image diff --json "$a" "$d" >"$LAB_SHARED/ad.json"
+	podctl image diff --json "$d" "$a" >"$LAB_SHARED/da.json"
+	python3 - "$LAB_SHARED/ac.json" "$LAB_SHARED/ad.json" "$LAB_SHARED/da.json" <<-'END'
+		import json, sys
+		ac, ad, da = (json.load(open(f)) for f in sys.argv[1:])
+		p = [p for p in ac["processes"] if p["pid"] == 2][0]
+		assert p["what"] == "changed" and "threads" not in p and "files" not in p, p
+		# in_data, in_bss; the value on the heap, the one in shared memory; the stack
+		assert 4 * 4096 <= sum(m["bytes"] for m in p["memory"]) <= 32 * 4096, p
+		assert all(m["bytes"] % 4096 == 0 and m["what"] == "changed" for m in p["memory"]), p
+		assert any("debuggee" in m["name"] for m in p["memory"]), p
+		assert ac["bytes"] == sum(m["bytes"] for q in ac["processes"] for m in q.get("memory", []))
+		new = [p for p in ad["processes"] if p["comm"] == "sleep"]
+		assert [p["what"] for p in new] == ["only in the second"], ad
+		assert [p["what"] for p in da["processes"] if p["comm"] == "sleep"] == ["only in the first"], da
+	END
+	# of the same memory twice, once in a chain and once not, nothing of it differs that did not run
+	podctl image diff --json "$a" "$b" | python3 -c '
+import json, sys
+assert not [p for p in json.load(sys.stdin)["processes"] if p["pid"] == 2]'
+	run podctl image diff "$a"
+	[ "$status" = 2 ]
+	run podctl image diff "$a" nobody.1
+	[ "$status" = 3 ]
+	podctl kill -s KILL -a other
+}
+
+@test "a pinned image stays, whatever is pruned, until it is unpinned" {
+	debuggee pins
+	a=$(podctl checkpoint --pin pins)
+	[ -e "$STORE/root/$a.img.pin" ]
+	podctl image list --noheadings | awk -v i="$a" '$1 == i { print $7 }' | grep -qx yes
+	b=$(podctl checkpoint --full pins)
+	c=$(podctl checkpoint --full --keep 1 pins)
+	[ -e "$STORE/root/$a.img" ]
+	[ ! -e "$STORE/root/$b.img" ]
+	podctl image prune --keep 1 pins
+	[ -e "$STORE/root/$a.img" ]
+	run podctl image rm "$a"
+	[ "$status" = 13 ]
+	[[ $output == *"pinned"* ]]
+	podctl image pin "$c"
+	podctl image unpin "$a"
+	run podctl image prune --keep 0 pins
+	[ "$output" = "$a" ]
+	[ ! -e "$STORE/root/$a.img" ]
+	[ ! -e "$STORE/root/$a.img.pin" ]
+	[ -e "$STORE/root/$c.img" ]
+	run podctl image pin nobody.1
+	[ "$status" = 3 ]
+	run podctl checkpoint --pin -o /home/shared/x pins
+	[ "$status" = 2 ]
+	podctl kill -s KILL -a pins
 }

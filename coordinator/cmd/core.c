@@ -358,15 +358,8 @@ static int load(struct ctx *c, struct core *k, const char *path, uint64_t pid)
 		return say(c, EXIT_NOTFOUND, "there is no process %lu in the image", (unsigned long)pid);
 	if (k->p->zombie || !k->p->mm || !k->p->n_threads)
 		return say(c, EXIT_NOTFOUND, "process %lu had ended: it has no memory", (unsigned long)pid);
-	for (size_t i = 0; i < k->p->mm->n_vmas; i++) {
-		const Pm__Vma *v = k->p->mm->vmas[i];
-
-		if (v->start >= v->end || v->start % PAGE || v->end % PAGE || v->pgoff % PAGE || v->end > PAGE_ADDR_MAX ||
-		    v->pgoff > PAGE_ADDR_MAX || (i && v->start < k->p->mm->vmas[i - 1]->end))
-			return say(c, EXIT_IMAGE, "mapping %lx-%lx is none", (unsigned long)v->start, (unsigned long)v->end);
-	}
 	find_vdso(k);
-	if (memory_load(&k->chain, &k->mem, &e) < 0 || add_segments(k, &e) < 0 || make_notes(k, &e) < 0)
+	if (memory_check(k->p, &e) < 0 || memory_load(&k->chain, &k->mem, &e) < 0 || add_segments(k, &e) < 0 || make_notes(k, &e) < 0)
 		return image_error(c, &e);
 	return EXIT_OK;
 }

@@ -24,7 +24,7 @@
 #include "pod/base/util.h"
 #include "pod/image/image.h"
 
-enum { OPT_TERM = 256, OPT_FULL, OPT_KEEP, OPT_TIMEOUT, OPT_DRY_RUN, OPT_FORCE, OPT_JSON, OPT_NOHEADINGS };
+enum { OPT_TERM = 256, OPT_FULL, OPT_KEEP, OPT_TIMEOUT, OPT_DRY_RUN, OPT_FORCE, OPT_JSON, OPT_NOHEADINGS, OPT_PIN };
 
 static int usage_or_help(struct ctx *c, int o)
 {
@@ -74,6 +74,7 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 		{ "leave-running", no_argument, NULL, 'R' }, { "term", no_argument, NULL, OPT_TERM },
 		{ "output", required_argument, NULL, 'o' },  { "timeout", required_argument, NULL, OPT_TIMEOUT },
 		{ "times", no_argument, NULL, 't' },	     { "help", no_argument, NULL, 'h' },
+		{ "pin", no_argument, NULL, OPT_PIN },
 		{ "full", no_argument, NULL, OPT_FULL },     { "keep", required_argument, NULL, OPT_KEEP },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -91,6 +92,8 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 			q_body.term = true;
 		else if (o == OPT_KEEP && parse_number(c, "--keep", optarg, 1, 1000000, &keep) == 0)
 			continue;
+		else if (o == OPT_PIN)
+			q_body.pin = true;
 		else if (o == OPT_FULL)
 			q_body.full = true;
 		else if (o == 't')
@@ -108,8 +111,8 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 		return say_usage(c, argc == optind ? "which pod?" : "too many operands");
 	q_body.target = argv[optind];
 	m.subject = argv[optind];
-	if (keep && q_body.path[0])
-		return say_usage(c, "--keep is for the image store");
+	if ((keep || q_body.pin) && q_body.path[0])
+		return say_usage(c, "%s is for the image store", keep ? "--keep" : "--pin");
 	q_body.keep = (uint32_t)keep;
 	return operation_run(&m, &q);
 }
@@ -355,18 +358,20 @@ static void list_one(struct listing *l, int fd, const char *dir, const char *fil
 			clean(spec->name), clean(spec->user);
 		clean(im.head->node);
 		clean(im.head->parent);
-		json_array_append_new(l->json, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:b}", "id",
+		json_array_append_new(l->json, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:b}", "id",
 							 clean_copy(id_words, sizeof(id_words), id), "pod",
 							 spec ? spec->name : "", "node", im.head->node, "user",
 							 spec ? spec->user : "", "path",
 							 clean_copy(path_words, sizeof(path_words), path), "parent",
 							 im.head->parent, "bytes",
 							 (json_int_t)im.size, "created_ns",
-							 (json_int_t)im.head->created_ns, "ended", im.head->ended));
+							 (json_int_t)im.head->created_ns, "ended", im.head->ended,
+							 "pinned", store_pinned(fd, file)));
 	} else if ((line = scols_table_new_line(l->table, NULL))) {
 		char words[NAME_MAX + 1];
 		const char *cell[] = { id, spec ? spec->name : "-", im.head->node[0] ? im.head->node : "-",
-				       spec ? spec->user : "-", when, size, im.head->parent[0] ? im.head->parent : "-" };
+				       spec ? spec->user : "-", when, size, store_pinned(fd, file) ? "yes" : "-",
+				       im.head->parent[0] ? im.head->parent : "-" };
 
 		for (size_t i = 0; i < ARRAY_SIZE(cell); i++)
 			scols_line_set_data(line, i, clean_copy(words, sizeof(words), cell[i]));
@@ -428,7 +433,7 @@ static int image_list(struct ctx *c, int argc, char **argv)
 					       { "noheadings", no_argument, NULL, OPT_NOHEADINGS },
 					       { "help", no_argument, NULL, 'h' },
 					       { NULL, 0, NULL, 0 } };
-	static const char *const columns[] = { "IMAGE", "POD", "NODE", "USER", "CREATED", "SIZE", "PARENT" };
+	static const char *const columns[] = { "IMAGE", "POD", "NODE", "USER", "CREATED", "SIZE", "PINNED", "PARENT" };
 	struct listing l = { .c = c };
 	bool noheadings = false;
 	int o;
@@ -509,7 +514,8 @@ int cmd_image(struct ctx *c, int argc, char **argv)
 		const char *name;
 		int (*run)(struct ctx *, int argc, char **argv);
 	} verbs[] = { { "list", image_list }, { "verify", image_check }, { "prune", image_prune }, { "rm", image_remove },
-		    { "core", image_core } };
+		    { "core", image_core }, { "diff", image_diff },
+		    { "pin", image_pin }, { "unpin", image_unpin } };
 
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
 		return next_option(c, argc, argv, "+:h", (const struct option[]){ { "help", 0, NULL, 'h' }, { 0 } }) == 'h' ?
@@ -517,5 +523,5 @@ int cmd_image(struct ctx *c, int argc, char **argv)
 	for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(verbs); i++)
 		if (!strcmp(verbs[i].name, argv[1]))
 			return verbs[i].run(c, argc - 1, argv + 1);
-	return say_usage(c, argc > 1 ? "'%s' is unknown" : "list, verify, prune, rm or core?", argc > 1 ? argv[1] : "");
+	return say_usage(c, argc > 1 ? "'%s' is unknown" : "list, verify, diff, prune, rm, pin, unpin or core?", argc > 1 ? argv[1] : "");
 }

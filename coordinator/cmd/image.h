@@ -19,6 +19,9 @@ int restore_image(struct ctx *, struct operation *, Pm__RestoreReq *, const char
 int image_operands(struct ctx *, int argc, char **argv, int *code);
 int image_prune(struct ctx *, int argc, char **argv);
 int image_remove(struct ctx *, int argc, char **argv);
+int image_pin(struct ctx *, int argc, char **argv);
+int image_unpin(struct ctx *, int argc, char **argv);
+int image_diff(struct ctx *, int argc, char **argv);
 int image_core(struct ctx *, int argc, char **argv);
 
 #endif

@@ -5,17 +5,14 @@
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "coordinator/cmd/image.h"
+#include "coordinator/cmd/inspect.h"
 #include "pod/base/util.h"
-#include "pod/image/image.h"
-#include "pod/image/memory.h"
 #include "pod/kind/kinds.h"
 
 enum { OPT_JSON = 256, OPT_TREE, OPT_FILES, OPT_SOCKETS, OPT_MOUNTS, OPT_MAPS, OPT_ENV, OPT_STATS, OPT_PID };
@@ -28,17 +25,7 @@ struct show {
 	uint64_t pid; /* 0: all */
 };
 
-struct content {
-	struct image_chain chain; /* of an image */
-	struct image_memory mem;  /* only for environments */
-	Pm__Envelope *rep;	  /* of a pod that runs: its answer */
-	Pm__PodSpec *spec;
-	Pm__Tree *tree;
-	Pm__Objects *objs;
-	Pm__Needs *needs;
-};
-
-static const Pm__Object *object_of(const struct content *x, uint32_t id)
+const Pm__Object *content_object(const struct content *x, uint32_t id)
 {
 	for (size_t i = 0; i < x->objs->n_objects; i++)
 		if (x->objs->objects[i]->id == id)
@@ -55,7 +42,7 @@ static uint64_t mapped(const Pm__Proc *p)
 	return sum;
 }
 
-static const char *mode_of(uint32_t flags)
+const char *open_mode(uint32_t flags)
 {
 	static const char *const words[] = { "r", "w", "rw", "-" };
 
@@ -178,9 +165,9 @@ static void show_files(const struct content *x, const Pm__Proc *p)
 	char b[4200];
 
 	for (size_t i = 0; i < p->n_fds; i++) {
-		const Pm__Object *o = object_of(x, p->fds[i]->object);
+		const Pm__Object *o = content_object(x, p->fds[i]->object);
 
-		printf("%u %u %s %s\n", p->pid, p->fds[i]->fd, o ? mode_of(o->flags) : "-",
+		printf("%u %u %s %s\n", p->pid, p->fds[i]->fd, o ? open_mode(o->flags) : "-",
 		       o ? clean_copy(b, sizeof(b), o->link) : "?");
 	}
 }
@@ -191,7 +178,7 @@ static void show_maps(const struct content *x, const Pm__Proc *p)
 
 	for (size_t i = 0; p->mm && i < p->mm->n_vmas; i++) {
 		const Pm__Vma *v = p->mm->vmas[i];
-		const Pm__Object *o = v->object ? object_of(x, v->object) : NULL;
+		const Pm__Object *o = v->object ? content_object(x, v->object) : NULL;
 
 		printf("%u %lx-%lx %c%c%c%c %s\n", p->pid, (unsigned long)v->start, (unsigned long)v->end,
 		       v->prot & 1 ? 'r' : '-', v->prot & 2 ? 'w' : '-', v->prot & 4 ? 'x' : '-', v->shared ? 's' : 'p',
@@ -298,7 +285,7 @@ static void show_sockets(const struct content *x, const Pm__Proc *p)
 	struct socket_words w;
 
 	for (size_t i = 0; i < p->n_fds; i++)
-		if (socket_words(object_of(x, p->fds[i]->object), &w))
+		if (socket_words(content_object(x, p->fds[i]->object), &w))
 			printf("%u %u %s %s %s %s\n", p->pid, p->fds[i]->fd, w.protocol, w.state, w.local[0] ? w.local : "-",
 			       w.peer[0] ? w.peer : "-");
 }
@@ -309,7 +296,7 @@ static json_t *sockets_json(const struct content *x, const Pm__Proc *p)
 	struct socket_words w;
 
 	for (size_t i = 0; i < p->n_fds; i++)
-		if (socket_words(object_of(x, p->fds[i]->object), &w))
+		if (socket_words(content_object(x, p->fds[i]->object), &w))
 			json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:s, s:s}", "fd", p->fds[i]->fd, "protocol",
 							      w.protocol, "state", w.state, "local", w.local, "peer", w.peer));
 	return list;
@@ -408,10 +395,10 @@ static json_t *fds_json(const struct content *x, const Pm__Proc *p)
 	json_t *fds = json_array();
 
 	for (size_t i = 0; i < p->n_fds; i++) {
-		const Pm__Object *f = object_of(x, p->fds[i]->object);
+		const Pm__Object *f = content_object(x, p->fds[i]->object);
 
 		json_array_append_new(fds, json_pack("{s:i, s:s, s:s, s:I}", "fd", p->fds[i]->fd, "mode",
-						     f ? mode_of(f->flags) : "-", "what", f ? clean(f->link) : "", "pos",
+						     f ? open_mode(f->flags) : "-", "what", f ? clean(f->link) : "", "pos",
 						     (json_int_t)(f ? f->pos : 0)));
 	}
 	return fds;
@@ -487,7 +474,7 @@ static int show_json(const struct content *x, const struct show *s, struct err *
 
 /* ---- all of it */
 
-static int load(struct ctx *c, const char *path, const struct show *s, struct content *x)
+int content_load(struct ctx *c, const char *path, bool memory, struct content *x)
 {
 	struct err e = { 0 };
 	const struct image *im;
@@ -501,7 +488,10 @@ static int load(struct ctx *c, const char *path, const struct show *s, struct co
 	x->needs = (Pm__Needs *)image_message(im, REC_NEEDS, &pm__needs__descriptor, &e);
 	if (!x->spec || !x->tree || !x->objs || !x->needs)
 		return say(c, EXIT_IMAGE, "'%s': %s", path, e.code ? e.msg : "it does not say what pod it is");
-	if (s->env && memory_load(&x->chain, &x->mem, &e) < 0)
+	for (size_t i = 0; memory && i < x->tree->n_procs; i++)
+		if (memory_check(x->tree->procs[i], &e) < 0)
+			return image_error(c, &e);
+	if (memory && memory_load(&x->chain, &x->mem, &e) < 0)
 		return image_error(c, &e);
 	return 0;
 }
@@ -531,7 +521,7 @@ static int load_pod(struct ctx *c, const char *name, const struct show *s, struc
 	return x->spec && x->tree && x->objs && x->needs ? 0 : say(c, EXIT_OTHER, "the pod's node answered what is no pod");
 }
 
-static void unload(struct content *x)
+void content_unload(struct content *x)
 {
 	if (x->spec && !x->rep)
 		pm__pod_spec__free_unpacked(x->spec, NULL);
@@ -584,7 +574,7 @@ static int find(struct ctx *c, const char *name, const struct show *s, struct co
 	if (!strchr(name, '/') && !have_image(c, name))
 		return load_pod(c, name, s, x);
 	code = find_image(c, name, path, sizeof(path), NULL);
-	return code ? code : load(c, path, s, x);
+	return code ? code : content_load(c, path, s->env, x);
 }
 
 int cmd_inspect(struct ctx *c, int argc, char **argv)
@@ -624,6 +614,6 @@ int cmd_inspect(struct ctx *c, int argc, char **argv)
 		show_words(&x, &s, &e);
 	if (!code && e.code)
 		code = image_error(c, &e);
-	unload(&x);
+	content_unload(&x);
 	return code;
 }

@@ -76,13 +76,14 @@ static const struct command commands[] = {
 	{ "recover", NULL, cmd_recover, "[ID]",
 	  "Says which operations have no known outcome, and settles the one named.\n" },
 	{ "drain", "poddrain", cmd_later, "NODE", NULL },
-	{ "checkpoint", NULL, cmd_checkpoint, "POD [-R|--term] [-o FILE|DIR] [--full] [--keep N] [--timeout S] [-t]",
+	{ "checkpoint", NULL, cmd_checkpoint, "POD [-R|--term] [-o FILE|DIR] [--full] [--keep N] [--pin] [--timeout S] [-t]",
 	  "Writes a pod into an image while it runs, and prints the image's id.\n"
 	  "  -R, --leave-running    the pod goes on afterwards (so it is without --term, too)\n"
 	  "      --term             the pod ends once the image is on the disk\n"
 	  "  -o, --output PATH      a file, or a directory, instead of the image store\n"
 	  "      --full             an image that builds on no other\n"
 	  "      --keep N           then removes all but the newest N images of the pod, and what they build on\n"
+	  "      --pin              the image stays, whatever is pruned, until podctl image unpin\n"
 	  "      --timeout S        gives up after so long; the pod goes on (0: never)\n"
 	  "  -t, --times            how long each phase took\n" },
 	{ "restore", NULL, cmd_restore, "IMAGE [-N NODE] [-n NAME] [--force=files] [--dry-run]",
@@ -92,11 +93,13 @@ static const struct command commands[] = {
 	  "      --force=files      files that were written since are taken as they are\n"
 	  "      --dry-run          only the check\n" },
 	{ "image", NULL, cmd_image, "list [--json] [--noheadings] | verify IMAGE... | prune [--keep N] [POD] | rm IMAGE...\n"
-	  "                    | core IMAGE PID [-o FILE]",
+	  "                    | pin IMAGE... | unpin IMAGE... | diff [--json] A B | core IMAGE PID [-o FILE]",
 	  "list    the images in the store\n"
 	  "verify  reads images whole, and those that they build on, and compares all digests\n"
 	  "prune   removes your images but the newest N of each pod (1), and what those build on\n"
 	  "rm      removes images of yours that no other builds on\n"
+	  "pin     keeps images, and what they build on, from being removed; unpin ends that\n"
+	  "diff    in what two images differ: processes, threads, files, memory\n"
 	  "core    writes a process of an image, by its pid in the pod, as a core file for a debugger (core.PID)\n" },
 	{ "inspect", NULL, cmd_inspect, "POD|IMAGE [--ps-tree] [--files] [--sockets] [--mounts] [--maps] [--env] [--stats] [--pid N] [--json]",
 	  "Shows what is in a pod that runs, which is not stopped for it, or in an image.\n"

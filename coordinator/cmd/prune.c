@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* podctl image prune, rm: what no image that is kept builds on goes. */
+/* podctl image prune, rm, pin, unpin: what no image that is kept builds on goes. */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -43,7 +43,9 @@ int image_prune(struct ctx *c, int argc, char **argv)
 	return EXIT_OK;
 }
 
-int image_remove(struct ctx *c, int argc, char **argv)
+/* @one for each image that is named, in the caller's directory. */
+static int each_image(struct ctx *c, int argc, char **argv, int (*one)(const char *dir, const char *id, struct err *e),
+		      const char *what_not)
 {
 	char dir[PATH_MAX];
 	int code = EXIT_OK;
@@ -53,12 +55,37 @@ int image_remove(struct ctx *c, int argc, char **argv)
 	own_store(c, dir, sizeof(dir));
 	for (int i = optind; i < argc; i++) {
 		struct err e = { 0 };
-		int r = store_remove(dir, argv[i], &e);
+		int r = one(dir, argv[i], &e);
 
 		if (r < 0)
-			r = say(c, r == -ENOENT ? EXIT_NOTFOUND : r == -EBUSY ? EXIT_BUSY : EXIT_OTHER,
-				"%s; nothing was removed", e.msg);
+			r = say(c, r == -ENOENT ? EXIT_NOTFOUND : r == -EBUSY ? EXIT_BUSY : EXIT_OTHER, "%s; nothing was %s",
+				e.msg, what_not);
 		code = code ? code : r;
 	}
 	return code;
+}
+
+static int pin_one(const char *dir, const char *id, struct err *e)
+{
+	return store_pin(dir, id, true, e);
+}
+
+static int unpin_one(const char *dir, const char *id, struct err *e)
+{
+	return store_pin(dir, id, false, e);
+}
+
+int image_remove(struct ctx *c, int argc, char **argv)
+{
+	return each_image(c, argc, argv, store_remove, "removed");
+}
+
+int image_pin(struct ctx *c, int argc, char **argv)
+{
+	return each_image(c, argc, argv, pin_one, "pinned");
+}
+
+int image_unpin(struct ctx *c, int argc, char **argv)
+{
+	return each_image(c, argc, argv, unpin_one, "unpinned");
 }

@@ -148,6 +148,26 @@ int chain_known(const struct image_chain *c, struct dedup *out, struct err *e)
 	return r;
 }
 
+/* The image that holds page @at, of which there is one. */
+static size_t image_of(const struct image_chain *c, uint64_t at)
+{
+	size_t k = c->n - 1;
+
+	while (c->pages[k].first > at || !c->im[k].npages)
+		k--;
+	return k;
+}
+
+const struct page_digest *chain_digest(const struct image_chain *c, uint64_t at)
+{
+	size_t k;
+
+	if (at >= chain_count(c))
+		return NULL;
+	k = image_of(c, at);
+	return &c->pages[k].hash[at - c->pages[k].first];
+}
+
 int chain_hold(const struct image_chain *c, struct err *e)
 {
 	struct stat st;
@@ -218,8 +238,7 @@ int chain_read(const struct image_chain *c, uint64_t at, size_t n, void *buf, st
 		return err_set(e, EBADMSG, "the image refers to page %lu of %lu", (unsigned long)at,
 			       (unsigned long)chain_count(c));
 	while (n) {
-		for (k = c->n - 1; c->pages[k].first > at || !c->im[k].npages; k--)
-			;
+		k = image_of(c, at);
 		r = read_some(&c->im[k], &c->pages[k], at - c->pages[k].first, n, to, e);
 		if (r < 0)
 			return r;

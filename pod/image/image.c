@@ -281,6 +281,18 @@ static int give_name(struct image_file *f, struct err *e)
 	return 0;
 }
 
+static int make_pin(const struct image_file *f, bool pinned, struct err *e)
+{
+	autoclose int fd = -1;
+	char pin[300];
+
+	snprintf(pin, sizeof(pin), "%s" PIN_SUFFIX, f->name);
+	if (!pinned)
+		return unlinkat(f->dir, pin, 0);
+	fd = openat(f->dir, pin, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
+	return fd < 0 ? err_sys(e, "pin '%s'", f->name) : 0;
+}
+
 int image_publish(struct image_file *f, struct err *e)
 {
 	struct err back;
@@ -289,8 +301,13 @@ int image_publish(struct image_file *f, struct err *e)
 	if (fsync(f->fd) < 0)
 		return err_sys(e, "write '%s' to the disk", f->name);
 	r = image_be_user(f->user, e);
-	if (r >= 0)
+	if (r >= 0 && f->pin)
+		r = make_pin(f, true, e);
+	if (r >= 0) {
 		r = give_name(f, e);
+		if (r < 0 && f->pin)
+			make_pin(f, false, NULL);
+	}
 	if (image_be_user(NULL, &back) < 0)
 		r = err_set(e, EPERM, "%s", back.msg);
 	f->published = r >= 0;
@@ -311,8 +328,11 @@ void image_retract(struct image_file *f)
 	f->published = false;
 	if (image_be_user(f->user, &e) >= 0 && fstat(f->fd, &own) == 0 &&
 	    fstatat(f->dir, f->name, &there, AT_SYMLINK_NOFOLLOW) == 0 && own.st_dev == there.st_dev &&
-	    own.st_ino == there.st_ino && unlinkat(f->dir, f->name, 0) == 0)
+	    own.st_ino == there.st_ino && unlinkat(f->dir, f->name, 0) == 0) {
+		if (f->pin)
+			make_pin(f, false, NULL);
 		fsync(f->dir);
+	}
 	image_be_user(NULL, &e);
 }
 

@@ -26,6 +26,7 @@
 
 #define IMAGE_VERSION 1u
 #define IMAGE_SUFFIX ".img"
+#define PIN_SUFFIX ".pin" /* after the name of the image */
 /* In image_entry.type: a page frame */
 #define IMAGE_FRAME 0xffffu
 #define CHAIN_MAX 16 /* images that build on one another */
@@ -55,6 +56,7 @@ struct image_file {
 	char name[256], temp[272]; /* temp: "" while it has no name at all */
 	const struct image_user *user;
 	bool replace, published, replaced; /* replaced: there was another of its name */
+	bool pin; /* it is pinned (see below) from its first moment on */
 };
 /** A new file, without a name, in the directory of @path (absolute), as @u. @replace: one of that name may be there. */
 int image_create(struct image_file *f, const char *path, const struct image_user *u, bool replace, struct err *e);
@@ -123,6 +125,13 @@ struct store_scope {
 int store_prune(const char *dir, const struct store_scope *, size_t keep, const struct store_talk *, struct err *e);
 /** -ENOENT: there is none. -EBUSY: another builds on it, or may, or will. */
 int store_remove(const char *dir, const char *id, struct err *e);
+/**
+ * A pinned image is not removed, nor what it builds on: a file of its name with PIN_SUFFIX stands beside it. -ENOENT: there is no
+ * image of that id; -EBUSY: it is being removed.
+ */
+int store_pin(const char *dir, const char *id, bool pinned, struct err *e);
+/** Is the image in @file, in the directory @dir, pinned? */
+bool store_pinned(int dir, const char *file);
 /** The path of the newest image of a pod, and when it was made. 1, or 0: there is none. */
 int store_newest(const char *dir, const char *pod, uint64_t born, char *path, size_t len, uint64_t *made, struct err *e);
 
@@ -138,6 +147,8 @@ static inline struct image *chain_top(struct image_chain *c)
 int chain_known(const struct image_chain *c, struct dedup *out, struct err *e);
 /** Pages number @at to @at + @n - 1 into @buf, each compared with its digest. */
 int chain_read(const struct image_chain *c, uint64_t at, size_t n, void *buf, struct err *e);
+/** The digest of page number @at; NULL: there is none. */
+const struct page_digest *chain_digest(const struct image_chain *c, uint64_t at);
 /** Nobody removes them from the store until the chain is closed. -EBUSY: somebody is about to. */
 int chain_hold(const struct image_chain *c, struct err *e);
 /** How many pages are stored in all of it. */

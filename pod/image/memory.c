@@ -275,6 +275,19 @@ struct span memory_span(const struct image_memory *m, span_at at, span_at end)
 	return none;
 }
 
+int memory_check(const Pm__Proc *p, struct err *e)
+{
+	for (size_t i = 0; p->mm && i < p->mm->n_vmas; i++) {
+		const Pm__Vma *v = p->mm->vmas[i];
+
+		if (v->start >= v->end || v->start % PAGE || v->end % PAGE || v->pgoff % PAGE || v->end > PAGE_ADDR_MAX ||
+		    v->pgoff > PAGE_ADDR_MAX || (i && v->start < p->mm->vmas[i - 1]->end))
+			return err_set(e, EBADMSG, "pid %u: mapping %lx-%lx is none", p->pid, (unsigned long)v->start,
+				       (unsigned long)v->end);
+	}
+	return 0;
+}
+
 struct span memory_of_vma(const struct image_memory *m, uint32_t pid, const Pm__Vma *v, uint64_t at, uint64_t end)
 {
 	struct span own = memory_span(m, span_pos(pid, at), span_pos(pid, end)), x;

@@ -37,6 +37,8 @@ int memory_load(const struct image_chain *c, struct image_memory *out, struct er
  * go on at its end.
  */
 struct span memory_span(const struct image_memory *m, span_at at, span_at end);
+/** Are @p's mappings such that the functions below may be given them? 0 or -EBADMSG. */
+int memory_check(const Pm__Proc *p, struct err *e);
 /** The same of process @pid's mapping @v, by addresses: its own pages, else those of what is mapped. */
 struct span memory_of_vma(const struct image_memory *m, uint32_t pid, const Pm__Vma *v, uint64_t at, uint64_t end);
 /** @len bytes at @addr of @p; zeros where there is no page. */

@@ -5,7 +5,7 @@
  * What is newer is told by when it was made; numbers go back when a coordinator has lost its journal. Images that can take
  * each other's place are those of one pod: of one name and one time of birth, which survives moves and restarts.
  *
- * Who writes an image holds shared locks on those that it builds on until it has its name. Removal first takes an exclusive
+ * What is pinned stays, and what it builds on. Who writes an image holds shared locks on those that it builds on until it has its name. Removal first takes an exclusive
  * lock, then looks again at what builds on what: so either it sees the new image, or the new one sees that its base goes.
  */
 #include <dirent.h>
@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "control.pb-c.h"
@@ -30,7 +31,7 @@ struct entry {
 	unsigned long number;
 	uint64_t born, made; /* the pod, the image: ns */
 	int fd;		     /* locked; -1: not */
-	bool bad, keep, own_name;
+	bool bad, keep, own_name, pinned;
 };
 
 struct listing {
@@ -70,6 +71,15 @@ static bool parse_id(const char *file, struct entry *out)
 	snprintf(out->file, sizeof(out->file), "%s", file);
 	snprintf(out->pod, sizeof(out->pod), "%.*s", (int)(dot - file), file);
 	return true;
+}
+
+bool store_pinned(int dir, const char *file)
+{
+	char pin[300];
+	struct stat st;
+
+	snprintf(pin, sizeof(pin), "%s" PIN_SUFFIX, file);
+	return fstatat(dir, pin, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 /* What the image says of itself. -ENOENT: it has just gone. */
@@ -133,6 +143,7 @@ static int read_dir(const char *dir, const char *pod, const struct store_talk *t
 
 		if (!parse_id(de->d_name, &x) || (pod && strcmp(pod, x.pod) != 0))
 			continue;
+		x.pinned = store_pinned(dirfd(d), x.file);
 		r = read_head(dirfd(d), &x, &why);
 		if (r == -ENOENT || r == -ENOMEM || r == -EMFILE || r == -ENFILE) {
 			r = r == -ENOENT ? 0 : r;
@@ -188,7 +199,7 @@ static void mark(const struct listing *l, const struct store_scope *s, size_t ke
 		struct entry *x = &l->x[i];
 
 		seen = i && strcmp(x[-1].pod, x->pod) == 0 && x[-1].born == x->born ? seen + 1 : 0;
-		if (seen < keep || (s->pod && strcmp(s->pod, x->pod) != 0) || (s->born && *s->born != x->born) ||
+		if (seen < keep || x->pinned || (s->pod && strcmp(s->pod, x->pod) != 0) || (s->born && *s->born != x->born) ||
 		    (s->fresh && strcmp(s->fresh, x->file) == 0) || bad_one(l, x->pod))
 			keep_with_parents(l, x);
 	}
@@ -302,9 +313,46 @@ static int check_remove(const struct listing *l, const char *id, const char *fil
 	for (size_t i = 0; i < l->n; i++)
 		if (strcmp(l->x[i].parent, file) == 0)
 			return err_set(e, EBUSY, "image '%s.%lu' builds on '%s'", l->x[i].pod, l->x[i].number, id);
+	if (x->pinned)
+		return err_set(e, EBUSY, "image '%s' is pinned", id);
 	if (bad)
 		return err_set(e, EBUSY, "image '%s.%lu' cannot be read and may build on '%s'", bad->pod, bad->number, id);
 	return 0;
+}
+
+/* Who removes images looks for the pin when it holds the lock: it is there before this lock is let go. */
+static int make_pin(const char *path, const char *pin, struct err *e)
+{
+	autoclose int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY), mark = -1;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_sys(e, "'%s'", path);
+	if (flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return err_set(e, EBUSY, "image '%s' is about to be removed", path);
+	mark = open(pin, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
+	if (mark < 0)
+		return err_sys(e, "'%s'", pin);
+	if (fstat(fd, &st) < 0 || st.st_nlink)
+		return 0;
+	unlink(pin);
+	return err_set(e, ENOENT, "image '%s' has been removed", path);
+}
+
+int store_pin(const char *dir, const char *id, bool pinned, struct err *e)
+{
+	char path[PATH_MAX], pin[PATH_MAX], file[300];
+	struct entry x;
+
+	if ((size_t)snprintf(file, sizeof(file), "%s" IMAGE_SUFFIX, id) >= sizeof(file) || strchr(id, '/') || !parse_id(file, &x) ||
+	    (size_t)snprintf(path, sizeof(path), "%s/%s", dir, file) >= sizeof(path) ||
+	    (size_t)snprintf(pin, sizeof(pin), "%s" PIN_SUFFIX, path) >= sizeof(pin))
+		return err_set(e, ENOENT, "there is no image '%s'", id);
+	if (access(path, F_OK) < 0)
+		return errno == ENOENT ? err_set(e, ENOENT, "there is no image '%s'", id) : err_sys(e, "'%s'", path);
+	if (pinned)
+		return make_pin(path, pin, e);
+	return unlink(pin) < 0 && errno != ENOENT ? err_sys(e, "'%s'", pin) : 0;
 }
 
 int store_remove(const char *dir, const char *id, struct err *e)

@@ -453,6 +453,55 @@ static void test_prune_held(void)
 	clear_store();
 }
 
+/* A pinned image and what it builds on stay, whatever is pruned or removed. */
+static void test_pins(void)
+{
+	struct store_scope what = { .pod = "p" };
+	struct err e = { 0 };
+
+	temp_dir(store);
+	put("p.1", 1, NULL);
+	put("p.2", 1, "p.1");
+	put("p.3", 1, NULL);
+	put("p.4", 1, NULL);
+	T_OK(store_pin(store, "p.2", true, &e), &e);
+	T_OK(store_pin(store, "p.2", true, &e), &e);
+	T_CHECK_EQ(store_pin(store, "p.9", true, &e), -ENOENT);
+	T_CHECK_EQ(store_pin(store, "../p.2", true, &e), -ENOENT);
+	T_OK(store_prune(store, &what, 1, NULL, &e), &e);
+	T_CHECK(there("p.1") && there("p.2") && !there("p.3") && there("p.4"));
+	T_CHECK_EQ(store_remove(store, "p.2", &e), -EBUSY);
+	T_CHECK(there("p.2"));
+	T_OK(store_pin(store, "p.2", false, &e), &e);
+	T_OK(store_pin(store, "p.2", false, &e), &e);
+	T_OK(store_prune(store, &what, 1, NULL, &e), &e);
+	T_CHECK(!there("p.1") && !there("p.2") && there("p.4"));
+	clear_store();
+}
+
+/* The pin is there with the name, and goes when that is taken back. */
+static void test_pinned_from_birth(void)
+{
+	char dir[32], path[64], pin[80];
+	struct image_file f;
+	struct err e = { 0 };
+	uint64_t size, digest;
+
+	temp_dir(dir);
+	snprintf(path, sizeof(path), "%s/p.7" IMAGE_SUFFIX, dir);
+	snprintf(pin, sizeof(pin), "%s" PIN_SUFFIX, path);
+	T_OK(image_create(&f, path, &nobody_special, false, &e), &e);
+	f.pin = true;
+	fill(&f, &size);
+	T_OK(image_seal(&f, &size, &digest, &e), &e);
+	T_CHECK(access(pin, F_OK) < 0);
+	T_OK(image_publish(&f, &e), &e);
+	T_CHECK(access(path, F_OK) == 0 && access(pin, F_OK) == 0);
+	image_retract(&f);
+	image_done(&f);
+	T_CHECK(rmdir(dir) == 0);
+}
+
 static const struct test_case cases[] = {
 	{ "there_and_back", test_there_and_back },
 	{ "no_half_image", test_no_half_image },
@@ -465,5 +514,7 @@ static const struct test_case cases[] = {
 	{ "prune_by_identity", test_prune_by_identity },
 	{ "prune_unreadable", test_prune_unreadable },
 	{ "prune_held", test_prune_held },
+	{ "pins", test_pins },
+	{ "pinned_from_birth", test_pinned_from_birth },
 };
 const struct test_suite image_file_suite = { "image_file", cases, ARRAY_SIZE(cases) };
