@@ -783,7 +783,7 @@ int collect_check(struct dump *d, struct err *e)
 	if (r >= 0)
 		r = collect_note(d, find_scratch(d, e), e);
 	if (r >= 0)
-		r = collect_note(d, collect_ipc(d, e), e);
+		r = collect_ipc(d, false, e);
 	if (r >= 0)
 		r = collect_fds(d, false, e);
 	if (r >= 0)

@@ -97,6 +97,9 @@ int content_add(struct dump *d, int fd, enum content_source source, const char *
 	c = content_by_inode(d, st.st_dev, st.st_ino);
 	if (!c)
 		r = content_add_as(d, take_fd(&own), source, name, st.st_dev, st.st_ino, &c, e);
+	/* what was mapped by a name that is gone may have another (sem_open makes its semaphores so) */
+	else if (source == CONTENT_TMPFS && c->source == CONTENT_UNLINKED && !c->told)
+		c->source = source;
 	if (r >= 0)
 		*id = c->id;
 	return r;
@@ -286,7 +289,7 @@ int content_messages(struct dump *d, Pm__Object ***out, size_t *n, struct err *e
 {
 	size_t i;
 
-	*out = dump_alloc(d, (d->ncontents + d->nmapfiles + d->nobjects + 1) * sizeof(**out));
+	*out = dump_alloc(d, (d->ncontents + d->nmapfiles + d->nobjects + d->nthings + 1) * sizeof(**out));
 	*n = 0;
 	for (i = 0; i < d->ncontents; i++) {
 		struct content *c = d->contents[i];
@@ -296,6 +299,7 @@ int content_messages(struct dump *d, Pm__Object ***out, size_t *n, struct err *e
 
 		if (r < 0)
 			return r;
+		c->told = true;
 		pm__object__init(o);
 		pm__body_mem__init(&m);
 		m.name = c->name;

@@ -21,6 +21,7 @@
 #include "pod/base/log.h"
 #include "pod/base/util.h"
 #include "pod/dump.h"
+#include "pod/semundo.h"
 #include "pod/sysv.h"
 #include "pod/task/restart.h"
 
@@ -555,7 +556,7 @@ static int ask_task(struct dump *d, struct proc *p, size_t ti, Pm__Proc *m, stru
 	for (i = 0; r >= 0 && i < nk; i++) {
 		const struct kind *k = kinds[i];
 
-		if (k->scope == KIND_FD || (k->scope == KIND_PROC && ti != 0) || n == ARRAY_SIZE(asked))
+		if (k->scope == KIND_FD || k->scope == KIND_POD || (k->scope == KIND_PROC && ti != 0) || n == ARRAY_SIZE(asked))
 			continue;
 		asked[n] = (struct asked){ k, 0 };
 		if (k->ask)
@@ -699,6 +700,8 @@ static int cut_proc(struct dump *d, struct proc *p, Pm__Proc **out, struct err *
 	if (r >= 0)
 		r = advice_policies(d, p, m->mm, e);
 	if (r >= 0)
+		r = semundo_take(d, p, m, e);
+	if (r >= 0)
 		r = add_digests(p, m, e);
 	if (r >= 0)
 		r = proc_fds(d, p, m);
@@ -761,6 +764,7 @@ static void drop_scratch(struct dump *d, struct proc *p)
 		if (task_seize(t, NULL) < 0 || task_interrupt(t, NULL) < 0 ||
 		    task_wait_stopped(t, deadline_ms(500), NULL) < 0 || task_save(t, NULL) < 0)
 			return;
+		restart_saw(t);
 	}
 	if (t->borrowed)
 		task_repair(t, NULL);

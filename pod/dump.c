@@ -344,6 +344,8 @@ int dump_send_layout(struct dump *d, Pm__Tree *tree, bool final, struct err *e)
 		pm__body_file__pack(&f, o->body.data);
 		objs.objects[n++] = o;
 	}
+	for (i = 0; final && i < d->nthings; i++)
+		objs.objects[n++] = d->things[i].msg;
 	for (i = 0; final && i < d->nobjects; i++)
 		objs.objects[n++] = d->objects[i]->msg;
 	objs.n_objects = n;
@@ -556,6 +558,7 @@ static void done(struct dump *d)
 	free(d->guards);
 	free(d->objects);
 	free(d->fds);
+	free(d->things);
 	free(d->locks);
 	free(d->watchers);
 	free(d->watched);

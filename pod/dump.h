@@ -22,6 +22,7 @@ struct content {
 	struct timespec mtime, ctime; /* when its pages were read */
 	uint64_t read_at;	/* CLOCK_REALTIME ns of that */
 	bool mapped;		/* a process maps it shared: times say nothing */
+	bool told;		/* the target knows what it is */
 	uint64_t *hash;		/* XXH3 per page as last sent; 0 = zero page or never */
 	size_t nhash;
 	uint32_t mode, uid, gid, seals;
@@ -68,6 +69,13 @@ struct watched {
 	struct stat st;
 };
 
+/* Of a kind of scope POD. */
+struct thing {
+	const struct kind *kind;
+	Pm__Object *msg;
+	ProtobufCMessage *body;	/* all arena */
+};
+
 struct arena_block;
 
 struct dump {
@@ -100,6 +108,8 @@ struct dump {
 	struct filelock *locks;
 	size_t nlocks;
 	bool locks_down;	/* the pod's processes may have let go of some */
+	struct thing *things;
+	size_t nthings;
 	struct content **contents;
 	size_t ncontents;
 	struct mapfile **mapfiles;
@@ -154,8 +164,8 @@ int collect_map_objects(struct dump *, struct err *);
 /** Shared mappings of files on shared file systems are written back. */
 int collect_sync_files(struct dump *, struct err *);
 uint32_t collect_vma_object(struct dump *, const struct vma *);
-/** Refuses by name what lives in the pod's ipc namespace. */
-int collect_ipc(struct dump *, struct err *);
+/** What lives in the pod's ipc namespace: refusals, and if @final d->things. */
+int collect_ipc(struct dump *, bool final, struct err *);
 void collect_drop_objects(struct dump *, bool undo);
 
 /* content.c */

@@ -103,6 +103,35 @@ struct object *dump_next_object(struct dump *d, size_t *i)
 	return *i < d->nobjects ? d->objects[(*i)++] : NULL;
 }
 
+void dump_thing(struct dump *d, const struct kind *kind, const char *link, ProtobufCMessage *body)
+{
+	struct thing *nt = realloc(d->things, (d->nthings + 1) * sizeof(*nt));
+	Pm__Object *m = dump_alloc(d, sizeof(*m));
+
+	if (!nt)
+		abort(); /* as dump_alloc() */
+	d->things = nt;
+	pm__object__init(m);
+	m->id = ++d->next_id;
+	m->type = kind->type;
+	m->version = kind->version;
+	m->link = dump_strdup(d, link);
+	m->body.len = protobuf_c_message_get_packed_size(body);
+	m->body.data = dump_alloc(d, m->body.len);
+	protobuf_c_message_pack(body, m->body.data);
+	nt[d->nthings++] = (struct thing){ kind, m, body };
+}
+
+pid_t dump_nspid(struct dump *d, pid_t pid)
+{
+	size_t i;
+
+	for (i = 0; pid && i < d->procs.n; i++)
+		if (d->procs.p[i]->pid == pid)
+			return d->procs.p[i]->nspid;
+	return 0;
+}
+
 int dump_netns(struct dump *d)
 {
 	return d->netns;

@@ -372,7 +372,7 @@ int stage_quiesce(struct dump *d, struct err *e)
 	if (r >= 0)
 		r = await_queues(d, nl, e);
 	if (r >= 0)
-		r = collect_ipc(d, e); /* made since the check */
+		r = collect_ipc(d, false, e); /* made since the check */
 	if (r >= 0 && d->live)
 		r = collect_maps(d, true, e); /* advice to a whole mapping leaves no trace in what the freeze reads */
 	if (r < 0)
@@ -592,6 +592,8 @@ int stage_cut(struct dump *d, struct err *e)
 	log_mark("listing", &t);
 	if (r >= 0)
 		r = dump_objects(d, e);
+	if (r >= 0)
+		r = collect_ipc(d, true, e);
 	log_mark("objects", &t);
 	if (r >= 0)
 		r = cut_tasks(d, &tree, e);

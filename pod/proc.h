@@ -41,6 +41,7 @@ struct proc {
 	size_t ntasks;
 	bool zombie;
 	bool leaderless;	/* its main thread has ended, others run */
+	bool undo;		/* has a list of semaphore operations to undo: semundo.c */
 	bool fresh;		/* not in the snapshot that the target has */
 	struct vma_list vmas;
 	uint64_t scratch;	/* 0: none mapped yet */

@@ -44,6 +44,7 @@
 #include "pod/dump.h"
 #include "pod/engine.h"
 #include "pod/kind/kinds.h"
+#include "pod/semundo.h"
 
 #define CTL_MS 5000
 #define ACCEPT_MS 30000
@@ -453,6 +454,8 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 		q = robj_tmpfs_times(r, e);
 	if (q >= 0)
 		q = rtree_zombies(r, e);
+	if (q >= 0)
+		q = semundo_apply(r, e);
 	if (q >= 0)
 		q = rtask_give(r, e);
 	if (q >= 0 && end->locks && !r->s.file)

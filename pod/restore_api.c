@@ -22,6 +22,7 @@
 #include "pod/base/util.h"
 #include "pod/dump.h"
 #include "pod/restore.h"
+#include "pod/sysv.h"
 
 #define IN_POD_MS 20000
 
@@ -210,6 +211,11 @@ static int do_open(void *arg, struct err *e)
 	int fd = open(o->path, o->flags | O_CLOEXEC | O_NOCTTY, o->mode);
 
 	return fd < 0 ? err_sys(e, "open '%s'", o->path) : fd;
+}
+
+int restore_in_ipc(struct restore *r, int (*fn)(void *arg, struct err *e), void *arg, struct err *e)
+{
+	return sysv_visit(r->ns.pid, fn, arg, e);
 }
 
 int restore_open(struct restore *r, const char *path, int flags, mode_t mode, struct err *e)

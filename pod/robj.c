@@ -168,6 +168,11 @@ int robj_restore(struct restore *r, struct err *e)
 		struct robject *o = &r->objects[i];
 
 		q = o->kind->restore(r, o, e);
+		if (o->kind->scope == KIND_POD) {
+			if (q < 0)
+				return err_wrap(e, "%s", o->msg->link);
+			continue;
+		}
 		if (q >= 0 && o->fd < 0)
 			q = err_set(e, EIO, "was not made");
 		if (q >= 0)
@@ -209,7 +214,7 @@ static int receive(struct restore *r, struct rproc *p, Pm__Fd **fd, size_t n, in
 		for (k = 0; k < MAX_FDS_CALL && i + k < n; k++) {
 			struct robject *o = restore_object(r, fd[i + k]->object);
 
-			if (!o)
+			if (!o || o->kind->scope != KIND_FD)
 				return err_set(e, EBADMSG, "pid %d: fd %u is of the unknown object %u", p->nspid, fd[i + k]->fd,
 					       fd[i + k]->object);
 			fds[k] = o->fd;

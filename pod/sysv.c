@@ -29,6 +29,7 @@
 
 #include "pod/base/io.h"
 #include "pod/base/util.h"
+#include "pod/kind/ipc.h"
 
 /* ---- in the pod's ipc namespace */
 
@@ -97,14 +98,6 @@ struct make {
 	int op;
 };
 
-/* Raw calls: those of the library change the whole process. */
-static int become(uint32_t uid, uint32_t gid)
-{
-	if (syscall(SYS_setresgid, -1, gid, -1) < 0 || syscall(SYS_setresuid, -1, uid, -1) < 0)
-		return -errno;
-	return 0;
-}
-
 static int make(void *arg, struct err *e)
 {
 	const Pm__BodyMem *m = ((struct make *)arg)->m;
@@ -117,10 +110,10 @@ static int make(void *arg, struct err *e)
 	if (q < 0)
 		return q;
 	/* who made it is who it is when it is made */
-	q = become(m->cuid, m->cgid);
+	q = ipc_become(m->cuid, m->cgid);
 	id = q < 0 ? -1 : shmget(m->mode & SHM_DEST ? IPC_PRIVATE : m->sysv_key, m->size, IPC_CREAT | IPC_EXCL | (int)(m->mode & 0777));
 	err = errno;
-	if (become(0, 0) < 0 || q < 0)
+	if (ipc_become(0, 0) < 0 || q < 0)
 		return err_num(e, q < 0 ? q : -EPERM, "make a System V segment as user %u", m->cuid);
 	if (id < 0)
 		return err_num(e, err, "make the System V segment %d (key 0x%x)", (int)m->sysv_id, (unsigned)m->sysv_key);

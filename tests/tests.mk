@@ -36,7 +36,7 @@ CLIENTS := $(B)/tests/redis_check $(B)/tests/streamcheck $(B)/tests/http_check $
 
 # self-verifying programs, one per kind of kernel resource; they share no code with podmigrate
 WORKLOAD_NAMES := tree threads regs rseq restart restart_hard shortwrite anon churn privfile shm_anon memfd tmpfs files \
-	pipes fifo unixsock tcp tcp_states tcp6 udp epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused locks posixtimer sysvshm inotify
+	pipes fifo unixsock tcp tcp_states tcp6 udp epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused locks posixtimer sysvshm sysvmsg sysvsem inotify
 WORKLOAD_NAMES += memflags
 WORKLOADS := $(WORKLOAD_NAMES:%=$(BIN)/workload/%)
 UNIT_SRC += tests/unit/kind_api_fake.c tests/unit/kind_file_test.c tests/unit/kind_unix_test.c
@@ -51,7 +51,7 @@ UNIT_SRC += tests/net/netlink_test.c tests/net/tcp_state_test.c tests/net/tcp_op
 UNIT_WITH += netfreeze/diag.c netfreeze/wake.c netfreeze/udp.c netfreeze/udp_restore.c pod/kind/udp.c
 UNIT_SRC += tests/net/udp_test.c
 UNIT_SRC += tests/unit/tmpfs_test.c tests/unit/rcheck_test.c tests/unit/rheld_test.c
-UNIT_WITH += pod/sysv.c pod/rtmpfs.c pod/private.c pod/rcheck.c pod/rheld.c
+UNIT_WITH += pod/sysv.c pod/kind/ipc.c pod/rtmpfs.c pod/private.c pod/rcheck.c pod/rheld.c
 
 UNIT := $(BIN)/unit-tests
 

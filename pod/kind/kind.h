@@ -7,7 +7,8 @@
  * in the target's engine, place() adds what must be done inside the task when its fds are all in
  * place. A kind of scope TASK owns a property of each process or thread: ask() adds syscalls to the
  * batch that is run in the task, take() reads their results into the message; give() adds the calls
- * that put it back.
+ * that put it back. A kind of scope POD owns things of the pod's ipc namespace, which need nobody to have them open:
+ * gather() looks and, in the freeze, gives a body for each; restore() and finish() are as for FD, but no fd need come of them.
  *
  * No kind calls another; order comes from the stage, references go by object id.
  */
@@ -31,10 +32,10 @@ struct restore; /* pod/restore.h */
 
 #define KIND_NODES 64 /* of NUMA, that a memory policy can name */
 
-enum kind_scope { KIND_FD, KIND_PROC, KIND_THREAD };
+enum kind_scope { KIND_FD, KIND_PROC, KIND_THREAD, KIND_POD };
 
 /* Stages of FD kinds on restore: lower first. */
-enum kind_stage { STAGE_PLAIN = 10, STAGE_SOCKET = 20, STAGE_TTY = 30, STAGE_LAST = 90 };
+enum kind_stage { STAGE_POD = 5, STAGE_PLAIN = 10, STAGE_SOCKET = 20, STAGE_TTY = 30, STAGE_LAST = 90 };
 
 /* What is known about one fd of one process, while it runs or in the freeze. */
 struct probe {
@@ -98,6 +99,8 @@ struct kind {
 	int (*ask)(struct dump *, struct task *t, struct batch *b, uint64_t *cookie, struct err *);
 	int (*take)(struct dump *, struct task *t, struct batch *b, uint64_t cookie, Pm__Proc *proc, Pm__Thread *th, struct err *);
 	int (*give)(struct restore *, const Pm__Proc *proc, const Pm__Thread *th, struct batch *b, struct err *);
+	/* ---- POD: runs in the pod's ipc namespace. While the pod runs it refuses; @final, in the freeze: dump_thing() for each. */
+	int (*gather)(struct dump *, bool final, struct err *);
 };
 
 /** THE table, ended by a kind without a name. POD_KINDS_WITHOUT=a,b takes kinds out (tests of the tests). */
@@ -127,6 +130,10 @@ bool dump_is_private_tmpfs(struct dump *, uint64_t dev);
 int dump_held_outside(struct dump *, const struct stat *, pid_t *pid, struct err *);
 /** Registers content (unlinked file, memfd) to be carried as pages of a memory object; returns the content id (same inode: same id). */
 int dump_add_content(struct dump *, const struct probe *, uint32_t *id, struct err *);
+/** A thing of scope POD, carried as @body (arena); @link: what messages call it. */
+void dump_thing(struct dump *, const struct kind *, const char *link, ProtobufCMessage *body);
+/** The pod's number of the process that is @pid to the engine; 0: none of the pod's. */
+pid_t dump_nspid(struct dump *, pid_t pid);
 
 /* ---- what kinds may ask of the restore (pod/restore_api.c) */
 /** Is the peer at this address (network byte order) gone? At a restart all outside the pod are. */
@@ -137,6 +144,8 @@ int restore_netns(struct restore *);
 /** open(2)/other calls inside the pod's mount namespace: runs @fn in a thread that is in the pod's mnt and net namespaces, fs root =
  * the pod's root, with the pod user's fs credentials if @as_user. */
 int restore_in_pod(struct restore *, bool as_user, int (*fn)(void *arg, struct err *e), void *arg, struct err *);
+/** The same in the pod's ipc namespace, as root. */
+int restore_in_ipc(struct restore *, int (*fn)(void *arg, struct err *e), void *arg, struct err *);
 /** openat in the pod's root. */
 int restore_open(struct restore *, const char *path, int flags, mode_t mode, struct err *);
 /** The other description made with the same key (a pipe's inode, a socket's inode): fds parked by one object's restore for another.

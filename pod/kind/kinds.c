@@ -15,6 +15,8 @@
 static const struct kind *const table[] = {
 	&kind_chardev, &kind_pty, &kind_pipe, &kind_fifo, &kind_tcp, &kind_udp, &kind_unix, &kind_eventfd, &kind_signalfd, &kind_timerfd, &kind_inotify,
 	&kind_epoll, &kind_file,
+	/* of the pod */
+	&kind_sysvmsg, &kind_sysvsem, &kind_mqueue,
 	/* tasks */
 	&kind_comm, &kind_sigaction, &kind_altstack, &kind_tidaddr, &kind_robust, &kind_umask, &kind_cwd,
 	&kind_ctty, &kind_sched, &kind_attrs, &kind_proc_attrs, &kind_itimer, &kind_sigpending_proc, &kind_sigpending_thread, &kind_posixtimer, &kind_rlimit,

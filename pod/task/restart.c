@@ -110,6 +110,8 @@ static uint64_t real_call(const struct task *t)
 
 void restart_saw(struct task *t)
 {
+	if ((int64_t)t->regs.orig_rax >= 0 && (int64_t)t->regs.rax == -EINTR && ends_with_eintr(t->regs.orig_rax))
+		by_arguments(t, t->regs.orig_rax);
 	if ((int64_t)t->regs.orig_rax < 0 || (int64_t)t->regs.rax != RESTARTBLOCK)
 		t->sleeps_in = 0;
 	else if (t->regs.orig_rax != RESTART_SYSCALL)
@@ -156,8 +158,6 @@ void restart_take(struct task *t, pid_t tgid, uint32_t *nr, uint64_t *left_ns)
 		t->left_until = 0; /* it does not sleep: what was noted is over */
 	if ((int64_t)r->orig_rax < 0)
 		return;
-	if ((int64_t)r->rax == -EINTR && ends_with_eintr(r->orig_rax))
-		by_arguments(t, r->orig_rax);
 	if ((int64_t)r->rax != RESTARTBLOCK)
 		return;
 	call = real_call(t);

@@ -27,7 +27,8 @@
 /** Replaces the notes in @dir; not durable, as they do not outlive the pod. Errors do not matter: such sleeps take longer. */
 void restart_write_notes(const char *dir, const char *text, size_t len);
 
-/** The task has been stopped and saved, to whatever end: what call it is in, for a later stop that cannot tell. */
+/** The task has been stopped and saved, to whatever end: what call it is in, for a later stop that cannot tell; and one that the stop
+ * has ended with EINTR is made again when it goes on. */
 void restart_saw(struct task *t);
 /** Before the stop: where the task waits and when it last ran. Errors do not matter. */
 void restart_sample(struct task *t, pid_t tgid);

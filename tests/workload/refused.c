@@ -17,6 +17,7 @@
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
+#include <mqueue.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
@@ -204,16 +205,9 @@ static void sysv_shm(void)
 	WL_SYS(munmap(at + 4096, 4096)); /* the whole of one is carried */
 }
 
-static void sysv_sem(void)
+static void posix_mqueue(void)
 {
-	if (semget(IPC_PRIVATE, 1, 0600) < 0)
-		skip("semget");
-}
-
-static void sysv_msg(void)
-{
-	if (msgget(IPC_PRIVATE, 0600) < 0)
-		skip("msgget");
+	need("mq_open", mq_open("/refused", O_RDWR | O_CREAT, 0600, NULL));
 }
 
 static void proc_file(void)
@@ -274,6 +268,50 @@ static void thread_creds(void)
 
 	WL_ZERO(pthread_create(&t, NULL, other_user, NULL));
 	WL_AWAIT(changed, "the thread's ids");
+}
+
+/* A set that this process has something to undo of. */
+static void undo(void)
+{
+	int id = semget(IPC_PRIVATE, 1, 0600);
+	struct sembuf s = { 0, 1, SEM_UNDO };
+
+	if (id < 0)
+		skip("semget");
+	WL_SYS(semop(id, &s, 1));
+}
+
+static void *undo_alone(void *arg)
+{
+	WL_SYS(unshare(CLONE_SYSVSEM));
+	changed = true;
+	return idle(arg);
+}
+
+static void sem_thread(void)
+{
+	pthread_t t;
+
+	undo();
+	WL_ZERO(pthread_create(&t, NULL, undo_alone, NULL));
+	WL_AWAIT(changed, "the thread's list");
+}
+
+static void sem_shared(void)
+{
+	undo();
+	if (!WL_SYS(syscall(SYS_clone, CLONE_SYSVSEM | SIGCHLD, 0, 0, 0, 0))) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+}
+
+static void sem_denied(void)
+{
+	undo();
+	WL_SYS(setresuid(1234, 1234, 1234));
+	WL_SYS(prctl(PR_SET_DUMPABLE, 1));
 }
 
 static void seccomp_filter(void)
@@ -420,7 +458,8 @@ static const struct {
 	{ "inet6", inet6 },	    { "udp", udp },		  { "fifo", fifo },
 	{ "unix_dgram", unix_dgram }, { "inotify", inotify },	  { "fanotify", fanotify },
 	{ "userfaultfd", userfault }, { "bpf", bpf },		  { "pidfd", pidfd },
-	{ "sysv_shm", sysv_shm },   { "sysv_sem", sysv_sem },	  { "sysv_msg", sysv_msg },
+	{ "sysv_shm", sysv_shm },   { "sem_thread", sem_thread },
+	{ "sem_shared", sem_shared }, { "sem_denied", sem_denied }, { "mqueue", posix_mqueue },
 	{ "proc_file", proc_file }, { "lease", lease }, { "flock_device", flock_device },
 	{ "epoll_in_epoll", epoll_in_epoll }, { "thread_creds", thread_creds },
 	{ "seccomp", seccomp_filter }, { "shared_memory", shared_memory }, { "leader_exit", leader_exit },
