@@ -72,6 +72,12 @@ static struct task *task_of(struct rproc *p, uint32_t tid)
 	return NULL;
 }
 
+/* Single calls are made there while the scratch is mapped. */
+static uint64_t scratch_sysinsn(const struct restore *r)
+{
+	return r->scratch + (uint64_t)arch_find_syscall(arch_batch_code, (size_t)(arch_batch_code_end - arch_batch_code));
+}
+
 static int give(struct restore *r, struct rproc *p, size_t ti, struct err *e)
 {
 	const Pm__Proc *w = p->want;
@@ -97,6 +103,7 @@ static int give(struct restore *r, struct rproc *p, size_t ti, struct err *e)
 		if (q < 0)
 			return err_wrap(e, "pid %d: %s", p->nspid, k->name);
 	}
+	t->sysinsn = scratch_sysinsn(r);
 	t->nobatch = has_sigurg(&th->siginfos) || (ti == 0 && has_sigurg(&w->siginfos));
 	q = batch_run(t, r->b, deadline_ms(CALL_MS), e);
 	for (i = first; q >= 0 && i < r->b->n; i++)
@@ -138,8 +145,7 @@ static int replay(struct restore *r, struct rproc *p, const Pm__Thread *th, stru
 	if (!th->restart || th->gp.len != sizeof(want))
 		return 0;
 	memcpy(&want, th->gp.data, sizeof(want));
-	t->sysinsn = r->scratch + (uint64_t)arch_find_syscall(arch_batch_code,
-							      (size_t)(arch_batch_code_end - arch_batch_code));
+	t->sysinsn = scratch_sysinsn(r);
 	q = restart_replay(t, &want, th->restart, th->restart_left_ns, batch_scratch_data(r->scratch), e);
 	memcpy(th->gp.data, &want, sizeof(want));
 	return q;

@@ -13,7 +13,7 @@ CHECK_RUN += tests/frozen
 CHECK_RUN += tests/real/redis
 CHECK_RUN += tests/real/stream
 CHECK_RUN += tests/real/nginx
-CHECK_RUN += tests/real/scripts tests/real/java
+CHECK_RUN += tests/real/scripts tests/real/java tests/real/postgres
 CHECK_RUN += tests/real/frozen tests/real/soak
 CHECK_RUN += tests/podrun.bats tests/priv.bats tests/console.bats tests/image.bats tests/image_fault.bats tests/image_tools.bats
 UNIT_SRC += tests/unit/err_test.c
@@ -38,6 +38,7 @@ CLIENTS := $(B)/tests/redis_check $(B)/tests/streamcheck $(B)/tests/http_check $
 WORKLOAD_NAMES := tree threads regs rseq restart restart_hard shortwrite anon churn privfile shm_anon memfd tmpfs files \
 	pipes fifo unixsock tcp tcp_states tcp6 udp epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused locks posixtimer sysvshm sysvmsg sysvsem inotify
 WORKLOAD_NAMES += memflags
+WORKLOAD_NAMES += urgent
 WORKLOADS := $(WORKLOAD_NAMES:%=$(BIN)/workload/%)
 UNIT_SRC += tests/unit/kind_api_fake.c tests/unit/kind_file_test.c tests/unit/kind_unix_test.c
 UNIT_SRC += tests/unit/kind_event_test.c tests/unit/kind_pty_test.c tests/unit/kind_tcp_test.c

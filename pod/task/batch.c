@@ -4,7 +4,7 @@
  *   0       code of the loop
  *   4 KiB   frame for rt_sigreturn (registers and extended state of the task)
  *   32 KiB  entries
- *   160 KiB data
+ *   160 KiB data; in front of it a siginfo
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +24,8 @@
 #define OFF_FRAME 4096u
 #define OFF_ENTRIES (32u * 1024)
 #define OFF_DATA (160u * 1024)
-_Static_assert(OFF_ENTRIES + BATCH_MAX * sizeof(struct batch_entry) <= OFF_DATA, "entries fit");
+#define OFF_INFO (OFF_DATA - 256)
+_Static_assert(OFF_ENTRIES + BATCH_MAX * sizeof(struct batch_entry) <= OFF_INFO, "entries fit");
 _Static_assert(OFF_DATA + BATCH_DATA <= SCRATCH_LEN, "data fits");
 _Static_assert(sizeof(struct batch_entry) == 72, "the loop steps by 72");
 
@@ -150,8 +151,60 @@ static int run_single(struct task *t, struct batch *b, struct err *e)
 	return r;
 }
 
+/* Is the loop over, whoever's signal this stop is for? If a thread's own queue holds one, the loop's is merged with it. */
+static bool is_over(struct task *t, uint64_t scratch)
+{
+	struct user_regs_struct regs;
+	struct iovec gp = { &regs, sizeof(regs) };
+
+	return ptrace(PTRACE_GETREGSET, t->tid, (void *)1L /* NT_PRSTATUS */, &gp) == 0 &&
+	       regs.rip == scratch + (size_t)(arch_batch_code_told - arch_batch_code);
+}
+
+/* At a stop for SIGURG: is it the loop's own? Another is kept. */
+static bool is_ours(struct task *t, uint64_t scratch)
+{
+	siginfo_t info;
+	unsigned i;
+
+	if (ptrace(PTRACE_GETSIGINFO, t->tid, NULL, &info) < 0 || (info.si_code == SI_TKILL && info.si_pid == t->nstgid))
+		return true;
+	for (i = 0; i < t->nurgent; i++)
+		if ((t->urgent[i].si_code == SI_TKILL) == (info.si_code == SI_TKILL))
+			break;
+	if (i == t->nurgent && i < ARRAY_SIZE(t->urgent))
+		t->urgent[t->nurgent++] = info; /* of two in one queue the kernel keeps one as well */
+	return is_over(t, scratch);
+}
+
+/* The batch is over: what came meanwhile is the program's to see. */
+static int give_back(struct task *t, struct batch *b, struct err *e)
+{
+	int r = 0;
+
+	while (r >= 0 && t->nurgent) {
+		siginfo_t *info = &t->urgent[t->nurgent - 1];
+		bool private = info->si_code == SI_TKILL;
+		uint64_t at = b->scratch + OFF_INFO, tg = (uint64_t)t->nstgid;
+		const uint64_t thread[6] = { tg, (uint64_t)t->nstid, SIGURG, at }, process[6] = { tg, SIGURG, at };
+		struct iovec l = { info, sizeof(*info) }, rm = { (void *)at, sizeof(*info) };
+		int64_t ret = 0;
+
+		if (process_vm_writev(t->tid, &l, 1, &rm, 1, 0) != sizeof(*info))
+			return err_sys(e, "pid %d: write a signal", t->nstid);
+		r = task_syscall(t, private ? SYS_rt_tgsigqueueinfo : SYS_rt_sigqueueinfo, private ? thread : process, &ret, e);
+		if (r >= 0 && ret == -EPERM) /* only the main thread may say that another sent it */
+			r = task_syscall(t, SYS_kill, process, &ret, e);
+		if (r >= 0 && ret < 0)
+			r = err_num(e, (int)ret, "pid %d: queue a signal again", t->nstid);
+		t->nurgent--;
+		t->nobatch = true;
+	}
+	return r;
+}
+
 /* Runs until our own SIGURG; other stops on the way (a SIGSTOP that slipped in) are passed over. */
-static int run_loop(struct task *t, uint64_t deadline, struct err *e)
+static int run_loop(struct task *t, uint64_t scratch, uint64_t deadline, struct err *e)
 {
 	int status, r, tries;
 
@@ -162,14 +215,28 @@ static int run_loop(struct task *t, uint64_t deadline, struct err *e)
 		r = task_wait(t, &status, deadline, e);
 		if (r < 0)
 			return r;
-		if ((status >> 16) == 0 && WSTOPSIG(status) == SIGURG)
-			return 0;
+		if ((status >> 16) == 0 && WSTOPSIG(status) == SIGURG) {
+			if (is_ours(t, scratch))
+				return 0;
+			tries--; /* a program may send as many as it likes; the deadline ends it */
+			if (now_ns() > deadline)
+				return err_set(e, ETIMEDOUT, "pid %d: a batch does not end", t->nstid);
+		}
 		if ((status >> 16) == 0 && (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGILL ||
 					    WSTOPSIG(status) == SIGBUS))
 			return err_set(e, EFAULT, "pid %d: signal %d inside a batch", t->nstid,
 				       WSTOPSIG(status));
 	}
 	return err_set(e, EIO, "pid %d: a batch does not end", t->nstid);
+}
+
+static int finish(struct task *t, struct batch *b, uint64_t deadline, struct err *e)
+{
+	int r = run_loop(t, b->scratch, deadline, e);
+
+	if (r >= 0)
+		r = get(t, b, e);
+	return r < 0 || !t->nurgent || !is_over(t, b->scratch) ? r : give_back(t, b, e);
 }
 
 /* All is in place: the task would run it if it were let go. */
@@ -218,8 +285,8 @@ int batch_run(struct task *t, struct batch *b, uint64_t deadline, struct err *e)
 		return run_single(t, b, e);
 	r = start(t, b, e);
 	if (r >= 0)
-		r = run_loop(t, deadline, e);
-	return r < 0 ? r : get(t, b, e);
+		r = finish(t, b, deadline, e);
+	return r;
 }
 
 void batch_add_pause(struct batch *b, const struct task *t)
@@ -229,9 +296,7 @@ void batch_add_pause(struct batch *b, const struct task *t)
 
 int batch_go_on(struct task *t, struct batch *b, uint64_t deadline, struct err *e)
 {
-	int r = run_loop(t, deadline, e);
-
-	return r < 0 ? r : get(t, b, e);
+	return finish(t, b, deadline, e);
 }
 
 int batch_leave(struct task *t, struct batch *b, struct err *e)

@@ -285,6 +285,8 @@ int task_syscall(struct task *t, long nr, const uint64_t args[6], int64_t *ret, 
 			r = cont(t, PTRACE_SYSCALL, 0, e);
 			if (r >= 0)
 				r = task_wait(t, &status, deadline_ms(2000), e);
+			if (r >= 0 && !EVENT(status) && (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGILL))
+				r = err_set(e, EFAULT, "pid %d: signal %d at a remote call", t->nstid, WSTOPSIG(status));
 		} while (r >= 0 && !t->sysstop);
 	}
 	if (r >= 0) {

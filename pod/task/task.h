@@ -15,12 +15,16 @@
  * register sets carry orig_rax = -1, or the kernel would restart a syscall that is not there.
  *
  * States of a task:   running --seize/stop--> STOPPED --batch/remote--> BORROWED --repair--> STOPPED --release--> running
+ * A SIGURG of another process's may come while a batch runs (PostgreSQL wakes its processes so): it is told from the loop's
+ * own by its siginfo, and queued again at the end of the batch.
+ *
  * BORROWED tasks that were left in a syscall-exit stop are brought to an EVENT_STOP by task_repair()
  * first: only from there does the kernel look at the restart codes.
  */
 #ifndef POD_TASK_TASK_H
 #define POD_TASK_TASK_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -42,6 +46,8 @@ struct task {
 	int pending_sig; /* came instead of the stop: delivered when the task is let go */
 	bool parked;	/* stands in a batch that it shall end by itself: repair and release leave its registers alone */
 	bool nobatch;	/* a real SIGURG is pending: single remote calls only */
+	unsigned nurgent; /* SIGURGs of the program's that came while a batch ran, one of each queue */
+	siginfo_t urgent[2];
 	struct user_regs_struct regs;
 	uint64_t sigmask;
 	uint8_t *xstate; /* XSTATE_MAX bytes, allocated at the first save; owned */
@@ -134,6 +140,7 @@ int batch_install(pid_t pid, uint64_t scratch, struct err *e);
 
 /* ---- arch_x86_64.c */
 extern const uint8_t arch_batch_code[];
+extern const uint8_t arch_batch_code_told[]; /* where the loop is after it has sent its signal */
 extern const uint8_t arch_batch_code_end[];
 /** Fills an rt_sigreturn frame at @addr that continues the saved task; @buf of @len; its size or negative errno. The value for
  * rsp at rt_sigreturn goes to *@rsp. */
