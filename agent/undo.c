@@ -5,12 +5,15 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "agent/op.h"
 #include "netfreeze/netfreeze.h"
@@ -18,6 +21,7 @@
 #include "pod/base/util.h"
 
 #define REPAIR_OFF_NO_WP (-1)
+#define HELPER_MS 2000
 
 static void undo_socket(int pidfd, int nr)
 {
@@ -49,6 +53,19 @@ static void undo_process(pid_t pid)
 	closedir(d);
 }
 
+/* Of an engine that has died: it holds the pod frozen for its work and a lock on the directory, and then thaws it: pod/still.c. */
+static void await_helper(const char *cgroup)
+{
+	autoclose int dir = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	uint64_t end = deadline_ms(HELPER_MS);
+
+	while (dir >= 0 && flock(dir, LOCK_EX | LOCK_NB) < 0 && now_ns() < end) {
+		struct timespec ts = { 0, 500000 };
+
+		nanosleep(&ts, NULL);
+	}
+}
+
 int undo_pod(const char *cgroup, int netns, struct err *e)
 {
 	autofree char *text = NULL;
@@ -62,5 +79,6 @@ int undo_pod(const char *cgroup, int netns, struct err *e)
 	r = netns >= 0 ? filter_clear(netns, e) : 0;
 	if (r < 0)
 		return r;
+	await_helper(cgroup);
 	return pod_cgroup_thaw(cgroup, e);
 }

@@ -84,7 +84,7 @@ static void need_opened(struct dump *d, Pm__Needs *needs, size_t cap)
 		Pm__FileNeed *f;
 
 		if ((!S_ISREG(o->p.st.st_mode) && !dir && !fifo) || o->p.link[0] != '/' || o->p.st.st_nlink == 0 ||
-		    dump_is_private_tmpfs(d, o->p.st.st_dev) || !strncmp(o->p.link, "/proc/", 6))
+		    o->kind == &kind_mqueue_fd || dump_is_private_tmpfs(d, o->p.st.st_dev) || !strncmp(o->p.link, "/proc/", 6))
 			continue;
 		snprintf(user, sizeof(user), "fd %d", o->p.fdno);
 		f = add_need(d, needs, cap, o->p.link, &o->p.st,

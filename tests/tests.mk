@@ -15,7 +15,7 @@ CHECK_RUN += tests/real/stream
 CHECK_RUN += tests/real/nginx
 CHECK_RUN += tests/real/scripts tests/real/java tests/real/postgres
 CHECK_RUN += tests/real/frozen tests/real/soak
-CHECK_RUN += tests/podrun.bats tests/priv.bats tests/console.bats tests/image.bats tests/image_fault.bats tests/image_tools.bats
+CHECK_RUN += tests/podrun.bats tests/priv.bats tests/console.bats tests/image.bats tests/image_fault.bats tests/image_tools.bats tests/ipc_fault.bats
 UNIT_SRC += tests/unit/err_test.c
 UNIT_SRC += tests/unit/io_test.c
 UNIT_SRC += tests/unit/fault_test.c
@@ -36,7 +36,7 @@ CLIENTS := $(B)/tests/redis_check $(B)/tests/streamcheck $(B)/tests/http_check $
 
 # self-verifying programs, one per kind of kernel resource; they share no code with podmigrate
 WORKLOAD_NAMES := tree threads regs rseq restart restart_hard shortwrite anon churn privfile shm_anon memfd tmpfs files \
-	pipes fifo unixsock tcp tcp_states tcp6 udp epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused locks posixtimer sysvshm sysvmsg sysvsem inotify
+	pipes fifo unixsock tcp tcp_states tcp6 udp epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused locks posixtimer sysvshm sysvmsg sysvsem mqueue inotify
 WORKLOAD_NAMES += memflags
 WORKLOAD_NAMES += urgent
 WORKLOADS := $(WORKLOAD_NAMES:%=$(BIN)/workload/%)

@@ -132,6 +132,11 @@ int dump_held_outside(struct dump *, const struct stat *, pid_t *pid, struct err
 int dump_add_content(struct dump *, const struct probe *, uint32_t *id, struct err *);
 /** A thing of scope POD, carried as @body (arena); @link: what messages call it. */
 void dump_thing(struct dump *, const struct kind *, const char *link, ProtobufCMessage *body);
+/**
+ * Runs @fn in a process of its own while the freezer holds the pod, so that it comes to its end, and the pod sees nothing of it, even if
+ * the engine dies. Should that process die instead, @fn is run once more, here: it goes on where it was. pod/still.c
+ */
+int dump_while_frozen(struct dump *, int (*fn)(void *arg), void *arg, struct err *);
 /** The pod's number of the process that is @pid to the engine; 0: none of the pod's. */
 pid_t dump_nspid(struct dump *, pid_t pid);
 

@@ -205,9 +205,13 @@ static void sysv_shm(void)
 	WL_SYS(munmap(at + 4096, 4096)); /* the whole of one is carried */
 }
 
-static void posix_mqueue(void)
+static void mqueue_notify(void)
 {
-	need("mq_open", mq_open("/refused", O_RDWR | O_CREAT, 0600, NULL));
+	struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1 };
+	mqd_t q = mq_open("/refused", O_RDWR | O_CREAT, 0600, NULL);
+
+	need("mq_open", q);
+	WL_SYS(mq_notify(q, &ev));
 }
 
 static void proc_file(void)
@@ -459,7 +463,7 @@ static const struct {
 	{ "unix_dgram", unix_dgram }, { "inotify", inotify },	  { "fanotify", fanotify },
 	{ "userfaultfd", userfault }, { "bpf", bpf },		  { "pidfd", pidfd },
 	{ "sysv_shm", sysv_shm },   { "sem_thread", sem_thread },
-	{ "sem_shared", sem_shared }, { "sem_denied", sem_denied }, { "mqueue", posix_mqueue },
+	{ "sem_shared", sem_shared }, { "sem_denied", sem_denied }, { "mqueue_notify", mqueue_notify },
 	{ "proc_file", proc_file }, { "lease", lease }, { "flock_device", flock_device },
 	{ "epoll_in_epoll", epoll_in_epoll }, { "thread_creds", thread_creds },
 	{ "seccomp", seccomp_filter }, { "shared_memory", shared_memory }, { "leader_exit", leader_exit },

@@ -1,0 +1,90 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Engines and their helpers that die, or give up, when they have looked at queues and semaphores: the program sees nothing of it,
+# and the next move is a good one.
+
+bats_require_minimum_version 1.5.0
+load lib
+
+setup_file() {
+	[ "$(id -u)" = 0 ] || skip "must be root"
+	export LAB_NAME=ipcfault$$ AWAIT_S=30
+	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
+	local bin
+	bin=$(realpath "$BATS_TEST_DIRNAME/../${B:-build}/bin" 2>/dev/null || realpath "$B/bin")
+	"$LAB" up -n 2 --faults --bin "$bin"
+	eval "$("$LAB" env)"
+	cp "$bin"/workload/{mqueue,sysvmsg,sysvsem} "$LAB_SHARED"
+}
+
+teardown_file() {
+	"$LAB" down
+}
+
+setup() {
+	[ "$(id -u)" = 0 ] || skip "must be root"
+	cd / || return 1
+}
+
+teardown() { [ "$BATS_TEST_COMPLETED" ] || { podps -a; podctl logs p; } >&2 || true; }
+row() { timeout 10 podps --noheadings | awk '$1 == "p"'; }
+said() { timeout 10 podctl logs p | grep -q -- "$1"; }
+running() { [ "$(row | awk '{ print $5 }')" = running ] && podps --json | python3 -c 'import json, sys; sys.exit(any(p["op"] for p in json.load(sys.stdin)))'; }
+absent() { [ -z "$(row)" ]; }
+on_node() { row | grep -q "$1"; }
+faults() { printf '%s\n' "$@" >"$LAB_DIR/faults/nodeA"; }
+happened() { [ ! -s "$LAB_DIR/faults/nodeA" ]; }
+begin() {
+	podrun -d -n p -N nodeA -- "/home/shared/$1"
+	await said '^ready$'
+}
+# It has come to no harm: it works for a while, here and after a move, and ends well
+works() {
+	await running
+	not said FAIL
+	run timeout 60 podmigrate p nodeB
+	[ "$status" = 0 ]
+	await on_node nodeB
+	sleep 0.3
+	podctl kill -s TERM -a p
+	await said '^ok$'
+	await absent
+}
+
+@test "the helper dies while it has the messages: the engine puts them back, and the move goes on" {
+	begin mqueue
+	faults engine-source@taken:kill
+	run timeout 60 podmigrate p nodeB
+	[ "$status" = 0 ]
+	happened
+	await running
+	not said FAIL
+	run timeout 60 podmigrate p nodeA
+	[ "$status" = 0 ]
+	works
+}
+
+@test "the engine dies while its helper has the messages: the helper puts them back before anybody runs" {
+	begin mqueue
+	faults engine-source@taken:delay=500 engine-source@helped:kill
+	run timeout 60 podmigrate p nodeB
+	[ "$status" != 0 ]
+	happened
+	on_node nodeA
+	works
+}
+
+@test "an engine that gives up, or dies, after all was looked at leaves queues and semaphores as they were" {
+	for w in mqueue sysvmsg sysvsem; do
+		for action in fail kill; do
+			echo "$w $action" >&3
+			begin $w
+			faults engine-source@ready:$action
+			run timeout 60 podmigrate p nodeB
+			[ "$status" != 0 ]
+			happened
+			on_node nodeA
+			works
+		done
+	done
+}
