@@ -200,9 +200,8 @@ static int check_proc(struct dump *d, struct proc *p, bool still, struct err *e)
 		return 0;
 	if (p->st.tracer && !still)
 		return REFUSE(e, "pid %d (%s): is traced by another process (a debugger, strace)", p->nspid, p->st.comm);
-	if ((p->st.state == 'T' || p->st.state == 't') && !still)
-		return REFUSE(e, "pid %d (%s): is stopped (SIGSTOP or ^Z): cannot be carried yet; continue it first",
-			      p->nspid, p->st.comm);
+	if (p->st.state == 'T' && p->nspid == 1)
+		return REFUSE(e, "pid 1 (%s): is stopped, which nobody in the pod can have done: continue it first", p->st.comm);
 	if (p->st.seccomp)
 		return REFUSE(e, "pid %d (%s): has a seccomp filter: cannot be carried yet", p->nspid, p->st.comm);
 	if (p->st.ns_depth != one->st.ns_depth)

@@ -110,8 +110,6 @@ static int wait_proc(struct dump *d, struct proc *p, uint64_t deadline, struct e
 			remove_task(p, i);
 			continue;
 		}
-		if (r == -EBUSY)
-			return err_wrap(e, "%s", p->st.comm);
 		if (r < 0)
 			return r;
 		i++;
@@ -493,6 +491,10 @@ static Pm__Proc *new_proc(struct dump *d, struct proc *p)
 	m->comm = dump_strdup(d, p->st.comm);
 	m->starttime = p->st.starttime;
 	m->scratch = d->scratch;
+	if (d->stopped && !p->zombie) {
+		m->stop_signal = (uint32_t)proc_leader(p)->stopsig;
+		m->job_news = p->job_news;
+	}
 	set_terminal(d, p, m);
 	if (!p->zombie) {
 		m->threads = dump_alloc(d, p->ntasks * sizeof(*m->threads));
@@ -672,25 +674,27 @@ static int add_digests(struct proc *p, Pm__Proc *m, struct err *e)
 	return 0;
 }
 
+/* What is made in all before anything is read in one. */
+static int cut_begin(struct dump *d, struct proc *p, struct err *e)
+{
+	size_t i;
+	int r = proc_read_status(p->pid, 0, &p->st, e);
+
+	for (i = 0; r >= 0 && i < p->ntasks; i++)
+		p->tasks[i]->nobatch = ((p->st.sig_pnd | p->st.shd_pnd) >> 22) & 1;
+	return r < 0 ? r : ensure_scratch(d, p, e);
+}
+
 static int cut_proc(struct dump *d, struct proc *p, Pm__Proc **out, struct err *e)
 {
-	Pm__Proc *m;
+	Pm__Proc *m = new_proc(d, p);
 	size_t i;
 	int r;
 
-	if (p->zombie) {
-		*out = new_proc(d, p);
+	*out = m;
+	if (p->zombie)
 		return 0;
-	}
-	r = proc_read_status(p->pid, 0, &p->st, e);
-	if (r < 0)
-		return r;
-	m = new_proc(d, p);
-	for (i = 0; i < p->ntasks; i++)
-		p->tasks[i]->nobatch = ((p->st.sig_pnd | p->st.shd_pnd) >> 22) & 1;
-	r = ensure_scratch(d, p, e);
-	if (r >= 0)
-		r = fill_mm(d, p, m, e);
+	r = fill_mm(d, p, m, e);
 	for (i = 0; r >= 0 && i < p->ntasks; i++) {
 		restart_take(p->tasks[i], p->pid, &m->threads[i]->restart, &m->threads[i]->restart_left_ns);
 		r = ask_task(d, p, i, m, e);
@@ -703,10 +707,7 @@ static int cut_proc(struct dump *d, struct proc *p, Pm__Proc **out, struct err *
 		r = semundo_take(d, p, m, e);
 	if (r >= 0)
 		r = add_digests(p, m, e);
-	if (r >= 0)
-		r = proc_fds(d, p, m);
-	*out = m;
-	return r;
+	return r < 0 ? r : proc_fds(d, p, m);
 }
 
 int cut_tasks(struct dump *d, Pm__Tree *tree, struct err *e)
@@ -716,6 +717,13 @@ int cut_tasks(struct dump *d, Pm__Tree *tree, struct err *e)
 
 	pm__tree__init(tree);
 	tree->procs = dump_alloc(d, d->procs.n * sizeof(*tree->procs));
+	for (i = 0; r >= 0 && i < d->procs.n; i++)
+		if (!d->procs.p[i]->zombie)
+			r = cut_begin(d, d->procs.p[i], e);
+	if (r >= 0)
+		r = jobs_settle(d, e);
+	if (r >= 0)
+		r = jobs_take(d, e);
 	for (i = 0; r >= 0 && i < d->procs.n; i++) {
 		r = cut_proc(d, d->procs.p[i], &tree->procs[i], e);
 		if (r >= 0)

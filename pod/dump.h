@@ -204,6 +204,13 @@ int dump_add_watched(struct dump *, const struct probe *, const char *path, cons
 /** Has one of them events that were not read? 1 and whose. */
 int watchers_unread(struct dump *, const struct watcher **who);
 
+/* jobs.c, the source's half */
+enum { JOB_STOPPED = 1, JOB_CONTINUED };
+/** All stand still and have scratches: stops that have begun come to their end. */
+int jobs_settle(struct dump *, struct err *);
+/** What the parents of who was stopped, or goes on, have not heard of: p->job_news. */
+int jobs_take(struct dump *, struct err *);
+
 /* advice.c, the source's half */
 /** In the freeze: memory policies of the mappings that @mm lists. */
 int advice_policies(struct dump *, struct proc *, Pm__Mm *mm, struct err *);

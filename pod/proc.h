@@ -45,6 +45,7 @@ struct proc {
 	bool fresh;		/* not in the snapshot that the target has */
 	struct vma_list vmas;
 	uint64_t scratch;	/* 0: none mapped yet */
+	unsigned job_news;	/* jobs.c */
 	bool tracked;
 	struct tracker tr;
 	int pidfd, memfd, pagemap;

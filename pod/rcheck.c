@@ -9,12 +9,14 @@
  */
 #include <errno.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "pod/base/io.h"
 #include "pod/base/util.h"
+#include "pod/dump.h"
 #include "pod/restore.h"
 
 #define MAX_PROCS 100000
@@ -83,6 +85,15 @@ static int walk(struct index *x, size_t i, size_t *stack, struct err *e)
 	return 0;
 }
 
+static int check_job(const Pm__Proc *w, struct err *e)
+{
+	bool ok = !w->stop_signal || (w->stop_signal >= SIGSTOP && w->stop_signal <= SIGTTOU);
+
+	if (ok && w->job_news <= JOB_CONTINUED && (w->pid != 1 || (!w->stop_signal && !w->job_news)))
+		return 0;
+	return err_set(e, EBADMSG, "pid %u is stopped by signal %u, news %u", w->pid, w->stop_signal, w->job_news);
+}
+
 static int check_procs(const struct index *x, struct err *e)
 {
 	size_t i, at;
@@ -92,6 +103,8 @@ static int check_procs(const struct index *x, struct err *e)
 
 		if (!w->pid || w->pid > MAX_PID || (i && x->p[i - 1]->pid == w->pid))
 			return err_set(e, EBADMSG, "pid %u is none, or there twice", w->pid);
+		if (check_job(w, e) < 0)
+			return e->code;
 		if (w->exit_signal > 65)
 			return err_set(e, EBADMSG, "pid %u ends with signal %u", w->pid, w->exit_signal - 1);
 		at = w->pid == 1 ? x->n : find(x, w->ppid);

@@ -457,6 +457,8 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 	if (q >= 0)
 		q = semundo_apply(r, e);
 	if (q >= 0)
+		q = jobs_stop(r, e);
+	if (q >= 0)
 		q = rtask_give(r, e);
 	if (q >= 0 && end->locks && !r->s.file)
 		q = await_locks(r, e);

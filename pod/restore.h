@@ -167,6 +167,10 @@ int rmem_finish(struct restore *, struct rproc *, struct err *);
 /** The stretch that has @addr, or NULL. */
 const struct seg *seg_at(const struct segs *, uint64_t addr);
 
+/* jobs.c, the target's half */
+/** Stops who shall be; after all that ends has ended, before pending signals are given. */
+int jobs_stop(struct restore *, struct err *);
+
 /* advice.c, the target's half */
 /** Guard pages, after all pages. */
 int advice_guards(struct restore *, const Pm__CutEnd *, struct err *);

@@ -8,7 +8,7 @@ CHECK_RUN += tests/lab.bats
 CHECK_RUN += tests/clients.bats
 CHECK_RUN += tests/move
 CHECK_RUN += tests/refused
-CHECK_RUN += tests/locks
+CHECK_RUN += tests/locks tests/jobs
 CHECK_RUN += tests/frozen
 CHECK_RUN += tests/real/redis
 CHECK_RUN += tests/real/stream
@@ -37,7 +37,7 @@ CLIENTS := $(B)/tests/redis_check $(B)/tests/streamcheck $(B)/tests/http_check $
 # self-verifying programs, one per kind of kernel resource; they share no code with podmigrate
 WORKLOAD_NAMES := tree threads regs rseq restart restart_hard shortwrite anon churn privfile shm_anon memfd tmpfs files \
 	pipes fifo unixsock tcp tcp_states tcp6 udp epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused locks posixtimer sysvshm sysvmsg sysvsem mqueue inotify
-WORKLOAD_NAMES += memflags
+WORKLOAD_NAMES += memflags stopped
 WORKLOAD_NAMES += urgent
 WORKLOADS := $(WORKLOAD_NAMES:%=$(BIN)/workload/%)
 UNIT_SRC += tests/unit/kind_api_fake.c tests/unit/kind_file_test.c tests/unit/kind_unix_test.c

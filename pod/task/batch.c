@@ -203,13 +203,14 @@ static int give_back(struct task *t, struct batch *b, struct err *e)
 	return r;
 }
 
-/* Runs until our own SIGURG; other stops on the way (a SIGSTOP that slipped in) are passed over. */
+/* Runs until our own SIGURG; other stops on the way are passed over, but a SIGSTOP takes its effect: then it is a stopped
+ * process that runs on. */
 static int run_loop(struct task *t, uint64_t scratch, uint64_t deadline, struct err *e)
 {
-	int status, r, tries;
+	int status = 0, r, tries;
 
 	for (tries = 0; tries < 16; tries++) {
-		if (ptrace(PTRACE_CONT, t->tid, NULL, NULL) < 0)
+		if (ptrace(PTRACE_CONT, t->tid, NULL, (void *)(long)(task_is_sigstop(status) ? 19 : 0)) < 0)
 			return err_sys(e, "pid %d: run a batch", t->nstid);
 		t->stopped = false;
 		r = task_wait(t, &status, deadline, e);

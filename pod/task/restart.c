@@ -20,6 +20,7 @@
 #define ERESTARTNOHAND_RET ((uint64_t)-514)
 #define RESTARTBLOCK ((int64_t)-516)
 #define RESTART_SYSCALL 219
+#define STILL_NS (200 * NSEC_PER_MSEC) /* what it takes a stopped task to be let go, at most */
 
 /* ---- before the stop */
 
@@ -52,7 +53,7 @@ void restart_sample(struct task *t, pid_t tgid)
 		t->waits = SYS_futex;
 	else if (strstr(text, "poll"))
 		t->waits = SYS_poll;
-	if (t->waits || strstr(text, "restart") || strstr(text, "syscall"))
+	if (t->waits || strstr(text, "restart") || strstr(text, "syscall") || strstr(text, "signal_stop"))
 		t->ran_ns = exec_start(tgid, t->tid);
 }
 
@@ -130,6 +131,9 @@ static uint64_t less_elapsed(struct task *t, pid_t tgid, uint64_t want)
 	bool known = t->ran_ns && ran && ran >= t->ran_ns;
 	uint64_t since = known ? ran - t->ran_ns : 0;
 
+	/* It has been stopped all the time since it was looked at: a sleep goes on in a stop, but nobody can see it. */
+	if (t->stopsig && t->stopped_ran && t->ran_ns && t->ran_ns - t->stopped_ran < STILL_NS)
+		return t->left_until > now ? t->left_until - now : 1;
 	/* An earlier stop has found out when it ends. If the task has run after that end, it is another sleep. */
 	if (t->left_until && t->regs.orig_rax == RESTART_SYSCALL &&
 	    (t->left_until > now || (known && now - since <= t->left_until)))
@@ -141,8 +145,9 @@ static uint64_t sleep_left(struct task *t, pid_t tgid, uint64_t req, uint64_t re
 {
 	int64_t ts[2];
 
+	/* what the kernel has written when the sleep was interrupted: now, or by the stop */
 	if (rem && peek(t, rem, ts, sizeof(ts)))
-		return MAX(ts_ns(ts), (uint64_t)1);
+		return t->stopsig ? less_elapsed(t, tgid, ts_ns(ts)) : MAX(ts_ns(ts), (uint64_t)1);
 	return peek(t, req, ts, sizeof(ts)) ? less_elapsed(t, tgid, ts_ns(ts)) : 0;
 }
 
@@ -190,6 +195,7 @@ void restart_take(struct task *t, pid_t tgid, uint32_t *nr, uint64_t *left_ns)
 	*nr = (uint32_t)call;
 	*left_ns = left;
 	t->left_until = now_ns() + left;
+	t->stopped_ran = t->stopsig ? exec_start(tgid, t->tid) : 0;
 }
 
 void restart_write_notes(const char *dir, const char *text, size_t len)

@@ -91,9 +91,8 @@ int task_wait_stopped(struct task *t, uint64_t deadline, struct err *e)
 		if (EVENT(status) == PTRACE_EVENT_STOP) {
 			int sig = WSTOPSIG(status);
 
-			if (sig == SIGTRAP)
-				return 0;
-			return err_set(e, EBUSY, "pid %d is stopped by a signal (%d)", t->nstid, sig);
+			t->stopsig = sig == SIGTRAP ? 0 : sig;
+			return 0;
 		}
 		/* a signal that came before the interrupt: it belongs to the program */
 		r = cont(t, PTRACE_CONT, EVENT(status) || t->sysstop ? 0 : WSTOPSIG(status), e);
@@ -264,7 +263,7 @@ void task_done(struct task *t)
 int task_syscall(struct task *t, long nr, const uint64_t args[6], int64_t *ret, struct err *e)
 {
 	struct user_regs_struct regs = t->regs;
-	int r, i, status;
+	int r, i, status, stop_sig = 0;
 
 	regs.rip = t->sysinsn;
 	regs.rax = (uint64_t)nr;
@@ -282,11 +281,12 @@ int task_syscall(struct task *t, long nr, const uint64_t args[6], int64_t *ret, 
 	r = task_set_regs(t, &regs, e);
 	for (i = 0; r >= 0 && i < 2; i++) {
 		do {
-			r = cont(t, PTRACE_SYSCALL, 0, e);
+			r = cont(t, PTRACE_SYSCALL, stop_sig, e);
 			if (r >= 0)
 				r = task_wait(t, &status, deadline_ms(2000), e);
 			if (r >= 0 && !EVENT(status) && (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGILL))
 				r = err_set(e, EFAULT, "pid %d: signal %d at a remote call", t->nstid, WSTOPSIG(status));
+			stop_sig = r >= 0 && task_is_sigstop(status) ? SIGSTOP : 0;
 		} while (r >= 0 && !t->sysstop);
 	}
 	if (r >= 0) {

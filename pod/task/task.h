@@ -43,6 +43,7 @@ struct task {
 	bool stopped;
 	bool borrowed;	/* registers or mask differ from the saved ones */
 	bool sysstop;	/* last stop was a syscall stop */
+	int stopsig;	/* its process is stopped, by this signal; as of the last stop that was asked for */
 	int pending_sig; /* came instead of the stop: delivered when the task is let go */
 	bool parked;	/* stands in a batch that it shall end by itself: repair and release leave its registers alone */
 	bool nobatch;	/* a real SIGURG is pending: single remote calls only */
@@ -55,6 +56,7 @@ struct task {
 	int waits;	/* restart.h: what kind of call it waits in, 0 unknown */
 	uint64_t ran_ns; /* restart.h: when it last ran, by the scheduler's clock */
 	uint64_t left_until; /* restart.h: end of the sleep it is in (CLOCK_MONOTONIC), 0 unknown */
+	uint64_t stopped_ran; /* restart.h: ran_ns at a stop in which left_until was found out of a stopped task, 0: not so */
 	uint32_t sleeps_in;	/* the call behind restart_syscall, as an earlier stop has seen it; 0: not known */
 	uint64_t sysinsn; /* address of a `syscall` instruction in the task */
 };
@@ -66,10 +68,16 @@ int task_tick_start(struct err *e);
 int task_seize(struct task *, struct err *e);
 /** Asks the task to stop (PTRACE_INTERRUPT) without waiting. */
 int task_interrupt(struct task *, struct err *e);
-/** Waits for that stop. Signals that come first are delivered. -ESRCH when the task died, -EBUSY when it is in a group stop. */
+/** Waits for that stop. Signals that come first are delivered. -ESRCH when the task died. Of a process that is stopped by
+ * a signal it says so in t->stopsig: it can be worked with, and when it is let go it is stopped again. */
 int task_wait_stopped(struct task *, uint64_t deadline, struct err *e);
 /** Reads registers, xstate and mask. The task is stopped. */
 int task_save(struct task *, struct err *e);
+/** Is it the delivery of a SIGSTOP, which cannot be blocked? Who meets it in the middle of a call passes it on, and goes on. */
+static inline bool task_is_sigstop(int status)
+{
+	return status >> 16 == 0 && (status >> 8 & 0xff) == 19 /* SIGSTOP */;
+}
 /** Puts saved registers and mask back if they were borrowed. */
 int task_repair(struct task *, struct err *e);
 /** Repairs and detaches: the task goes on. Errors of a dead task are none. -EAGAIN: it has not stopped
