@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -426,6 +427,8 @@ static int fill_mm(struct dump *d, struct proc *p, Pm__Proc *m, struct err *e)
 	if (!len)
 		return -ESRCH; /* a process that is about to be a zombie has no memory */
 	mm->exe = exe_object(d, p);
+	if (!mm->exe && !d->stopped)
+		return -ESRCH; /* an exec since its mappings were listed: the cut will see */
 	if (!mm->exe)
 		return err_set(e, EOPNOTSUPP, "pid %d (%s): its program file is not mapped", p->nspid, p->st.comm);
 	mm->vmas = dump_alloc(d, p->vmas.n * sizeof(*mm->vmas));
@@ -602,12 +605,17 @@ void cut_read_notes(struct dump *d)
 	autofree char *text = NULL;
 	char path[PATH_MAX], *l;
 	unsigned long long until;
+	struct timespec now;
+	struct stat st;
+	uint64_t age;
 	size_t i, k;
 	int tid;
 
 	snprintf(path, sizeof(path), "%s/" RESTART_NOTES, d->req->dir);
-	if (io_read_file(path, 16 << 20, &text, NULL, NULL) < 0)
+	if (stat(path, &st) < 0 || io_read_file(path, 16 << 20, &text, NULL, NULL) < 0)
 		return;
+	clock_gettime(CLOCK_REALTIME, &now);
+	age = (uint64_t)MAX((int64_t)(now.tv_sec - st.st_mtim.tv_sec) * (int64_t)NSEC_PER_SEC + now.tv_nsec - st.st_mtim.tv_nsec, 0);
 	for (l = text; l && *l; l = strchr(l, '\n') ? strchr(l, '\n') + 1 : NULL) {
 		unsigned call = 0;
 
@@ -615,10 +623,8 @@ void cut_read_notes(struct dump *d)
 			continue;
 		for (i = 0; i < d->procs.n; i++)
 			for (k = 0; k < d->procs.p[i]->ntasks; k++)
-				if (d->procs.p[i]->tasks[k]->nstid == tid) {
-					d->procs.p[i]->tasks[k]->left_until = until;
-					d->procs.p[i]->tasks[k]->sleeps_in = call;
-				}
+				if (d->procs.p[i]->tasks[k]->nstid == tid)
+					restart_noted(d->procs.p[i]->tasks[k], d->procs.p[i]->pid, until, call, age);
 	}
 }
 

@@ -20,7 +20,7 @@
 #define ERESTARTNOHAND_RET ((uint64_t)-514)
 #define RESTARTBLOCK ((int64_t)-516)
 #define RESTART_SYSCALL 219
-#define STILL_NS (200 * NSEC_PER_MSEC) /* what it takes a stopped task to be let go, at most */
+#define STILL_NS NSEC_PER_SEC /* what it takes a busy machine to let a stopped task go, at most */
 
 /* ---- before the stop */
 
@@ -117,6 +117,16 @@ void restart_saw(struct task *t)
 		t->sleeps_in = 0;
 	else if (t->regs.orig_rax != RESTART_SYSCALL)
 		t->sleeps_in = (uint32_t)t->regs.orig_rax;
+}
+
+void restart_noted(struct task *t, pid_t tgid, uint64_t until, uint32_t call, uint64_t age_ns)
+{
+	uint64_t own = exec_start(getpid(), getpid()), ran = exec_start(tgid, t->tid);
+
+	t->left_until = until;
+	t->sleeps_in = call;
+	if (ran && own > ran && own - ran + STILL_NS > age_ns)
+		t->stopped_ran = ran;
 }
 
 static uint64_t ts_ns(const int64_t ts[2])
