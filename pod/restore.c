@@ -271,6 +271,8 @@ static int stage_check(struct restore *r, struct err *e)
 		q = err_set(e, EBADMSG, "no place for the engine's calls");
 	if (q >= 0)
 		q = make_place(r, &r->clock, e);
+	if (q >= 0 && r->s.file)
+		q = rneeds_of_cut(chain_top(&r->im), needs, e);
 	if (q >= 0)
 		q = rneeds_check(r, needs, &miss, e);
 	pm__needs__free_unpacked(needs, NULL);

@@ -224,6 +224,8 @@ int in_pod_start(struct restore *r, struct err *e);
 void in_pod_stop(struct restore *);
 
 /* rneeds.c */
+/** Takes out of an image's list what was in use when it was begun and was not at the cut. */
+int rneeds_of_cut(const struct image *, Pm__Needs *, struct err *);
 int rneeds_check(struct restore *, const Pm__Needs *, Pm__Missing *out, struct err *);
 
 #endif

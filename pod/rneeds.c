@@ -219,6 +219,55 @@ static void check_kinds(const Pm__Needs *needs, Pm__Missing *m)
 			add_line(m, "the pod has POSIX timers (timer_create), and the target's kernel cannot give them their numbers: 6.15 or newer can");
 }
 
+/* ---- an image's list is older than its cut */
+
+static bool is_open(const Pm__Objects *objs, const Pm__FileNeed *f)
+{
+	size_t i;
+
+	for (i = 0; i < objs->n_objects; i++)
+		if (!strcmp(objs->objects[i]->link, f->path))
+			return true;
+	return false;
+}
+
+static bool works_there(const Pm__Tree *tree, const Pm__FileNeed *f)
+{
+	size_t i;
+
+	for (i = 0; i < tree->n_procs; i++)
+		if (!strcmp(tree->procs[i]->cwd, f->path))
+			return true;
+	return false;
+}
+
+int rneeds_of_cut(const struct image *im, Pm__Needs *needs, struct err *e)
+{
+	const off_t at = lseek(im->fd, 0, SEEK_CUR); /* the stream is read from there on */
+	Pm__Objects *objs = (Pm__Objects *)image_message(im, REC_OBJECTS, &pm__objects__descriptor, e);
+	Pm__Tree *tree = objs ? (Pm__Tree *)image_message(im, REC_TREE, &pm__tree__descriptor, e) : NULL;
+	size_t i, n = 0;
+
+	for (i = 0; tree && i < needs->n_files; i++) {
+		Pm__FileNeed *f = needs->files[i];
+		bool used = !strncmp(f->user, "fd ", 3) || !strcmp(f->user, "mapping") ? is_open(objs, f) :
+			    !strcmp(f->user, "working directory") ? works_there(tree, f) : true;
+
+		if (used)
+			needs->files[n++] = f;
+		else
+			protobuf_c_message_free_unpacked(&f->base, NULL);
+	}
+	if (tree)
+		needs->n_files = n;
+	if (objs)
+		pm__objects__free_unpacked(objs, NULL);
+	if (!tree)
+		return e->code < 0 ? e->code : -EBADMSG;
+	pm__tree__free_unpacked(tree, NULL);
+	return lseek(im->fd, at, SEEK_SET) < 0 ? err_sys(e, "seek in an image") : 0;
+}
+
 int rneeds_check(struct restore *r, const Pm__Needs *needs, Pm__Missing *out, struct err *e)
 {
 	char other[32] = ""; /* tests only: what this node is to lack */

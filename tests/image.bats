@@ -120,6 +120,32 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	gone dry
 }
 
+@test "what was open when the image was begun, and is no more at the cut, is not asked for" {
+	cat >"$LAB_SHARED/brief" <<-'END'
+		mkdir -p /home/shared/data/brief && cd /home/shared/data || exit 1
+		for ((i = 0; ; i++)); do
+			echo $i >brief/$i
+			exec 3<brief/$i
+			for ((k = 0; k < 300; k++)); do :; done
+			exec 3<&-
+			rm brief/$i
+			((i % 100)) || echo $((i / 100))
+		done
+	END
+	podrun -d -n brief -N nodeA -- bash /home/shared/brief
+	await said brief '^3$'
+	for node in nodeB nodeA nodeB; do
+		id=$(podctl checkpoint --term brief)
+		run podctl restore "$id" -N $node
+		echo "$output"
+		[ "$status" = 0 ]
+		n=$(podctl logs brief | tail -n 1)
+		await said brief "^$((n + 2))\$"
+	done
+	unbroken brief
+	gone brief
+}
+
 @test "what does not exist is said" {
 	run podctl checkpoint nobody
 	[ "$status" = 3 ]
