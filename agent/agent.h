@@ -156,6 +156,7 @@ void op_commit(struct agent *a, uint32_t id, const Pm__OpCommit *m);
 void op_started(struct agent *a, uint32_t id, const Pm__OpStarted *m);
 void op_aborted(struct agent *a, uint32_t id, const Pm__OpAborted *m);
 void op_log(struct agent *a, uint32_t id, const Pm__OpLog *m);
+void op_go(struct agent *a, uint32_t id, const Pm__OpGo *m);
 void op_query(struct agent *a, uint32_t id, const Pm__OpQuery *m);
 /** The coordinator is away: what is before READY is undone. */
 void ops_coord_lost(struct agent *a);

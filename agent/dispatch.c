@@ -57,6 +57,7 @@ FORWARD(do_outgoing, op_outgoing, agent_outgoing)
 FORWARD(do_commit, op_commit, op_commit)
 FORWARD(do_started, op_started, op_started)
 FORWARD(do_aborted, op_aborted, op_aborted)
+FORWARD(do_go, op_go, op_go)
 FORWARD(do_query, op_query, op_query)
 FORWARD(do_log, op_log, op_log)
 
@@ -72,6 +73,7 @@ static const struct {
 	{ PM__ENVELOPE__BODY_OP_COMMIT, do_commit },
 	{ PM__ENVELOPE__BODY_OP_STARTED, do_started },
 	{ PM__ENVELOPE__BODY_OP_ABORTED, do_aborted },
+	{ PM__ENVELOPE__BODY_OP_GO, do_go },
 	{ PM__ENVELOPE__BODY_OP_QUERY, do_query },
 	{ PM__ENVELOPE__BODY_OP_LOG, do_log },
 };

@@ -42,6 +42,8 @@ static const struct {
 	op_handler *handle;
 } table[] = {
 	{ SRC_DUMP, EV_PROGRESS, op_forward_progress },
+	{ SRC_DUMP, EV_AT, src_at },
+	{ SRC_DUMP, EV_GO, src_go },
 	{ SRC_DUMP, EV_READY, src_ready },
 	{ SRC_DUMP, EV_FAILED, op_keep_last },
 	{ SRC_DUMP, EV_DONE, op_keep_last },
@@ -200,6 +202,7 @@ static void engine_message(struct worker *w, const Pm__Envelope *env, void *arg)
 	} events[] = {
 		{ PM__ENVELOPE__BODY_PROGRESS, EV_PROGRESS },
 		{ PM__ENVELOPE__BODY_ENGINE_LISTENING, EV_LISTENING },
+		{ PM__ENVELOPE__BODY_OP_AT, EV_AT },
 		{ PM__ENVELOPE__BODY_ENGINE_READY, EV_READY },
 		{ PM__ENVELOPE__BODY_ENGINE_DONE, EV_DONE },
 		{ PM__ENVELOPE__BODY_ENGINE_FAILED, EV_FAILED },
@@ -347,6 +350,17 @@ void op_aborted(struct agent *a, uint32_t id, const Pm__OpAborted *m)
 		}
 	tgt_fence(a, m->op);
 	op_send_aborted(a, m->op); /* nothing of it is left here */
+}
+
+void op_go(struct agent *a, uint32_t id, const Pm__OpGo *m)
+{
+	struct op *op = op_find(a, m->op);
+
+	(void)id;
+	LINK_ENVELOPE(env, op_go, OP_GO, Pm__OpGo, pm__op_go__init);
+	env_body = *m;
+	if (op)
+		op_event(op, EV_GO, &env);
 }
 
 void ops_coord_lost(struct agent *a)

@@ -22,8 +22,8 @@ enum op_state {
 };
 
 enum op_event {
-	EV_PROGRESS, EV_LISTENING, EV_READY, EV_DONE, EV_FAILED, EV_GONE, /* engine */
-	EV_COMMIT, EV_STARTED, EV_ABORT, EV_LOST,                         /* coordinator, or its absence */
+	EV_PROGRESS, EV_LISTENING, EV_AT, EV_READY, EV_DONE, EV_FAILED, EV_GONE, /* engine */
+	EV_GO, EV_COMMIT, EV_STARTED, EV_ABORT, EV_LOST,                         /* coordinator, or its absence */
 	EV_LATE, EV_DIED, EV_CLEANED,                                  /* timer, pod, thread */
 	NUM_OP_EVENTS
 };
@@ -75,7 +75,7 @@ void op_keep_last(struct op *op, const Pm__Envelope *env);
 
 /* op_source.c, op_target.c: handlers of the table in op.c */
 typedef void op_handler(struct op *op, const Pm__Envelope *env);
-op_handler src_ready, src_dump_gone, src_abort, src_undo_gone, src_undone,
+op_handler src_at, src_go, src_ready, src_dump_gone, src_abort, src_undo_gone, src_undone,
 	src_started, src_flushed, src_cleaned, src_orphaned, src_kill_engine,
 	src_ready_abort;
 op_handler tgt_listening, tgt_ready, tgt_early, tgt_failed, tgt_gone, tgt_abort, tgt_commit, tgt_recommit,

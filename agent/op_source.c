@@ -257,6 +257,22 @@ void src_undo_gone(struct op *op, const Pm__Envelope *env)
 	goes_on(op);
 }
 
+/* ---- one of a job's: it waits for the others, between its engine and the coordinator */
+
+void src_at(struct op *op, const Pm__Envelope *env)
+{
+	LINK_ENVELOPE(out, op_at, OP_AT, Pm__OpAt, pm__op_at__init);
+	out_body.op = op->id;
+	out_body.barrier = env->op_at->barrier;
+	agent_send(op->agent, &out);
+}
+
+void src_go(struct op *op, const Pm__Envelope *env)
+{
+	if (op->worker)
+		worker_send(op->worker, env);
+}
+
 /* ---- READY */
 
 void src_ready(struct op *op, const Pm__Envelope *env)

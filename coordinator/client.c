@@ -95,6 +95,11 @@ static void do_restore(struct client *cl, const Pm__Envelope *env)
 	restore_request(cl, env->id, env->restore_req);
 }
 
+static void do_restore_job(struct client *cl, const Pm__Envelope *env)
+{
+	restore_job_request(cl, env->id, env->restore_job_req);
+}
+
 static void do_abort(struct client *cl, const Pm__Envelope *env)
 {
 	abort_request(cl, env->id, env->op_abort_req);
@@ -115,6 +120,7 @@ static const struct {
 	{ PM__ENVELOPE__BODY_MIGRATE_REQ, do_migrate },
 	{ PM__ENVELOPE__BODY_CHECKPOINT_REQ, do_checkpoint },
 	{ PM__ENVELOPE__BODY_RESTORE_REQ, do_restore },
+	{ PM__ENVELOPE__BODY_RESTORE_JOB_REQ, do_restore_job },
 	{ PM__ENVELOPE__BODY_OP_ABORT_REQ, do_abort },
 	{ PM__ENVELOPE__BODY_RECOVER_REQ, do_recover },
 	{ PM__ENVELOPE__BODY_EXEC_REQ, relay_request },

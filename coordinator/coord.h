@@ -18,7 +18,7 @@
 /* exit codes of the commands: reference in podmigrate(1) */
 enum {
 	EX_OTHER = 1, EX_BADUSE = 2, EX_NOTFOUND = 3, EX_UNREACHABLE = 4, EX_DENIED = 5, EX_CHECK = 6,
-	EX_TRANSFER = 8, EX_RESTORE = 9, EX_ABORTED = 10, EX_BUSY = 13, EX_UNKNOWN = 14,
+	EX_TRANSFER = 8, EX_RESTORE = 9, EX_ABORTED = 10, EX_PARTIAL = 12, EX_BUSY = 13, EX_UNKNOWN = 14,
 };
 
 struct journal;
@@ -126,6 +126,7 @@ struct conn *client_take_conn(struct client *cl);
 void migrate_request(struct client *cl, uint32_t id, const Pm__MigrateReq *m);
 void checkpoint_request(struct client *cl, uint32_t id, const Pm__CheckpointReq *m);
 void restore_request(struct client *cl, uint32_t id, const Pm__RestoreReq *m);
+void restore_job_request(struct client *cl, uint32_t id, const Pm__RestoreJobReq *m);
 /** Tells @cl that there is no pod @name because a checkpoint ended it; false: it did not, or it was not @cl's. */
 bool image_has_pod(struct client *cl, uint32_t id, const char *name);
 /** There is a pod of this name again. */

@@ -28,63 +28,80 @@ const char *pod_held(struct coord *c, const char *name)
 	return op ? op->j.id : NULL;
 }
 
-/* The common part: an operation that is in the journal, and the client has heard of. */
-static struct op *begin(struct client *cl, uint32_t id, struct journal_op *j, const Pm__MigrateReq *like,
-			const char *words)
+/* The common part: an operation that is in the journal. @g: one of a job's, or NULL. */
+static struct op *begin(struct coord *c, struct journal_op *j, const Pm__MigrateReq *like, struct group *g, struct err *e)
 {
-	struct coord *c = cl->coord;
-	struct err e = { 0 };
 	struct op *op = NULL;
-	char check[] = "check";
 
-	if (journal_begin(c->journal, j, &e) == 0)
+	if (journal_begin(c->journal, j, e) == 0)
 		op = op_new(c, j);
 	LINK_ENVELOPE(req, migrate_req, MIGRATE_REQ, Pm__MigrateReq, pm__migrate_req__init);
 	req_body = *like;
 	if (op)
 		op->asked = envelope_copy(&req);
-	if (!op || !op->asked) {
-		client_error(cl, id, EX_OTHER, "check", words, "", "%s", e.code ? e.msg : "no memory");
-		if (op)
-			op_free(op);
-		return NULL;
+	if (op && op->asked) {
+		op->dry_run = like->dry_run;
+		if (g)
+			group_join(g, op);
+		return op;
 	}
-	op->client = cl->serial;
-	op->reply = id;
-	op->dry_run = like->dry_run;
+	if (!e->code)
+		err_num(e, ENOMEM, "operation");
+	if (op)
+		op_free(op);
+	return NULL;
+}
+
+/* Its client hears of it. */
+static void announce(struct op *op, struct client *cl, uint32_t id, const char *subject)
+{
+	char check[] = "check";
+
+	if (!cl)
+		return;
+	if (!op->group) {
+		op->client = cl->serial;
+		op->reply = id;
+	}
 	LINK_ENVELOPE(env, progress, PROGRESS, Pm__Progress, pm__progress__init);
 	env_body.op = op->j.id;
-	env_body.pod = op->j.pod;
+	env_body.pod = (char *)(uintptr_t)subject;
 	env_body.phase = check;
 	client_send(cl, id, &env);
-	return op;
+}
+
+/* The first @n of a group that does not come to be: no node has heard of them. */
+static void forget(struct group *g, struct op **op, size_t n)
+{
+	group_hold(g);
+	while (n--) {
+		journal_decide(g->coord->journal, op[n]->j.id, JOURNAL_UNDONE, NULL);
+		op_free(op[n]);
+	}
+	group_release(g);
 }
 
 /* ---- checkpoint */
 
 static int check_checkpoint(struct client *cl, uint32_t id, const Pm__CheckpointReq *m, const struct pod *p)
 {
-	const char *held = pod_held(cl->coord, m->target);
+	const char *name = p->info->spec->name, *held = pod_held(cl->coord, name);
 
-	if (!p && image_has_pod(cl, id, m->target))
-		return -1;
-	if (!p)
-		client_error(cl, id, EX_NOTFOUND, "check", "", "see podps -a", "there is no pod '%s'", m->target);
-	else if (!pod_owned(p, cl))
+	if (!pod_owned(p, cl))
 		client_error(cl, id, EX_DENIED, "check", "nothing was touched", "", "pod '%s' belongs to user '%s'",
-			     m->target, p->info->spec->user);
+			     name, p->info->spec->user);
 	else if (p->info->state == PM__POD_STATE__POD_EXITED)
 		client_error(cl, id, EX_NOTFOUND, "check", "nothing was touched", "", "pod '%s' has exited with code %d",
-			     m->target, p->info->exit_code);
+			     name, p->info->exit_code);
 	else if (!p->node->up)
 		client_error(cl, id, EX_UNREACHABLE, "check", "unknown until its node answers", "see podctl nodes",
-			     "node '%s', where pod '%s' is, is down: %s", p->node->conf->name, m->target, p->node->why);
+			     "node '%s', where pod '%s' is, is down: %s", p->node->conf->name, name, p->node->why);
 	else if (held)
 		client_error(cl, id, EX_BUSY, "check", "nothing was touched", "", "operation %s holds pod '%s'", held,
-			     m->target);
+			     name);
 	else if (p->info->state != PM__POD_STATE__POD_RUNNING)
 		client_error(cl, id, EX_BUSY, "check", "nothing was touched", "see podps",
-			     "pod '%s' is not in a state to be checkpointed", m->target);
+			     "pod '%s' is not in a state to be checkpointed", name);
 	else if (m->path[0] && m->path[0] != '/')
 		client_error(cl, id, EX_BADUSE, "check", "nothing was touched", "", "'%s' is not an absolute path",
 			     m->path);
@@ -93,16 +110,18 @@ static int check_checkpoint(struct client *cl, uint32_t id, const Pm__Checkpoint
 	return -1;
 }
 
-/* The engine works, the client (if there is one) has heard of it. */
-static void send_off(struct op *op, const Pm__CheckpointReq *m)
+/* The engine works. @cut: of a job's pod, else NULL. */
+static void send_off(struct op *op, const Pm__CheckpointReq *m, const Pm__Cut *cut)
 {
 	char image[128], path[PATH_MAX];
 
 	LINK_ENVELOPE(env, checkpoint_req, CHECKPOINT_REQ, Pm__CheckpointReq, pm__checkpoint_req__init);
 	env_body = *m;
+	env_body.target = op->j.pod;
 	/* operations are numbered, "m17-...": so are images */
-	snprintf(image, sizeof(image), "%s.%lu", m->target, strtoul(op->j.id + 1, NULL, 10));
+	snprintf(image, sizeof(image), "%s.%lu", op->j.pod, strtoul(op->j.id + 1, NULL, 10));
 	env_body.id = image;
+	env_body.cut = (Pm__Cut *)(uintptr_t)cut;
 	env_body.store = !m->path[0];
 	if (m->path[0] && m->path[strlen(m->path) - 1] == '/') {
 		snprintf(path, sizeof(path), "%s%s.img", m->path, image);
@@ -119,55 +138,158 @@ static void send_off(struct op *op, const Pm__CheckpointReq *m)
 	op_enter(op, ST_PRECOPY);
 }
 
+static struct op *begin_checkpoint(struct pod *p, uid_t uid, const Pm__CheckpointReq *m, struct group *g, struct err *e)
+{
+	struct journal_op j = { .uid = uid, .epoch = p->info->epoch };
+	Pm__MigrateReq like;
+
+	snprintf(j.pod, sizeof(j.pod), "%s", p->info->spec->name);
+	snprintf(j.source, sizeof(j.source), "%s", p->node->conf->name);
+	pm__migrate_req__init(&like);
+	like.target = j.pod;
+	like.timeout_s = m->timeout_s;
+	return begin(p->node->coord, &j, &like, g, e);
+}
+
+/* The pods of @p's job that are not over: @out has room for GROUP_MAX. */
+static size_t pods_of_job(const struct pod *p, struct pod **out)
+{
+	const Pm__PodSpec *spec = p->info->spec, *other;
+	struct coord *c = p->node->coord;
+	size_t n = 0;
+
+	for (struct pod *q = c->pods; q && n < GROUP_MAX; q = q->next) {
+		other = q->info->spec;
+		if (strcmp(other->job, spec->job) == 0 && other->uid == spec->uid && q == pod_find(c, other->name) &&
+		    q->info->state != PM__POD_STATE__POD_EXITED)
+			out[n++] = q;
+	}
+	return n;
+}
+
+/* All of @pod[@n] into images of one cut. 0, or -1 and *@e: nothing was begun. */
+static int cut_job(struct group *g, struct pod **pod, size_t n, uid_t uid, const Pm__CheckpointReq *m, struct err *e)
+{
+	char *names[GROUP_MAX];
+	struct op *op[GROUP_MAX];
+	Pm__Cut cut;
+
+	for (size_t i = 0; i < n; i++) {
+		op[i] = begin_checkpoint(pod[i], uid, m, g, e);
+		if (op[i]) {
+			names[i] = op[i]->j.pod;
+			continue;
+		}
+		forget(g, op, i);
+		return -1;
+	}
+	pm__cut__init(&cut);
+	cut.id = op[0]->j.id;
+	cut.name = g->image;
+	cut.pods = names;
+	cut.n_pods = n;
+	snprintf(g->image, sizeof(g->image), "%s.%lu", g->job, strtoul(op[0]->j.id + 1, NULL, 10));
+	log_info("job '%s': %zu pods into image '%s'", g->job, n, g->image);
+	announce(op[0], client_by_serial(g->coord, g->client), g->reply, g->job);
+	group_hold(g); /* it may fail at once */
+	for (size_t i = 0; i < n; i++)
+		if (op[i]->stage < ST_COMMIT)
+			send_off(op[i], m, &cut);
+	group_release(g);
+	return 0;
+}
+
+static void checkpoint_job(struct client *cl, uint32_t id, const Pm__CheckpointReq *m, const struct pod *first)
+{
+	struct pod *pod[GROUP_MAX];
+	size_t n = pods_of_job(first, pod);
+	struct err e = { 0 };
+	struct group *g;
+
+	if (m->path[0] && m->path[strlen(m->path) - 1] != '/') {
+		client_error(cl, id, EX_BADUSE, "check", "nothing was touched", "name a directory that exists",
+			     "'%s' is a job of %zu pods: its image is one file for each, in a directory", m->target, n);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (check_checkpoint(cl, id, m, pod[i]) < 0)
+			return;
+	g = group_new(cl->coord, m->target, cl, id);
+	if (!g || cut_job(g, pod, n, cl->uid, m, &e) < 0)
+		client_error(cl, id, EX_OTHER, "check", "the job runs on as before", "", "%s", g ? e.msg : "no memory");
+}
+
+/* A pod's name goes before a job's. */
 void checkpoint_request(struct client *cl, uint32_t id, const Pm__CheckpointReq *m)
 {
-	struct pod *p = pod_find(cl->coord, m->target);
-	struct journal_op j = { .uid = cl->uid };
-	Pm__MigrateReq like;
+	struct pod *p = pod_find(cl->coord, m->target), *one = NULL;
+	struct err e = { 0 };
 	struct op *op;
 
-	if (check_checkpoint(cl, id, m, p) < 0)
+	if (p) {
+		if (check_checkpoint(cl, id, m, p) < 0)
+			return;
+		op = begin_checkpoint(p, cl->uid, m, NULL, &e);
+		if (!op) {
+			client_error(cl, id, EX_OTHER, "check", "the pod runs on as before", "", "%s", e.msg);
+			return;
+		}
+		announce(op, cl, id, m->target);
+		send_off(op, m, NULL);
 		return;
-	snprintf(j.pod, sizeof(j.pod), "%s", m->target);
-	snprintf(j.source, sizeof(j.source), "%s", p->node->conf->name);
-	j.epoch = p->info->epoch;
-	pm__migrate_req__init(&like);
-	like.target = m->target;
-	like.timeout_s = m->timeout_s;
-	op = begin(cl, id, &j, &like, "the pod runs on as before");
-	if (op)
-		send_off(op, m);
+	}
+	for (struct pod *q = cl->coord->pods; q; q = q->next) {
+		if (!m->target[0] || strcmp(q->info->spec->job, m->target) != 0 || !pod_owned(q, cl) ||
+		    q->info->state == PM__POD_STATE__POD_EXITED)
+			continue;
+		if (one && one->info->spec->uid != q->info->spec->uid) {
+			client_error(cl, id, EX_BADUSE, "check", "nothing was touched", "name its pods",
+				     "users '%s' and '%s' both have a job '%s'", one->info->spec->user,
+				     q->info->spec->user, m->target);
+			return;
+		}
+		one = q;
+	}
+	if (one)
+		checkpoint_job(cl, id, m, one);
+	else if (!image_has_pod(cl, id, m->target))
+		client_error(cl, id, EX_NOTFOUND, "check", "", "see podps -a", "there is no pod or job '%s'", m->target);
 }
 
 int checkpoint_begin(struct coord *c, struct pod *p)
 {
-	const Pm__PodSpec *spec = p->info->spec;
-	struct journal_op j = { .uid = spec->uid, .epoch = p->info->epoch };
-	Pm__CheckpointReq m;
+	struct pod *pod[GROUP_MAX];
 	struct err e = { 0 };
+	Pm__CheckpointReq m;
+	struct group *g;
 	struct op *op;
+	size_t n = p->info->spec->job[0] ? pods_of_job(p, pod) : 1;
 
-	snprintf(j.pod, sizeof(j.pod), "%s", spec->name);
-	snprintf(j.source, sizeof(j.source), "%s", p->node->conf->name);
-	if (journal_begin(c->journal, &j, &e) < 0 || !(op = op_new(c, &j)))
-		return -1;
-	LINK_ENVELOPE(req, migrate_req, MIGRATE_REQ, Pm__MigrateReq, pm__migrate_req__init);
-	req_body.target = op->j.pod;
-	op->asked = envelope_copy(&req);
 	pm__checkpoint_req__init(&m);
-	m.target = op->j.pod;
-	m.keep = spec->keep;
-	if (op->asked)
-		send_off(op, &m);
-	else
-		op_undo(op, EX_OTHER, "no memory");
-	return 0;
+	m.keep = p->info->spec->keep;
+	if (n < 2) {
+		op = begin_checkpoint(p, p->info->spec->uid, &m, NULL, &e);
+		if (!op)
+			return -1;
+		send_off(op, &m, NULL);
+		return 0;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (pod[i]->info->state != PM__POD_STATE__POD_RUNNING || !pod[i]->node->up ||
+		    pod_held(c, pod[i]->info->spec->name))
+			return 0; /* not now: soon again */
+	for (size_t i = 0; i < n; i++)
+		pod[i]->checkpoint_ns = p->checkpoint_ns; /* it was theirs too */
+	g = group_new(c, p->info->spec->job, NULL, 0);
+	return g && cut_job(g, pod, n, p->info->spec->uid, &m, &e) == 0 ? 0 : -1;
 }
 
 /* ---- restart */
 
 struct restart {
 	Pm__PodSpec spec;
+	uint64_t epoch;
+	struct node *node;
 	char user[64], mac[18];
 };
 
@@ -284,46 +406,147 @@ static void reserve_names(struct coord *c, struct op *op, const Pm__PodSpec *spe
 	}
 }
 
-void restore_request(struct client *cl, uint32_t id, const Pm__RestoreReq *m)
+void op_unreserve(struct op *op)
+{
+	struct pod *p = pod_find_at(op->coord, op->j.pod, op->target);
+
+	if (p && p->info->state == PM__POD_STATE__POD_INCOMING)
+		pod_remove(op->coord, p);
+}
+
+/* All but the reservation. 0, or -1 after the client was told why not. */
+static int prepare(struct client *cl, uint32_t id, const Pm__RestoreReq *m, struct restart *r)
 {
 	struct pod *p = m->spec ? pod_find(cl->coord, m->spec->name) : NULL;
-	struct restart r = { .user = "" };
-	struct journal_op j = { .uid = cl->uid };
-	Pm__MigrateReq like;
-	struct node *n;
-	struct op *op;
 
 	if (check_restore(cl, id, m, p) < 0)
-		return;
-	r.spec = *m->spec;
-	settle_user(&r, cl, m);
-	if (r.spec.ip[0])
-		pod_mac(r.spec.name, r.spec.ip, r.mac);
-	r.spec.mac = r.mac;
-	r.spec.gateway = cl->coord->conf.coord_gateway;
-	r.spec.prefix = r.spec.ip[0] ? cl->coord->conf.prefix : 0;
-	if (check_address(cl, id, &r.spec) < 0 || !(n = choose_node(cl, id, m->node)))
-		return;
-	snprintf(j.pod, sizeof(j.pod), "%s", r.spec.name);
-	snprintf(j.target, sizeof(j.target), "%s", n->conf->name);
-	j.epoch = MAX(m->epoch, p ? p->info->epoch : 0) + 1;
+		return -1;
+	r->spec = *m->spec;
+	settle_user(r, cl, m);
+	if (r->spec.ip[0])
+		pod_mac(r->spec.name, r->spec.ip, r->mac);
+	r->spec.mac = r->mac;
+	r->spec.gateway = cl->coord->conf.coord_gateway;
+	r->spec.prefix = r->spec.ip[0] ? cl->coord->conf.prefix : 0;
+	r->epoch = MAX(m->epoch, p ? p->info->epoch : 0) + 1;
+	if (check_address(cl, id, &r->spec) < 0)
+		return -1;
+	r->node = choose_node(cl, id, m->node);
+	return r->node ? 0 : -1;
+}
+
+/* The operation, with the pod's name and address. @g, @peers: of a job's, else NULL and 0. */
+static struct op *begin_restart(struct client *cl, const Pm__RestoreReq *m, const struct restart *r, struct group *g,
+				char **peers, size_t n, struct err *e)
+{
+	struct journal_op j = { .uid = cl->uid, .epoch = r->epoch };
+	Pm__MigrateReq like;
+	struct op *op;
+
+	snprintf(j.pod, sizeof(j.pod), "%s", r->spec.name);
+	snprintf(j.target, sizeof(j.target), "%s", r->node->conf->name);
 	pm__migrate_req__init(&like);
-	like.target = r.spec.name;
-	like.node = n->conf->name;
+	like.target = r->spec.name;
+	like.node = j.target;
 	like.dry_run = m->dry_run;
-	op = begin(cl, id, &j, &like, "the image is as it was");
+	op = begin(cl->coord, &j, &like, g, e);
 	if (!op)
-		return;
+		return NULL;
 	LINK_ENVELOPE(env, restore_req, RESTORE_REQ, Pm__RestoreReq, pm__restore_req__init);
 	env_body = *m;
 	env_body.spec = NULL; /* it goes beside */
+	env_body.peers = peers;
+	env_body.n_peers = n;
 	op->image = envelope_copy(&env);
-	reserve_names(cl->coord, op, &r.spec);
-	if (!op->image || !op->spec || getrandom(op->token, sizeof(op->token), 0) != sizeof(op->token)) {
+	reserve_names(cl->coord, op, &r->spec);
+	return op;
+}
+
+static void send_restart(struct op *op)
+{
+	const Pm__RestoreReq *m = op->image ? op->image->restore_req : NULL;
+
+	if (!m || !op->spec || getrandom(op->token, sizeof(op->token), 0) != sizeof(op->token)) {
 		op_undo(op, EX_OTHER, "no memory or no random numbers");
 		return;
 	}
 	log_info("operation %s: pod '%s' out of image '%s' to '%s'", op->j.id, op->j.pod, m->id[0] ? m->id : m->path, op->j.target);
 	op_enter(op, ST_RESERVE);
 	op->spec = NULL; /* the next report replaces it */
+}
+
+void restore_request(struct client *cl, uint32_t id, const Pm__RestoreReq *m)
+{
+	struct restart r = { .user = "" };
+	struct err e = { 0 };
+	struct op *op;
+
+	if (prepare(cl, id, m, &r) < 0)
+		return;
+	op = begin_restart(cl, m, &r, NULL, NULL, 0, &e);
+	if (!op) {
+		client_error(cl, id, EX_OTHER, "check", "the image is as it was", "", "%s", e.msg);
+		return;
+	}
+	announce(op, cl, id, m->spec->name);
+	send_restart(op);
+}
+
+/* No name and no address twice; the coordinator knows only what is there already. */
+static int check_members(struct client *cl, uint32_t id, const Pm__RestoreJobReq *m)
+{
+	for (size_t i = 0; i < m->n_pods; i++)
+		for (size_t k = 0; m->pods[i]->spec && k < i; k++) {
+			const Pm__PodSpec *x = m->pods[i]->spec, *y = m->pods[k]->spec;
+
+			if (strcmp(x->name, y->name) != 0 && (!x->ip[0] || strcmp(x->ip, y->ip) != 0))
+				continue;
+			client_error(cl, id, EX_BADUSE, "check", "nothing was made", "",
+				     "two pods of job '%s' have one name or address", m->job);
+			return -1;
+		}
+	if (m->n_pods && m->n_pods <= GROUP_MAX && pod_name_ok(m->job))
+		return 0;
+	client_error(cl, id, EX_BADUSE, "check", "nothing was made", "", "not a job of 1 to %d pods", GROUP_MAX);
+	return -1;
+}
+
+void restore_job_request(struct client *cl, uint32_t id, const Pm__RestoreJobReq *m)
+{
+	struct restart *r = calloc(m->n_pods + 1, sizeof(*r));
+	char *peers[GROUP_MAX];
+	struct op *op[GROUP_MAX];
+	struct err e = { 0 };
+	struct group *g = NULL;
+	size_t i, n = 0;
+	int bad = !r || check_members(cl, id, m) < 0;
+
+	for (i = 0; !bad && i < m->n_pods; i++) {
+		bad = prepare(cl, id, m->pods[i], &r[i]) < 0;
+		if (!bad && r[i].spec.ip[0])
+			peers[n++] = r[i].spec.ip;
+	}
+	if (!bad)
+		g = group_new(cl->coord, m->job, cl, id);
+	for (i = 0; g && i < m->n_pods; i++) {
+		op[i] = begin_restart(cl, m->pods[i], &r[i], g, peers, n, &e);
+		if (!op[i]) {
+			for (size_t k = 0; k < i; k++)
+				op_unreserve(op[k]);
+			forget(g, op, i);
+			break;
+		}
+	}
+	if (!bad && (!g || i < m->n_pods)) {
+		client_error(cl, id, EX_OTHER, "check", "the images are as they were", "", "%s", g ? e.msg : "no memory");
+	} else if (!bad) {
+		announce(op[0], cl, id, m->job);
+		log_info("job '%s': %zu pods out of images", m->job, m->n_pods);
+		group_hold(g);
+		for (i = 0; i < m->n_pods; i++)
+			if (op[i]->stage < ST_COMMIT)
+				send_restart(op[i]);
+		group_release(g);
+	}
+	free(r);
 }

@@ -144,6 +144,21 @@ int journal_decide(struct journal *j, const char *id, enum journal_state state, 
 	return run(j, s, e, "decide");
 }
 
+int journal_decide_all(struct journal *j, const char *const *ids, size_t n, enum journal_state state, struct err *e)
+{
+	int r = sqlite3_exec(j->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK ? 0 : fail(j, e, "begin of several");
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = journal_decide(j, ids[i], state, e);
+	if (r == 0 && sqlite3_exec(j->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
+		r = fail(j, e, "decide several");
+	if (r < 0)
+		sqlite3_exec(j->db, "ROLLBACK", NULL, NULL, NULL);
+	return r;
+}
+
 /* Checkpoints are ours to place: never inside a freeze. */
 void journal_rest(struct journal *j)
 {

@@ -36,6 +36,8 @@ void journal_close(struct journal *j);
 int journal_begin(struct journal *j, struct journal_op *op, struct err *e);
 /** The one write inside the frozen time: a prepared statement, one fsync. */
 int journal_decide(struct journal *j, const char *id, enum journal_state state, struct err *e);
+/** The same for @n operations, in one transaction: for all of them or for none. */
+int journal_decide_all(struct journal *j, const char *const *ids, size_t n, enum journal_state state, struct err *e);
 /** An operation has ended: a good moment for the journal's housekeeping if nothing is frozen. */
 void journal_rest(struct journal *j);
 /** Remembers pod @name on @node (@info: packed PodInfo), for the time that its node is away. */

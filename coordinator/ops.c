@@ -57,7 +57,7 @@ static const struct {
 
 /* ---- life */
 
-static void set_timer(struct op *op, unsigned ms)
+void op_timer(struct op *op, unsigned ms)
 {
 	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
 
@@ -67,7 +67,7 @@ static void set_timer(struct op *op, unsigned ms)
 void op_enter(struct op *op, enum stage stage)
 {
 	op->stage = stage;
-	set_timer(op, stages[stage].deadline_ms);
+	op_timer(op, stages[stage].deadline_ms);
 	stages[stage].enter(op);
 }
 
@@ -112,6 +112,8 @@ void op_free(struct op *op)
 			*at = op->next;
 			break;
 		}
+	if (op->group)
+		group_leave(op);
 	event_free(op->timer);
 	link_free(op->asked);
 	link_free(op->error);
@@ -145,7 +147,9 @@ Pm__Envelope *envelope_copy(const Pm__Envelope *env)
 
 static struct client *op_client(struct op *op)
 {
-	return op->client ? client_by_serial(op->coord, op->client) : NULL;
+	uint64_t serial = op->group ? op->group->client : op->client;
+
+	return serial ? client_by_serial(op->coord, serial) : NULL;
 }
 
 /* Inside the freeze a failing journal means ABORT, which needs no journal: BEGUN aborts by itself. */
@@ -202,13 +206,14 @@ void op_undo(struct op *op, int exit_code, const char *fmt, ...)
 	op_enter(op, ST_UNDO);
 }
 
-static void reply_error(struct op *op, const char *state, const char *hint)
+/* @settled: it will not change any more. */
+static void reply_error(struct op *op, const char *state, const char *hint, bool settled)
 {
 	struct client *cl = op_client(op);
 	Pm__Error er;
 
 	op->client = 0;
-	if (!cl)
+	if (!cl && !op->group)
 		return;
 	pm__error__init(&er);
 	if (op->error)
@@ -218,6 +223,10 @@ static void reply_error(struct op *op, const char *state, const char *hint)
 	er.state = (char *)(uintptr_t)state;
 	if (!er.hint[0])
 		er.hint = (char *)(uintptr_t)hint;
+	if (op->group) {
+		group_error(op, &er, state, settled);
+		return;
+	}
 	LINK_ENVELOPE(env, error, ERROR, Pm__Error, pm__error__init);
 	env_body = er;
 	client_send(cl, op->reply, &env);
@@ -234,7 +243,7 @@ static void reply_result(struct op *op)
 	size_t n = 0;
 
 	op->client = 0;
-	if (!cl)
+	if (!cl && !op->group)
 		return;
 	LINK_ENVELOPE(env, migrate_rep, MIGRATE_REP, Pm__MigrateRep, pm__migrate_rep__init);
 	if (got) {
@@ -266,7 +275,10 @@ static void reply_result(struct op *op)
 	else if (!env_body.frozen_ns && op->started_ns && op->froze_ns)
 		env_body.frozen_ns = op->started_ns - op->froze_ns; /* the source's engine died */
 	env_body.total_ns = (op->started_ns ? op->started_ns : now_ns()) - op->begun_ns;
-	client_send(cl, op->reply, &env);
+	if (op->group)
+		group_result(op, &env_body);
+	else
+		client_send(cl, op->reply, &env);
 }
 
 /* ---- RESERVE */
@@ -295,7 +307,9 @@ static void enter_reserve(struct op *op)
 
 static void late_before_commit(struct op *op)
 {
-	if (op->src_ready || op->tgt_ready)
+	if (group_waits(op))
+		op_undo(op, EX_ABORTED, "other pods of job '%s' were not ready in time", op->group->job);
+	else if (op->src_ready || op->tgt_ready)
 		op_undo(op, EX_ABORTED, "the %s was not ready in time",
 			op->src_ready ? "target" : "source");
 	else if (op->asked->migrate_req->timeout_s && op->stage == ST_PRECOPY)
@@ -347,7 +361,7 @@ static void enter_precopy(struct op *op)
 
 	/* with --timeout-action stop-copy the engine ends the rounds itself; we only watch over it */
 	if (m->timeout_s)
-		set_timer(op, m->timeout_s * 1000 + (m->timeout_stop_copy ? SILENT_MS : 0));
+		op_timer(op, m->timeout_s * 1000 + (m->timeout_stop_copy ? SILENT_MS : 0));
 }
 
 static void on_progress(struct op *op, struct node *n, const Pm__Envelope *env)
@@ -360,7 +374,7 @@ static void on_progress(struct op *op, struct node *n, const Pm__Envelope *env)
 	snprintf(op->phase, sizeof(op->phase), "%s", env->progress->phase);
 	fault_point("coord", env->progress->phase, NULL);
 	if (!op->src_ready && !op->tgt_ready && !op->asked->migrate_req->timeout_s)
-		set_timer(op, strcmp(op->phase, "save") == 0 ? SAVE_MS : SILENT_MS);
+		op_timer(op, strcmp(op->phase, "save") == 0 ? SAVE_MS : SILENT_MS);
 	if (cl) {
 		Pm__Envelope copy = *env;
 		Pm__Progress m = *env->progress;
@@ -386,10 +400,18 @@ static void on_ready(struct op *op, struct node *n, const Pm__Envelope *env)
 		op->ready = envelope_copy(env);
 	if (!op->froze_ns)
 		op->froze_ns = now_ns();
-	if ((op->src_ready || op_is_restart(op)) && (op->tgt_ready || op_is_checkpoint(op)))
-		op_enter(op, ST_COMMIT);
+	if ((!op->src_ready && !op_is_restart(op)) || (!op->tgt_ready && !op_is_checkpoint(op)))
+		op_timer(op, FREEZE_MS);
+	else if (op->group)
+		group_ready(op);
 	else
-		set_timer(op, FREEZE_MS);
+		op_enter(op, ST_COMMIT);
+}
+
+static void on_at(struct op *op, struct node *n, const Pm__Envelope *env)
+{
+	if (op->group && n == op->source)
+		group_at(op, (int)env->op_at->barrier);
 }
 
 /* ---- COMMIT */
@@ -403,12 +425,24 @@ void op_tell_commit(struct op *op)
 		node_tell(op->target, &env);
 }
 
+static void committed(struct op *op)
+{
+	if (op_is_checkpoint(op)) /* nobody else has to agree: the source's copy ends */
+		op_enter(op, ST_CLEAN);
+	else
+		op_tell_commit(op);
+}
+
 static void enter_commit(struct op *op)
 {
 	uint64_t t = now_ns();
 	struct err e;
 	int r;
 
+	if (op->j.state == JOURNAL_COMMIT) { /* with its group */
+		committed(op);
+		return;
+	}
 	op->ready_ns = now_ns();
 	r = fault_point("coord", "commit", &e);
 	if (r == 0)
@@ -420,10 +454,7 @@ static void enter_commit(struct op *op)
 	}
 	op->j.state = JOURNAL_COMMIT;
 	fault_point("coord", "committed", NULL);
-	if (op_is_checkpoint(op)) /* nobody else has to agree: the source's copy ends */
-		op_enter(op, ST_CLEAN);
-	else
-		op_tell_commit(op);
+	committed(op);
 }
 
 static void late_commit(struct op *op)
@@ -439,7 +470,7 @@ static void late_commit(struct op *op)
 			 "pod '%s' is frozen on '%s' until '%s' says whether it runs there", op->j.pod,
 			 op->j.source, op->j.target);
 	log_warn("operation %s: %s", op->j.id, state);
-	reply_error(op, state, "podctl recover");
+	reply_error(op, state, "podctl recover", false);
 }
 
 /* The target's copy counts from now on; its next report will say the same. */
@@ -521,7 +552,7 @@ static void enter_clean(struct op *op)
 	if (!op->ready_ns)
 		op->ready_ns = op->started_ns;
 	if (!op->source || !op->source->up)
-		set_timer(op, 0); /* it has moved: nobody waits for the rest */
+		op_timer(op, 0); /* it has moved: nobody waits for the rest */
 }
 
 static void late_clean(struct op *op)
@@ -603,25 +634,24 @@ static void undo_check(struct op *op)
 	if (op->dry_ok)
 		reply_result(op);
 	else
-		reply_error(op, state, "");
+		reply_error(op, state, "", true);
 	op_free(op);
 }
 
 static void enter_undo(struct op *op)
 {
-	struct pod *p = op_is_restart(op) && op->target ? pod_find_at(op->coord, op->j.pod, op->target) : NULL;
-
 	if (op->j.state != JOURNAL_ABORT)
 		decide(op, JOURNAL_ABORT);
-	/* never started: its name and address are free, whenever the node comes to say so */
-	if (p && p->info->state == PM__POD_STATE__POD_INCOMING)
-		pod_remove(op->coord, p);
+	if (op_is_restart(op) && op->target)
+		op_unreserve(op);
 	if (!op->source)
 		op->src_undone = true;
 	if (!op->target)
 		op->tgt_undone = true;
 	op_tell_aborted(op, op->source);
 	op_tell_aborted(op, op->target);
+	if (op->group && !op->dry_ok)
+		group_failed(op);
 }
 
 static void late_undo(struct op *op)
@@ -636,7 +666,7 @@ static void late_undo(struct op *op)
 			 op->j.pod, op->j.source, op->j.target);
 	else
 		snprintf(state, sizeof(state), "unknown until node '%s' answers", op->j.source);
-	reply_error(op, state, "podctl nodes");
+	reply_error(op, state, "podctl nodes", false);
 }
 
 static void on_aborted(struct op *op, struct node *n, const Pm__Envelope *env)
@@ -691,6 +721,7 @@ static const struct {
 } table[] = {
 	{ PM__ENVELOPE__BODY_PROGRESS, on_progress },
 	{ PM__ENVELOPE__BODY_AGENT_LISTENING, on_listening },
+	{ PM__ENVELOPE__BODY_OP_AT, on_at },
 	{ PM__ENVELOPE__BODY_OP_READY, on_ready },
 	{ PM__ENVELOPE__BODY_OP_STARTED, on_started },
 	{ PM__ENVELOPE__BODY_OP_REFUSED, on_refused },
@@ -708,6 +739,8 @@ static const char *op_id(const Pm__Envelope *env)
 		return env->progress->op;
 	case PM__ENVELOPE__BODY_AGENT_LISTENING:
 		return env->agent_listening->op;
+	case PM__ENVELOPE__BODY_OP_AT:
+		return env->op_at->op;
 	case PM__ENVELOPE__BODY_OP_READY:
 		return env->op_ready->op;
 	case PM__ENVELOPE__BODY_OP_STARTED:
@@ -746,7 +779,7 @@ void op_message(struct node *n, const Pm__Envelope *env)
 static void lost_before_commit(struct op *op, struct node *n)
 {
 	op_undo(op, EX_UNREACHABLE, "node '%s' was lost: %s", n->conf->name, n->why);
-	set_timer(op, LOST_MS);
+	op_timer(op, LOST_MS);
 }
 
 void ops_node_lost(struct node *n)

@@ -8,8 +8,32 @@
 
 enum stage { ST_RESERVE, ST_PRECOPY, ST_COMMIT, ST_CLEAN, ST_UNDO, NUM_STAGES };
 
+#define GROUP_MAX 1024 /* pods of a job */
+
+/* The operations of one job; see group.c. Lives as long as they do. */
+struct group {
+	struct coord *coord;
+	char job[64], image[128]; /* image: what a checkpoint is called; "" for a restart */
+	uint64_t client;	  /* serial; 0: nobody waits */
+	uint32_t reply;
+	size_t n, total;	/* operations: that are left, that there were */
+	size_t good, bad;	/* that have an answer */
+	int gone;		/* the last barrier that all have passed */
+	bool committed;
+	const struct op *blamed; /* who failed first; only to compare with */
+	Pm__Envelope *error;	 /* its error */
+	char culprit[64], state[200];
+	uint64_t begun_ns, frozen_ns, sent;
+	uint32_t rounds;
+	char *notes[256];
+	size_t nnotes;
+};
+
 struct op {
 	struct op *next;
+	struct group *group; /* of a job's, or NULL */
+	int at;		     /* the barrier where it waits, or that it has passed */
+	bool answered;	     /* the group knows how it ended */
 	struct coord *coord;
 	struct journal_op j;
 	struct node *source, *target; /* NULL: no longer configured, or none: see op_is_checkpoint() */
@@ -32,6 +56,7 @@ struct op {
 };
 
 struct op *op_new(struct coord *c, const struct journal_op *j);
+void op_timer(struct op *op, unsigned ms);
 struct op *op_find(struct coord *c, const char *id);
 void op_free(struct op *op);
 void op_enter(struct op *op, enum stage stage);
@@ -48,6 +73,8 @@ static inline bool op_is_restart(const struct op *op)
 }
 /** The pod ends with its image: who asks for it is to hear that. */
 void image_ended(struct op *op);
+/** A restart that never started its pod: name and address are free, whenever the node comes to say so. */
+void op_unreserve(struct op *op);
 /** "'A' -> 'B'", or what stands in the place of a node. */
 const char *op_way(const struct op *op, char *buf, size_t len);
 void op_tell_commit(struct op *op);
@@ -56,5 +83,24 @@ struct op *op_of_pod(struct coord *c, const char *pod);
 Pm__Envelope *envelope_copy(const Pm__Envelope *env);
 void op_tell_started(struct op *op);
 void op_tell_aborted(struct op *op, struct node *n);
+
+/* ---- group.c */
+/** @cl may be NULL. Freed with its last operation. */
+struct group *group_new(struct coord *c, const char *job, struct client *cl, uint32_t reply);
+void group_join(struct group *g, struct op *op);
+void group_leave(struct op *op);
+/** It is not freed before group_release(), whatever becomes of its operations. */
+void group_hold(struct group *g);
+void group_release(struct group *g);
+void group_at(struct op *op, int barrier);
+/** All that this operation needs for its commit is there. */
+void group_ready(struct op *op);
+/** It stands at a barrier where others have not come to. */
+bool group_waits(const struct op *op);
+/** It is being undone: so are the others. */
+void group_failed(struct op *op);
+void group_result(struct op *op, const Pm__MigrateRep *r);
+/** @settled: nothing of it is in doubt any more. */
+void group_error(struct op *op, const Pm__Error *er, const char *state, bool settled);
 
 #endif

@@ -577,13 +577,14 @@ static void done(struct dump *d)
 static const struct {
 	const char *name;
 	int (*run)(struct dump *, struct err *);
-	enum { ALWAYS, LIVE, IMAGE, COMMIT } when;
+	enum { ALWAYS, LIVE, IMAGE, JOB, JOB_RUNS, COMMIT } when;
 	unsigned limit_ms; /* of the whole stage on the stream; 0: as long as all the memory may take */
 } stages[] = {
 	{ "check", stage_check, ALWAYS, 30000 },    { "reserve", stage_reserve, LIVE, 30000 },
-	{ "precopy", stage_precopy, LIVE, 0 },	    { "quiesce", stage_quiesce, ALWAYS, 10000 },
-	{ "cut", stage_cut, ALWAYS, CUT_MS },	    { "save", stage_save, IMAGE, 0 },
-	{ "commit", stage_commit, COMMIT, 0 },
+	{ "precopy", stage_precopy, LIVE, 0 },	    { "join", stage_join, JOB, 0 },
+	{ "quiesce", stage_quiesce, ALWAYS, 10000 }, { "cut", stage_cut, ALWAYS, CUT_MS },
+	{ "hold", stage_hold, JOB_RUNS, 0 },	    { "save", stage_save, IMAGE, 0 },
+	{ "agree", stage_agree, JOB_RUNS, 0 },	    { "commit", stage_commit, COMMIT, 0 },
 };
 
 static bool is_due(const struct dump *d, size_t i)
@@ -593,6 +594,10 @@ static bool is_due(const struct dump *d, size_t i)
 		return d->live;
 	case IMAGE:
 		return d->req->image;
+	case JOB:
+		return d->req->image && d->req->image->cut;
+	case JOB_RUNS:
+		return d->req->image && d->req->image->cut && !d->req->image->term;
 	case COMMIT: /* a pod that runs on has nothing to decide */
 		return !d->req->image || d->req->image->term;
 	default:

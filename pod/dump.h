@@ -85,6 +85,7 @@ struct dump {
 	struct image_file out;	/* of a checkpoint */
 	struct image_user owner;
 	struct image_chain base; /* what it builds on */
+	bool disowned;		/* the other pods' images are not all there: neither is this one */
 	struct dedup *dedup;
 	struct page_known known;
 	bool live;

@@ -59,6 +59,7 @@ static int write_head(struct dump *d, uint64_t newest, struct err *e)
 {
 	const Pm__PodSpec *spec = d->req->spec;
 	Pm__ImageHead h;
+	const Pm__Cut *cut = d->req->image->cut;
 	char build[] = LINK_BUILD, parent[256];
 	struct timespec now;
 
@@ -78,6 +79,12 @@ static int write_head(struct dump *d, uint64_t newest, struct err *e)
 		snprintf(parent, sizeof(parent), "%s" IMAGE_SUFFIX, chain_top(&d->base)->head->id);
 		h.parent = parent;
 		h.parent_digest = chain_top(&d->base)->digest;
+	}
+	if (cut) {
+		h.cut = cut->id;
+		h.cut_name = cut->name;
+		h.cut_pods = cut->pods;
+		h.n_cut_pods = cut->n_pods;
 	}
 	h.spec.len = pm__pod_spec__get_packed_size(spec);
 	h.spec.data = dump_alloc(d, h.spec.len);
@@ -267,7 +274,7 @@ static void log_bad(void *arg, const char *pod, const struct err *e)
 }
 
 /* The image is there: that an old one cannot be removed is no failure. */
-static void prune(struct dump *d)
+void image_prune(struct dump *d)
 {
 	const struct store_talk talk = { .bad = log_bad };
 	const Pm__PodSpec *spec = d->req->spec;
@@ -312,18 +319,18 @@ int stage_save(struct dump *d, struct err *e)
 	if (r >= 0)
 		r = image_publish(&d->out, e);
 	log_mark("to the disk", &t);
-	if (r >= 0 && !d->req->image->term)
-		prune(d);
+	if (r >= 0 && !d->req->image->term && !d->req->image->cut)
+		image_prune(d);
 	return r;
 }
 
 /* With --term only now it is known whether the pod has ended: an image of one that runs on after all says what is not so. */
 void image_end(struct dump *d)
 {
-	if (d->req->image->term && d->undone)
+	if ((d->req->image->term && d->undone) || d->disowned)
 		image_retract(&d->out);
 	else if (d->req->image->term)
-		prune(d);
+		image_prune(d);
 	image_done(&d->out);
 	chain_close(&d->base);
 	dedup_free(d->dedup);

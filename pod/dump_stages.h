@@ -9,9 +9,17 @@ int stage_precopy(struct dump *, struct err *); /* live.c */
 int stage_quiesce(struct dump *, struct err *); /* live.c */
 int stage_cut(struct dump *, struct err *);	/* live.c */
 int stage_save(struct dump *, struct err *);	/* dump_image.c */
+/** A job's, with an image: barrier.c */
+int stage_join(struct dump *, struct err *);
+int stage_hold(struct dump *, struct err *);
+int stage_agree(struct dump *, struct err *);
+/** One round more while the pod runs. live.c */
+int precopy_again(struct dump *, struct err *);
 /** Opens the image and writes its beginning, where a move connects to its target. dump_image.c */
 int image_begin(struct dump *, struct err *);
 void image_end(struct dump *);
+/** Removes what the new one makes superfluous. */
+void image_prune(struct dump *);
 
 /** Tells the agent (and through it the client) how far it is. Percent never 100 before the commit. */
 void dump_progress(struct dump *, double percent, uint64_t rate, uint64_t dirty_rate, uint64_t left, uint64_t est_ns);

@@ -185,6 +185,18 @@ int stage_precopy(struct dump *d, struct err *e)
 	return r;
 }
 
+int precopy_again(struct dump *d, struct err *e)
+{
+	struct page_stream *ps = page_stream_new(d->s.fd, dump_known(d));
+	struct round rd = { 0 };
+	int r = ps ? one_round(d, ps, &rd, e) : err_num(e, ENOMEM, "page stream");
+
+	page_stream_free(ps);
+	if (r >= 0)
+		d->rounds++;
+	return r;
+}
+
 /* ---- quiesce */
 
 /* Duplicates of the pod's TCP sockets that do not listen. */

@@ -196,6 +196,9 @@ bool restore_peer_gone(struct restore *r, uint32_t addr)
 
 	if (!r->req->image || ntohl(addr) >> 24 == 127)
 		return false;
+	for (size_t i = 0; i < r->req->image->n_peers; i++) /* cut together with this pod */
+		if (inet_pton(AF_INET, r->req->image->peers[i], &own) == 1 && own.s_addr == addr)
+			return false;
 	return !r->req->spec->ip || inet_pton(AF_INET, r->req->spec->ip, &own) != 1 || own.s_addr != addr;
 }
 

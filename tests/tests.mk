@@ -16,6 +16,7 @@ CHECK_RUN += tests/real/nginx
 CHECK_RUN += tests/real/scripts tests/real/java tests/real/postgres tests/real/build tests/real/tmux
 CHECK_RUN += tests/real/frozen tests/real/soak
 CHECK_RUN += tests/podrun.bats tests/priv.bats tests/console.bats tests/image.bats tests/image_fault.bats tests/image_tools.bats tests/ipc_fault.bats
+CHECK_RUN += tests/job.bats
 UNIT_SRC += tests/unit/err_test.c
 UNIT_SRC += tests/unit/io_test.c
 UNIT_SRC += tests/unit/fault_test.c

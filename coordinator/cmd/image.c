@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "coordinator/cmd/cut.h"
 #include "coordinator/cmd/image.h"
 #include "coordinator/cmd/operation.h"
 #include "pod/base/io.h"
@@ -47,6 +48,8 @@ static int checkpoint_result(struct operation *m, const Pm__MigrateRep *r)
 	fprintf(stderr, "%s: checkpoint in %s, frozen %s, %u round%s, %s written\n", r->pod,
 		human_ns(total, sizeof(total), r->total_ns), human_ns(frozen, sizeof(frozen), r->frozen_ns), r->rounds,
 		r->rounds == 1 ? "" : "s", operation_size(sent, sizeof(sent), r->sent));
+	for (size_t i = 0; r->pods && i < r->n_notes; i++) /* of its pods */
+		fprintf(stderr, "  %s\n", clean(r->notes[i]));
 	for (size_t i = 0; m->times && i < r->n_phases; i++)
 		fprintf(stderr, "  %-20s %12s\n", r->phases[i]->name, human_ns(ns, sizeof(ns), r->phases[i]->ns));
 	return EXIT_OK;
@@ -228,7 +231,11 @@ static int restore_result(struct operation *m, const Pm__MigrateRep *r)
 	operation_close_line(m);
 	for (size_t i = 0; i < r->n_notes; i++)
 		fprintf(stderr, "note: %s\n", clean(r->notes[i]));
-	if (m->dry_run)
+	if (r->pods && m->dry_run)
+		printf("%s: all %u pods can be restored; nothing was made\n", r->pod, r->pods);
+	else if (r->pods)
+		printf("%s: %u pods restored in %s\n", r->pod, r->pods, human_ns(total, sizeof(total), r->total_ns));
+	else if (m->dry_run)
 		printf("%s: can be restored on %s; nothing was made\n", r->pod, r->to);
 	else
 		printf("%s: restored on %s in %s\n", r->pod, r->to, human_ns(total, sizeof(total), r->total_ns));
@@ -271,6 +278,35 @@ int restore_image(struct ctx *c, struct operation *m, Pm__RestoreReq *req, const
 	return code;
 }
 
+/* A job's image: what a directory holds, or by its name in the store. True: that was meant; then *@code. */
+static bool find_job(struct ctx *c, const char *name, struct cut *out, bool *in_store, int *code)
+{
+	char path[PATH_MAX];
+	struct stat st;
+	int r;
+
+	own_store(c, path, sizeof(path) - NAME_MAX - 1);
+	if (stat(name, &st) == 0 && S_ISDIR(st.st_mode)) {
+		if (!realpath(name, path)) {
+			*code = say(c, EXIT_NOTFOUND, "'%s': %s", name, strerror(errno));
+			return true;
+		}
+		r = cut_find(c, path, NULL, NULL, out);
+		if (r == 0)
+			r = -say(c, EXIT_NOTFOUND, "'%s' has no image of a job", name);
+	} else if (strchr(name, '/') || access(name, F_OK) == 0) {
+		return false;
+	} else {
+		snprintf(path + strlen(path), NAME_MAX + 1, "/%s" IMAGE_SUFFIX, name);
+		if (access(path, F_OK) == 0) /* a pod's name goes before a job's */
+			return false;
+		r = cut_find_in_store(c, name, NULL, out);
+		*in_store = r == 1;
+	}
+	*code = r < 0 ? -r : 0;
+	return r != 0;
+}
+
 int cmd_restore(struct ctx *c, int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -280,6 +316,7 @@ int cmd_restore(struct ctx *c, int argc, char **argv)
 	};
 	struct operation m = { .c = c, .fd = -1, .signals = -1, .result = restore_result };
 	const char *name = NULL;
+	struct cut cut = { .n = 0 };
 	bool in_store = false;
 	char path[PATH_MAX];
 	Pm__RestoreReq req;
@@ -302,11 +339,19 @@ int cmd_restore(struct ctx *c, int argc, char **argv)
 	}
 	if (argc - optind != 1)
 		return say_usage(c, argc == optind ? "which image?" : "too many operands");
+	m.dry_run = req.dry_run;
+	m.to = req.node[0] ? req.node : "a node";
+	if (find_job(c, argv[optind], &cut, &in_store, &code)) {
+		if (!code && name)
+			code = say_usage(c, "'%s' is an image of %zu pods: they keep their names", argv[optind], cut.n);
+		else if (!code)
+			code = cut_restore(&m, &req, &cut, in_store);
+		cut_done(&cut);
+		return code;
+	}
 	code = find_image(c, argv[optind], path, sizeof(path), &in_store);
 	if (code)
 		return code;
-	m.dry_run = req.dry_run;
-	m.to = req.node[0] ? req.node : "a node";
 	if (in_store)
 		req.id = argv[optind];
 	else
@@ -358,7 +403,7 @@ static void list_one(struct listing *l, int fd, const char *dir, const char *fil
 			clean(spec->name), clean(spec->user);
 		clean(im.head->node);
 		clean(im.head->parent);
-		json_array_append_new(l->json, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:b}", "id",
+		json_array_append_new(l->json, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:b, s:s}", "id",
 							 clean_copy(id_words, sizeof(id_words), id), "pod",
 							 spec ? spec->name : "", "node", im.head->node, "user",
 							 spec ? spec->user : "", "path",
@@ -366,11 +411,13 @@ static void list_one(struct listing *l, int fd, const char *dir, const char *fil
 							 im.head->parent, "bytes",
 							 (json_int_t)im.size, "created_ns",
 							 (json_int_t)im.head->created_ns, "ended", im.head->ended,
-							 "pinned", store_pinned(fd, file)));
+							 "pinned", store_pinned(fd, file), "job",
+							 clean(im.head->cut_name)));
 	} else if ((line = scols_table_new_line(l->table, NULL))) {
 		char words[NAME_MAX + 1];
 		const char *cell[] = { id, spec ? spec->name : "-", im.head->node[0] ? im.head->node : "-",
 				       spec ? spec->user : "-", when, size, store_pinned(fd, file) ? "yes" : "-",
+				       im.head->cut_name[0] ? im.head->cut_name : "-",
 				       im.head->parent[0] ? im.head->parent : "-" };
 
 		for (size_t i = 0; i < ARRAY_SIZE(cell); i++)
@@ -433,7 +480,7 @@ static int image_list(struct ctx *c, int argc, char **argv)
 					       { "noheadings", no_argument, NULL, OPT_NOHEADINGS },
 					       { "help", no_argument, NULL, 'h' },
 					       { NULL, 0, NULL, 0 } };
-	static const char *const columns[] = { "IMAGE", "POD", "NODE", "USER", "CREATED", "SIZE", "PINNED", "PARENT" };
+	static const char *const columns[] = { "IMAGE", "POD", "NODE", "USER", "CREATED", "SIZE", "PINNED", "JOB", "PARENT" };
 	struct listing l = { .c = c };
 	bool noheadings = false;
 	int o;

@@ -66,7 +66,7 @@ static const struct command commands[] = {
 	  "  -s, --signal SIGNAL    name or number\n"
 	  "  -a, --all              to every process of the pod\n" },
 	{ "preempt", "pod-preempt", cmd_preempt, "vacate|restore [--job ID] [--image DIR] [--deadline EPOCH] [--node NODE]",
-	  "For schedulers: ends a job's pod once its image is on the disk; brings it back out of the newest.\n"
+	  "For schedulers: ends a job's pods once their images are on the disk; brings them back out of the newest.\n"
 	  "      --job ID           as podrun -j gave it (default: the scheduler's environment)\n"
 	  "      --image DIR        instead of the image store\n"
 	  "      --deadline EPOCH   not begun if it could take longer\n"
@@ -76,8 +76,8 @@ static const struct command commands[] = {
 	{ "recover", NULL, cmd_recover, "[ID]",
 	  "Says which operations have no known outcome, and settles the one named.\n" },
 	{ "drain", "poddrain", cmd_later, "NODE", NULL },
-	{ "checkpoint", NULL, cmd_checkpoint, "POD [-R|--term] [-o FILE|DIR] [--full] [--keep N] [--pin] [--timeout S] [-t]",
-	  "Writes a pod into an image while it runs, and prints the image's id.\n"
+	{ "checkpoint", NULL, cmd_checkpoint, "POD|JOB [-R|--term] [-o FILE|DIR] [--full] [--keep N] [--pin] [--timeout S] [-t]",
+	  "Writes a pod into an image while it runs, and prints the image's id. A job's pods are cut as one.\n"
 	  "  -R, --leave-running    the pod goes on afterwards (so it is without --term, too)\n"
 	  "      --term             the pod ends once the image is on the disk\n"
 	  "  -o, --output PATH      a file, or a directory, instead of the image store\n"
@@ -87,8 +87,8 @@ static const struct command commands[] = {
 	  "      --timeout S        gives up after so long; the pod goes on (0: never)\n"
 	  "  -t, --times            how long each phase took\n" },
 	{ "restore", NULL, cmd_restore, "IMAGE [-N NODE] [-n NAME] [--force=files] [--dry-run]",
-	  "Makes a pod out of an image, on any node. IMAGE is an id or a path.\n"
-	  "  -N, --node NODE        where (default: the node with the fewest pods)\n"
+	  "Makes a pod, or the pods of a job, out of an image, on any node. IMAGE is an id or a path.\n"
+	  "  -N, --node NODE        where; for a job also a list: A,B (default: the node with the fewest pods)\n"
 	  "  -n, --name NAME        another name for the pod\n"
 	  "      --force=files      files that were written since are taken as they are\n"
 	  "      --dry-run          only the check\n" },

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * pod-preempt: what a scheduler calls. vacate: the job's pod goes into an image and ends; restore: it comes back out of the
- * newest one. Both may be called again: a pod that is back already is success, one that is away already is "no pod". A pod
- * ends only after its image is on the disk.
+ * pod-preempt: what a scheduler calls. vacate: the job's pods go into an image and end; restore: they come back out of the
+ * newest one. Both may be called again: a job that is back already is success, one that is away already is "no pod". A pod
+ * ends only after all the job's images are on the disk.
  */
 #include <dirent.h>
 #include <limits.h>
@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "coordinator/cmd/cut.h"
 #include "coordinator/cmd/image.h"
 #include "coordinator/cmd/operation.h"
 #include "pod/base/util.h"
@@ -31,12 +32,13 @@ struct hook {
 	uint64_t deadline; /* s since the epoch; 0: none */
 };
 
-static int pods_of_job(struct hook *h, Pm__Envelope **rep, Pm__PodInfo **found, size_t *n)
+/* *@mem: of all of them, bytes. */
+static int pods_of_job(struct hook *h, Pm__Envelope **rep, Pm__PodInfo **found, size_t *n, uint64_t *mem)
 {
 	int fd = client_open(h->c), code;
 
 	LINK_ENVELOPE(q, pods_req, PODS_REQ, Pm__PodsReq, pm__pods_req__init);
-	*n = 0;
+	*n = *mem = 0;
 	if (fd < 0)
 		return -fd;
 	code = client_call(h->c, fd, &q, PM__ENVELOPE__BODY_PODS_REP, NULL, rep);
@@ -44,8 +46,11 @@ static int pods_of_job(struct hook *h, Pm__Envelope **rep, Pm__PodInfo **found, 
 	for (size_t i = 0; !code && i < (*rep)->pods_rep->n_pods; i++) {
 		Pm__PodInfo *p = (*rep)->pods_rep->pods[i];
 
-		if (p->spec && strcmp(p->spec->job, h->job) == 0 && (*n)++ == 0)
-			*found = p;
+		if (!p->spec || strcmp(p->spec->job, h->job) != 0)
+			continue;
+		*found = p;
+		*mem += p->mem;
+		(*n)++;
 	}
 	return code;
 }
@@ -66,31 +71,29 @@ static int quiet_result(struct operation *m, const Pm__MigrateRep *r)
 static int vacate(struct hook *h)
 {
 	struct operation m = { .c = h->c, .fd = -1, .signals = -1, .to = "image", .progress = P_NONE, .result = quiet_result };
-	uint64_t need, now = (uint64_t)time(NULL);
+	uint64_t need, mem, now = (uint64_t)time(NULL);
 	Pm__Envelope *rep = NULL;
 	Pm__PodInfo *p = NULL;
 	char path[PATH_MAX];
 	size_t n;
-	int code = pods_of_job(h, &rep, &p, &n);
+	int code = pods_of_job(h, &rep, &p, &n, &mem);
 
 	LINK_ENVELOPE(q, checkpoint_req, CHECKPOINT_REQ, Pm__CheckpointReq, pm__checkpoint_req__init);
-	if (code || n != 1) {
-		if (!code && n)
-			say(h->c, HOOK_FAILED, "job '%s' has %zu pods: a job of several is not checkpointed as one yet; nothing was stopped",
-			    h->job, n);
-		else if (!code)
+	if (code || !n) {
+		if (!code)
 			say(h->c, HOOK_NO_POD, "job '%s' has no pod", h->job);
 		link_free(rep);
-		return code ? HOOK_FAILED : n ? HOOK_FAILED : HOOK_NO_POD;
+		return code ? HOOK_FAILED : HOOK_NO_POD;
 	}
-	need = p->mem / BYTES_PER_S + FIXED_S;
+	need = mem / BYTES_PER_S + FIXED_S;
 	if (h->deadline && now + need > h->deadline) {
-		say(h->c, HOOK_TOO_LATE, "pod '%s' needs up to %lu s, %lu are left: not begun; it runs on", p->spec->name,
+		say(h->c, HOOK_TOO_LATE, "job '%s' needs up to %lu s, %lu are left: not begun; it runs on", h->job,
 		    (unsigned long)need, (unsigned long)(h->deadline > now ? h->deadline - now : 0));
 		link_free(rep);
 		return HOOK_TOO_LATE;
 	}
-	q_body.target = p->spec->name;
+	m.subject = n > 1 ? h->job : p->spec->name;
+	q_body.target = (char *)(uintptr_t)m.subject;
 	q_body.term = true;
 	if (h->deadline)
 		q_body.timeout_s = (uint32_t)MIN(h->deadline - now, (uint64_t)TIMEOUT_MAX_S);
@@ -98,18 +101,9 @@ static int vacate(struct hook *h)
 		snprintf(path, sizeof(path), "%s/", h->dir);
 		q_body.path = path;
 	}
-	m.subject = p->spec->name;
 	code = as_hook(operation_run(&m, &q));
 	link_free(rep);
 	return code;
-}
-
-/* In a directory that others may write to stands what they like. Root restores anybody's. */
-static bool is_ours(int fd)
-{
-	struct stat st;
-
-	return geteuid() == 0 || (fstat(fd, &st) == 0 && st.st_uid == geteuid());
 }
 
 /* The newest image of the job in @dir, if it is newer than *@best. */
@@ -133,7 +127,7 @@ static void newest(struct hook *h, const char *dir, uint64_t *best, char *out, s
 			say(h->c, HOOK_FAILED, "%s: it is passed over", e.msg);
 			continue;
 		}
-		if (!is_ours(im.fd)) {
+		if (!image_is_ours(im.fd)) {
 			image_close(&im);
 			continue;
 		}
@@ -177,12 +171,14 @@ static int bring_back(struct hook *h, const char *node)
 	uint64_t best = 0;
 	Pm__Envelope *rep = NULL;
 	Pm__PodInfo *p = NULL;
+	uint64_t mem;
 	Pm__RestoreReq req;
+	struct cut cut;
 	size_t n;
-	int code = pods_of_job(h, &rep, &p, &n);
+	int code = pods_of_job(h, &rep, &p, &n, &mem);
 
 	if (!code && n) { /* it is back already */
-		printf("%s\n", p->spec->name);
+		printf("%s\n", n > 1 ? h->job : p->spec->name);
 		link_free(rep);
 		return HOOK_DONE;
 	}
@@ -193,12 +189,22 @@ static int bring_back(struct hook *h, const char *node)
 		newest(h, h->dir, &best, path, sizeof(path));
 	else
 		newest_in_store(h, &best, path, sizeof(path));
+	pm__restore_req__init(&req);
+	req.node = (char *)(uintptr_t)node;
+	code = h->dir ? cut_find(h->c, h->dir, NULL, h->job, &cut) : cut_find_in_store(h->c, NULL, h->job, &cut);
+	if (code < 0 && !best)
+		return HOOK_FAILED;
+	if (code == 1 && cut.made_ns >= best) { /* the newest is one of its members */
+		code = as_hook(cut_restore(&m, &req, &cut, !h->dir));
+		cut_done(&cut);
+		return code;
+	}
+	if (code == 1)
+		cut_done(&cut);
 	if (!best) {
 		say(h->c, HOOK_NO_POD, "job '%s' has no image in '%s'", h->job, h->dir ? h->dir : h->c->conf.images_dir);
 		return HOOK_NO_POD;
 	}
-	pm__restore_req__init(&req);
-	req.node = (char *)(uintptr_t)node;
 	if (h->dir) {
 		req.path = path;
 	} else {

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdio.h>
 
+#include "coordinator/cmd/cut.h"
 #include "coordinator/cmd/image.h"
 #include "pod/image/image.h"
 
@@ -43,6 +44,22 @@ int image_prune(struct ctx *c, int argc, char **argv)
 	return EXIT_OK;
 }
 
+/* The images of a cut; @e says that there is none. */
+static int each_of_job(struct ctx *c, const char *dir, const char *name,
+		       int (*one)(const char *dir, const char *id, struct err *e), struct err *e)
+{
+	struct cut cut;
+	int r = cut_find(c, dir, name, NULL, &cut);
+
+	if (r <= 0)
+		return r < 0 ? -r : -ENOENT; /* it has said what is wrong */
+	*e = (struct err){ 0 };
+	for (size_t i = 0; r >= 0 && i < cut.n; i++)
+		r = one(dir, cut.m[i].head->id, e);
+	cut_done(&cut);
+	return r < 0 ? r : 0;
+}
+
 /* @one for each image that is named, in the caller's directory. */
 static int each_image(struct ctx *c, int argc, char **argv, int (*one)(const char *dir, const char *id, struct err *e),
 		      const char *what_not)
@@ -57,6 +74,8 @@ static int each_image(struct ctx *c, int argc, char **argv, int (*one)(const cha
 		struct err e = { 0 };
 		int r = one(dir, argv[i], &e);
 
+		if (r == -ENOENT)
+			r = each_of_job(c, dir, argv[i], one, &e);
 		if (r < 0)
 			r = say(c, r == -ENOENT ? EXIT_NOTFOUND : r == -EBUSY ? EXIT_BUSY : EXIT_OTHER, "%s; nothing was %s",
 				e.msg, what_not);
