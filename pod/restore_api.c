@@ -221,6 +221,11 @@ int restore_in_ipc(struct restore *r, int (*fn)(void *arg, struct err *e), void 
 	return sysv_visit(r->ns.pid, fn, arg, e);
 }
 
+int restore_check_owner(struct restore *r, uint32_t uid, uint32_t gid, const char *name, struct err *e)
+{
+	return rtmpfs_owner(r->req->spec, uid, gid, name, e);
+}
+
 int restore_open(struct restore *r, const char *path, int flags, mode_t mode, struct err *e)
 {
 	struct open_arg o = { path, flags, mode };

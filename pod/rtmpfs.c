@@ -80,7 +80,7 @@ static int make_memfd(const char *name, struct err *e)
  * What an image says of owners gains nobody anything: in a user's pod a file of its private trees is the user's. What
  * was removed, or came as an fd, may have been another's; then it is no program that would run as that other.
  */
-static int check_owner(const Pm__PodSpec *spec, uint32_t uid, uint32_t gid, const char *name, struct err *e)
+int rtmpfs_owner(const Pm__PodSpec *spec, uint32_t uid, uint32_t gid, const char *name, struct err *e)
 {
 	bool ok = !spec->uid || (uid == spec->uid && gid == spec->gid);
 	size_t i;
@@ -92,9 +92,11 @@ static int check_owner(const Pm__PodSpec *spec, uint32_t uid, uint32_t gid, cons
 
 static int check_content(struct restore *r, const Pm__BodyMem *b, struct err *e)
 {
-	if (b->source == CONTENT_SHMEM || b->source == CONTENT_SYSV || (b->source != CONTENT_TMPFS && !(b->mode & (S_ISUID | S_ISGID))))
+	if (b->source == CONTENT_SYSV)
+		return rtmpfs_owner(r->req->spec, b->cuid, b->cgid, "a System V segment", e);
+	if (b->source == CONTENT_SHMEM || (b->source != CONTENT_TMPFS && !(b->mode & (S_ISUID | S_ISGID))))
 		return 0;
-	return check_owner(r->req->spec, b->uid, b->gid, b->name, e);
+	return rtmpfs_owner(r->req->spec, b->uid, b->gid, b->name, e);
 }
 
 static int size_content(struct rcontent *c, struct err *e)
@@ -388,7 +390,7 @@ static int check_node(struct restore *r, const Pm__TmpfsNode *n, struct err *e)
 {
 	if (is_top(n->path) && !n->uid && !n->gid)
 		return 0;
-	return check_owner(r->req->spec, n->uid, n->gid, n->path, e);
+	return rtmpfs_owner(r->req->spec, n->uid, n->gid, n->path, e);
 }
 
 static int make_node(struct restore *r, struct trees *t, const Pm__TmpfsNode *n, struct err *e)

@@ -62,14 +62,19 @@ struct ipc_perm ipc_perm_in(const Pm__IpcPerm *m)
 	return (struct ipc_perm){ .uid = m->uid, .gid = m->gid, .mode = (unsigned short)(m->mode & 0777) };
 }
 
+int ipc_check(struct restore *r, const char *what, const Pm__IpcPerm *p, struct err *e)
+{
+	if (!p || p->id > INT32_MAX)
+		return err_set(e, EBADMSG, "a %s without an id", what);
+	return restore_check_owner(r, p->cuid, p->cgid, what, e);
+}
+
 int ipc_create(const char *file, const char *what, const Pm__IpcPerm *p, int (*get)(const void *arg, key_t key, int flags),
 	       const void *arg, struct err *e)
 {
 	char path[64], text[16];
 	int id, q, err;
 
-	if (!p || p->id > INT32_MAX)
-		return err_set(e, EBADMSG, "a %s without an id", what);
 	snprintf(path, sizeof(path), "/proc/sys/kernel/%s_next_id", file);
 	snprintf(text, sizeof(text), "%u", p->id);
 	q = io_write_file(path, text, e);

@@ -18,6 +18,8 @@ int ipc_each(const char *file, int (*fn)(void *arg, int id, const char *line, st
 Pm__IpcPerm *ipc_perm_out(struct dump *, int id, const struct ipc_perm *);
 /** The other way, for IPC_SET. */
 struct ipc_perm ipc_perm_in(const Pm__IpcPerm *);
+/** May such a thing be in the pod? */
+int ipc_check(struct restore *, const char *what, const Pm__IpcPerm *, struct err *e);
 /**
  * Makes a System V object as its creator, under its id: @get as msgget(2) with what else it needs in @arg.
  * @file: "msg" or "sem", whose next id is set; @what: for messages.

@@ -151,6 +151,8 @@ int restore_netns(struct restore *);
 int restore_in_pod(struct restore *, bool as_user, int (*fn)(void *arg, struct err *e), void *arg, struct err *);
 /** The same in the pod's ipc namespace, as root. */
 int restore_in_ipc(struct restore *, int (*fn)(void *arg, struct err *e), void *arg, struct err *);
+/** -EPERM if what belongs to this user and group cannot be of a pod of this one's user. */
+int restore_check_owner(struct restore *, uint32_t uid, uint32_t gid, const char *name, struct err *);
 /** openat in the pod's root. */
 int restore_open(struct restore *, const char *path, int flags, mode_t mode, struct err *);
 /** The other description made with the same key (a pipe's inode, a socket's inode): fds parked by one object's restore for another.

@@ -450,8 +450,10 @@ static int make(void *arg, struct err *e)
 static int restore(struct restore *r, struct robject *o, struct err *e)
 {
 	struct make a = { (const void *)o->body, -1 };
-	int q = restore_in_ipc(r, make, &a, e);
+	int q = restore_check_owner(r, a.m->uid, a.m->gid, a.m->name, e);
 
+	if (q >= 0)
+		q = restore_in_ipc(r, make, &a, e);
 	o->fd = a.fd;
 	return q;
 }

@@ -136,7 +136,10 @@ static int make(void *arg, struct err *e)
 
 static int restore(struct restore *r, struct robject *o, struct err *e)
 {
-	return restore_in_ipc(r, make, o->body, e);
+	const Pm__BodySemSet *m = (const void *)o->body;
+	int q = ipc_check(r, WHAT, m->perm, e);
+
+	return q < 0 ? q : restore_in_ipc(r, make, o->body, e);
 }
 
 const struct kind kind_sysvsem = {

@@ -28,6 +28,12 @@ int fake_check(struct fake *, int fd, struct err *e);
 /** Body of the object behind @fd after a move. */
 const void *fake_body(struct fake *, int fd);
 
+/** What a kind of scope POD gathers: body number @i, and how many there are. */
+const void *fake_gather(struct fake *, const struct kind *kind, size_t i, size_t *n);
+/** Restores one such. Its result. */
+int fake_make(struct fake *, const struct kind *kind, const void *body, struct err *e);
+#define FAKE_ALIEN 666 /* nothing of this user's can be in the pod */
+
 /** Runs @b, whose scratch is @scratch (SCRATCH_LEN bytes of this process), by calling its calls. */
 void fake_run_batch(struct batch *b, void *scratch);
 
