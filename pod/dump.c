@@ -259,6 +259,8 @@ static int ask_target(struct dump *d, struct err *e)
 		return -EBADMSG;
 	for (i = 0; i < miss->n_lines && d->nrefused < MAX_REFUSED; i++)
 		d->refused[d->nrefused++] = dump_strdup(d, miss->lines[i]);
+	if (!miss->lz4)
+		d->pack.mode = PACK_NONE;
 	pm__missing__free_unpacked(miss, NULL);
 	return r < 0 ? r : 0;
 }
@@ -550,6 +552,7 @@ static void done(struct dump *d)
 		hold_free(d->hold);
 	filter_free(d->filter);
 	page_stream_free(d->pages);
+	pack_done(&d->pack);
 	for (i = 0; i < d->ncontents; i++)
 		content_free(d->contents[i]);
 	proc_list_done(&d->procs);
@@ -640,6 +643,11 @@ int engine_dump(int ctl, const Pm__EngineDump *req)
 	int r;
 
 	d.live = !req->options->stop_copy;
+	/* the two enums say the same */
+	d.pack.mode = (enum pack_mode)MIN((unsigned)(req->image ? req->image->compress : req->options->compress), 2u);
+	d.pack.link = !req->image;
+	d.pack.rate_max = req->options->bandwidth;
+	d.known.pack = &d.pack;
 	d.known.tick = tick;
 	d.known.tick_arg = &d;
 	d.told_ns = now_ns();

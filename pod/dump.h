@@ -9,6 +9,7 @@
 #include "pod/image/image.h"
 #include "pod/image/stream.h"
 #include "pod/kind/kind.h"
+#include "pod/mem/pack.h"
 #include "pod/proc.h"
 
 /* Bytes that travel: a memfd, shared anonymous memory, an unlinked file, a file of a private tmpfs. */
@@ -88,6 +89,7 @@ struct dump {
 	bool disowned;		/* the other pods' images are not all there: neither is this one */
 	struct dedup *dedup;
 	struct page_known known;
+	struct page_pack pack;
 	bool live;
 	pid_t pid1;
 	struct proc_list procs;

@@ -66,7 +66,7 @@ static int write_head(struct dump *d, uint64_t newest, struct err *e)
 	pm__image_head__init(&h);
 	clock_gettime(CLOCK_REALTIME, &now);
 	h.version = IMAGE_VERSION;
-	h.compat = 1;
+	h.compat = d->pack.mode == PACK_NONE ? 1 : IMAGE_VERSION;
 	h.id = d->req->image->id;
 	h.node = d->req->node;
 	h.created_ns = (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec;

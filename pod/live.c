@@ -54,6 +54,7 @@ static bool is_private(const struct dump *d, const struct vma *v)
 
 struct round {
 	uint64_t pages, bytes, ns;
+	uint64_t saved; /* bytes, by compression */
 };
 
 static int round_vma(struct dump *d, struct proc *p, const struct vma *v, struct page_stream *ps,
@@ -104,7 +105,7 @@ static int open_mem(struct proc *p)
 
 static int one_round(struct dump *d, struct page_stream *ps, struct round *rd, struct err *e)
 {
-	uint64_t before = d->s.sent, start = now_ns(), sent = 0;
+	uint64_t before = d->s.sent, start = now_ns(), sent = 0, saved = d->pack.saved;
 	size_t i;
 	int r = 0;
 
@@ -125,6 +126,7 @@ static int one_round(struct dump *d, struct page_stream *ps, struct round *rd, s
 	if (r >= 0)
 		r = dump_expect_ok(d, e); /* all of it is in place there */
 	rd->bytes = d->s.sent - before;
+	rd->saved = d->pack.saved - saved;
 	rd->ns = now_ns() - start;
 	return r;
 }
@@ -145,6 +147,17 @@ static void keep_rate(struct dump *d, const struct round *rd)
 	}
 }
 
+/* How long the rest will take in the freeze, where nothing is compressed. */
+static uint64_t estimate(const struct dump *d, const struct round *rd)
+{
+	uint64_t left = rd->pages * PAGE, plain = rd->bytes + rd->saved, rate = rd->ns ? plain * NSEC_PER_SEC / rd->ns : 0;
+
+	if (!rate)
+		return BASE_NS;
+	return BASE_NS + left * NSEC_PER_SEC / MAX(rate, 1u << 20) +
+	       (rd->saved ? pack_link_ns(&d->pack, (uint64_t)((double)left * (double)rd->saved / (double)plain)) : 0);
+}
+
 int stage_precopy(struct dump *d, struct err *e)
 {
 	const Pm__MigrateReq *o = d->req->options;
@@ -163,7 +176,7 @@ int stage_precopy(struct dump *d, struct err *e)
 			break;
 		d->rounds++;
 		rate = rd.ns ? rd.bytes * NSEC_PER_SEC / rd.ns : 0;
-		est = BASE_NS + (rate ? rd.pages * PAGE * NSEC_PER_SEC / MAX(rate, 1u << 20) : 0);
+		est = estimate(d, &rd);
 		dump_progress(d, 99.0 * (1.0 - (double)rd.pages / (double)(rd.pages + last + 1)), rate,
 			      d->rounds > 1 && rd.ns ? rd.pages * PAGE * NSEC_PER_SEC / rd.ns : 0, rd.pages * PAGE, est);
 		if (rd.pages < ENOUGH_PAGES || (d->rounds > 2 && rd.pages > last * 3 / 4))
@@ -389,6 +402,9 @@ int stage_quiesce(struct dump *d, struct err *e)
 		r = collect_maps(d, true, e); /* advice to a whole mapping leaves no trace in what the freeze reads */
 	if (r < 0)
 		return r;
+	/* no time for it in the freeze, unless all of the memory goes then and the user will have it so */
+	if (d->live || d->pack.mode != PACK_LZ4)
+		d->known.pack = NULL;
 	d->pages = page_stream_new(d->s.fd, dump_known(d)); /* its buffer is made before the freeze */
 	r = d->pages ? stream_send(&d->s, REC_SOON, 0, NULL, 0, e) : err_num(e, ENOMEM, "page stream");
 	if (r < 0)

@@ -254,6 +254,7 @@ static int stage_check(struct restore *r, struct err *e)
 	int q = stream_expect(&r->s, REC_GREETING, &rec, e);
 
 	pm__missing__init(&miss);
+	miss.lz4 = true;
 	if (q < 0)
 		return q;
 	record_done(&rec);

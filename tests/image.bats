@@ -392,7 +392,7 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	END
 	podrun -d -n inc -N nodeA -- python3 /home/shared/data/blocks.py
 	await said inc '^5$'
-	first=$(podctl checkpoint inc)
+	first=$(podctl checkpoint --compress none inc)
 	second=$(podctl checkpoint inc)
 	podmigrate inc nodeB --progress none
 	third=$(podctl checkpoint inc)
@@ -409,7 +409,7 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	run podctl image prune inc
 	[ "$status" = 0 ]
 	[ -z "$output" ]
-	full=$(podctl checkpoint --full inc)
+	full=$(podctl checkpoint --full --compress none inc)
 	[ "$(size "$full")" -gt 33554432 ]
 	fourth=$(podctl checkpoint --term inc)
 	run podctl restore "$third" -N nodeA

@@ -161,7 +161,7 @@ gdb_says() { # CORE COMMAND...
 		import json, sys
 		p, i = (json.load(open(f)) for f in sys.argv[1:])
 		assert p["image"] is None and i["image"].startswith("seen.")
-		assert [k for k in i if k not in p] == ["created_ns", "ended", "bytes", "pages", "images"], i.keys()
+		assert [k for k in i if k not in p] == ["created_ns", "ended", "bytes", "pages", "stored", "images"], i.keys()
 		assert [k for k in p if k not in i] == ["state", "epoch", "mem"], p.keys()
 		for k in "pod", "user", "ip", "node", "mounts":
 		    assert p[k] == i[k], (k, p[k], i[k])
@@ -276,4 +276,50 @@ assert not [p for p in json.load(sys.stdin)["processes"] if p["pid"] == 2]'
 	run podctl checkpoint --pin -o /home/shared/x pins
 	[ "$status" = 2 ]
 	podctl kill -s KILL -a pins
+}
+
+@test "--compress: images and moves of programs that check their memory; the ratio is shown; what was not compressed is of the version before" {
+	local p way ids=()
+	cp "$LAB_BIN/workload/anon" "$LAB_BIN/workload/memfd" "$LAB_SHARED/"
+	for p in anon memfd; do
+		podrun -d -n "z$p" -N nodeA -- "/home/shared/$p"
+		await said "z$p" '^ready$'
+		podmigrate "z$p" nodeB --compress lz4 --max-downtime 5000
+		podmigrate "z$p" nodeA --compress lz4 --stop-copy
+		podmigrate "z$p" nodeB --compress auto --bandwidth 20M --max-downtime 5000
+		podmigrate "z$p" nodeA --compress none --max-downtime 5000
+		podctl checkpoint "z$p" --compress lz4
+		id=$(podctl checkpoint "z$p" --compress lz4 --term)
+		podctl image verify "$id"
+		podctl restore "$id" -N nodeB
+		podctl kill -s TERM "z$p"
+		await said "z$p" '^ok$'
+	done
+	podrun -d -n text -N nodeA -- python3 -c '
+import time
+b = b"".join(b"%d is a number, " % i for i in range(2000000))
+print("ready", flush=True)
+time.sleep(1000)'
+	await said text '^ready$'
+	none=$(podctl checkpoint text --full --compress none)
+	auto=$(podctl checkpoint text --full)
+	size() { stat -c %s "$STORE/root/$1.img"; }
+	[ $(($(size "$auto") * 3 / 2)) -lt "$(size "$none")" ]
+	podctl inspect "$auto" | grep -Eq 'compressed to [0-9]+ %'
+	podctl image verify "$auto" | grep -Eq 'compressed to [0-9]+ %'
+	[ -z "$(podctl inspect "$none" | grep compressed)" ]
+	podctl inspect "$auto" | grep -q 'format 2'
+	# an increment finds the pages of either
+	inc=$(podctl checkpoint text)
+	[ "$(size "$inc")" -lt $(($(size "$auto") / 4)) ]
+	run podctl checkpoint text --compress zip
+	[ "$status" = 2 ]
+	run podmigrate text nodeB --compress zip
+	[ "$status" = 2 ]
+	podctl image diff "$none" "$auto" --json | python3 -c '
+import json, sys
+assert json.load(sys.stdin)["bytes"] < 1 << 20'
+	gone=$(podctl checkpoint text --term)
+	podctl restore "$gone" -N nodeB
+	podctl kill -s KILL -a text
 }

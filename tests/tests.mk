@@ -27,7 +27,7 @@ UNIT_WITH += pod/podinit/ring.c
 UNIT_SRC += tests/unit/mem_test.c
 UNIT_SRC += tests/unit/mem_track_test.c
 UNIT_SRC += tests/platform/mem_facts_test.c
-UNIT_WITH += pod/mem/maps.c pod/mem/track.c pod/mem/pages.c
+UNIT_WITH += pod/mem/maps.c pod/mem/track.c pod/mem/pages.c pod/mem/pack.c
 UNIT_SRC += tests/unit/stream_test.c tests/golden/image_test.c tests/unit/image_file_test.c tests/unit/image_memory_test.c
 UNIT_WITH += pod/image/stream.c pod/image/image.c pod/image/chain.c pod/image/dedup.c pod/image/store.c pod/image/memory.c
 $(B)/tests/golden/image_test.o: tests/golden/image_bytes.inc
@@ -123,11 +123,11 @@ check-fault: all $(WORKLOADS) $(CLIENTS) $(BIN)/commit-test
 check-commit: $(BIN)/commit-test
 	$(Q)tests/run $(BIN)/commit-test
 # libFuzzer targets, where there is clang: `make build/bin/fuzz_pages && build/bin/fuzz_pages -max_total_time=60`
-$(BIN)/fuzz_pages: tests/fuzz/fuzz_pages.c pod/mem/pages.c pod/mem/track.c pod/base/io.c pod/base/err.c
+$(BIN)/fuzz_pages: tests/fuzz/fuzz_pages.c pod/mem/pages.c pod/mem/pack.c pod/mem/track.c pod/base/io.c pod/base/err.c
 	@mkdir -p $(@D)
-	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION $(CPPFLAGS) -o $@ $^ -lxxhash
+	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION $(CPPFLAGS) -o $@ $^ -lxxhash -llz4
 # with its seeds: `make build/bin/fuzz_stream && build/bin/fuzz_stream -max_total_time=60 -max_len=4096 NEWDIR tests/fuzz/corpus_stream`
-$(BIN)/fuzz_stream: tests/fuzz/fuzz_stream.c pod/image/stream.c pod/mem/pages.c pod/mem/track.c pod/base/io.c pod/base/err.c \
+$(BIN)/fuzz_stream: tests/fuzz/fuzz_stream.c pod/image/stream.c pod/mem/pages.c pod/mem/pack.c pod/mem/track.c pod/base/io.c pod/base/err.c \
 		$(B)/gen/image.pb-c.c
 	@mkdir -p $(@D)
 	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION $(CPPFLAGS) -o $@ $^ $(PKG_LIBS)

@@ -24,8 +24,10 @@
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/image/image.h"
+#include "pod/mem/mem.h"
 
-enum { OPT_TERM = 256, OPT_FULL, OPT_KEEP, OPT_TIMEOUT, OPT_DRY_RUN, OPT_FORCE, OPT_JSON, OPT_NOHEADINGS, OPT_PIN };
+enum { OPT_TERM = 256, OPT_FULL, OPT_KEEP, OPT_TIMEOUT, OPT_DRY_RUN, OPT_FORCE, OPT_JSON, OPT_NOHEADINGS, OPT_PIN,
+       OPT_COMPRESS };
 
 static int usage_or_help(struct ctx *c, int o)
 {
@@ -77,7 +79,7 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 		{ "leave-running", no_argument, NULL, 'R' }, { "term", no_argument, NULL, OPT_TERM },
 		{ "output", required_argument, NULL, 'o' },  { "timeout", required_argument, NULL, OPT_TIMEOUT },
 		{ "times", no_argument, NULL, 't' },	     { "help", no_argument, NULL, 'h' },
-		{ "pin", no_argument, NULL, OPT_PIN },
+		{ "pin", no_argument, NULL, OPT_PIN },	     { "compress", required_argument, NULL, OPT_COMPRESS },
 		{ "full", no_argument, NULL, OPT_FULL },     { "keep", required_argument, NULL, OPT_KEEP },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -94,6 +96,8 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 		else if (o == OPT_TERM)
 			q_body.term = true;
 		else if (o == OPT_KEEP && parse_number(c, "--keep", optarg, 1, 1000000, &keep) == 0)
+			continue;
+		else if (o == OPT_COMPRESS && operation_compress(c, optarg, &q_body.compress))
 			continue;
 		else if (o == OPT_PIN)
 			q_body.pin = true;
@@ -526,6 +530,21 @@ int image_operands(struct ctx *c, int argc, char **argv, int *code)
 	return -1;
 }
 
+static void say_whole(const char *name, struct image_chain *c)
+{
+	uint64_t stored = 0, pages = 0, packed = 0, k;
+
+	for (size_t i = 0; i < c->n; i++) {
+		stored += image_stored(&c->im[i], &k);
+		packed += k;
+		pages += c->im[i].npages;
+	}
+	printf("%s: whole, digest %016lx", name, (unsigned long)chain_top(c)->digest);
+	if (packed)
+		printf(", pages compressed to %lu %%", (unsigned long)(stored * 100 / (pages * PAGE)));
+	printf(", %zu image%s\n", c->n, c->n == 1 ? "" : "s");
+}
+
 static int image_check(struct ctx *c, int argc, char **argv)
 {
 	char path[PATH_MAX];
@@ -546,8 +565,7 @@ static int image_check(struct ctx *c, int argc, char **argv)
 					r = say(c, e.code == -EBADMSG ? EXIT_IMAGE : EXIT_OTHER, "image '%s': %s",
 						chain.im[k].head->id, e.msg);
 			if (!r)
-				printf("%s: whole, digest %016lx, %zu image%s\n", clean(argv[i]),
-				       (unsigned long)chain_top(&chain)->digest, chain.n, chain.n == 1 ? "" : "s");
+				say_whole(clean(argv[i]), &chain);
 			chain_close(&chain);
 		}
 		code = code ? code : r;

@@ -14,6 +14,7 @@
 #include "coordinator/cmd/inspect.h"
 #include "pod/base/util.h"
 #include "pod/kind/kinds.h"
+#include "pod/mem/mem.h"
 
 enum { OPT_JSON = 256, OPT_TREE, OPT_FILES, OPT_SOCKETS, OPT_MOUNTS, OPT_MAPS, OPT_ENV, OPT_STATS, OPT_PID };
 
@@ -72,7 +73,7 @@ static void show_stats(const struct content *x)
 {
 	const struct image *im = &x->chain.im[x->chain.n - 1];
 	time_t t = (time_t)(im->head->created_ns / 1000000000u);
-	uint64_t all = chain_count(&x->chain);
+	uint64_t all = chain_count(&x->chain), packed;
 	char when[32], size[32], b[200];
 	struct tm tm;
 
@@ -83,6 +84,8 @@ static void show_stats(const struct content *x)
 	printf(", address %s\n", x->spec->ip[0] ? clean_copy(b, sizeof(b), x->spec->ip) : "none");
 	printf("made     %s on %s, format %u\n", when, clean_copy(b, sizeof(b), im->head->node), im->head->version);
 	printf("size     %s, %lu pages stored here", human_size(size, sizeof(size), im->size), (unsigned long)im->npages);
+	if (image_stored(im, &packed), packed)
+		printf(", compressed to %lu %%", (unsigned long)(image_stored(im, &packed) * 100 / (im->npages * PAGE)));
 	if (x->chain.n > 1)
 		printf(", %lu in the %zu images that it builds on", (unsigned long)(all - im->npages), x->chain.n - 1);
 	printf("\n");
@@ -440,9 +443,11 @@ static void add_own(const struct content *x, json_t *o)
 {
 	const struct image *im = x->rep ? NULL : &x->chain.im[x->chain.n - 1];
 	const Pm__PodInfo *p = x->rep ? x->rep->inspect_rep->pod : NULL;
-	json_t *own = im ? json_pack("{s:s, s:s, s:I, s:b, s:I, s:I, s:i}", "image", clean(im->head->id), "node",
+	uint64_t packed;
+	json_t *own = im ? json_pack("{s:s, s:s, s:I, s:b, s:I, s:I, s:I, s:i}", "image", clean(im->head->id), "node",
 				     clean(im->head->node), "created_ns", (json_int_t)im->head->created_ns, "ended",
-				     im->head->ended, "bytes", (json_int_t)im->size, "pages", (json_int_t)im->npages, "images",
+				     im->head->ended, "bytes", (json_int_t)im->size, "pages", (json_int_t)im->npages, "stored",
+				     (json_int_t)image_stored(im, &packed), "images",
 				     (int)x->chain.n) :
 			   json_pack("{s:n, s:s, s:s, s:I, s:I}", "image", "node", clean(p->node), "state",
 				     pod_state_name(p->state), "epoch", (json_int_t)p->epoch, "mem", (json_int_t)p->mem);

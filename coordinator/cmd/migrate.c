@@ -50,7 +50,6 @@ static int one_option(struct ctx *c, struct migrate *m, int o)
 {
 	static const char *const shows[] = { "auto", "plain", "json", "none" };
 	static const char *const actions[] = { "abort", "stop-copy" };
-	static const char *const compress[] = { "auto", "lz4", "none" };
 	uint64_t n = 0;
 	int r = 0;
 
@@ -81,11 +80,7 @@ static int one_option(struct ctx *c, struct migrate *m, int o)
 		r = parse_size(c, "--bandwidth", optarg, &m->req.bandwidth);
 		break;
 	case OPT_COMPRESS:
-		/* "auto" is what the engine does anyhow */
-		r = choice(c, "--compress", optarg, compress, ARRAY_SIZE(compress));
-		if (r > 0)
-			fprintf(stderr, "%s: --compress %s is not built yet: auto\n", c->prog,
-				optarg);
+		r = operation_compress(c, optarg, &m->req.compress) ? 0 : -1;
 		break;
 	case OPT_DRY_RUN:
 		m->req.dry_run = true;

@@ -24,6 +24,24 @@
 
 /* ---- what is shown */
 
+bool operation_compress(struct ctx *c, const char *text, Pm__Compress *out)
+{
+	static const struct {
+		const char *name;
+		Pm__Compress value;
+	} words[] = { { "auto", PM__COMPRESS__COMPRESS_AUTO },
+		      { "lz4", PM__COMPRESS__COMPRESS_LZ4 },
+		      { "none", PM__COMPRESS__COMPRESS_NONE } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (!strcmp(words[i].name, text)) {
+			*out = words[i].value;
+			return true;
+		}
+	say_usage(c, "--compress: '%s' is not auto, lz4 or none", text);
+	return false;
+}
+
 void operation_close_line(struct operation *m)
 {
 	if (m->line_open)

@@ -25,6 +25,8 @@ struct operation {
 
 /** Sends @q and stays until it is decided. The exit code. */
 int operation_run(struct operation *, Pm__Envelope *q);
+/** --compress auto|lz4|none; false: a usage error, which was said. */
+bool operation_compress(struct ctx *, const char *text, Pm__Compress *out);
 /** Ends a line that is being rewritten. */
 void operation_close_line(struct operation *);
 /** One line of JSON, for which @o is given up: on stdout with --json, else on stderr. */

@@ -36,7 +36,7 @@ static const struct command commands[] = {
 	{ "migrate", "podmigrate", cmd_migrate,
 	  "TARGET NODE [--stop-copy] [--max-downtime MS] [--max-rounds N] [--timeout S]\n"
 	  "                  [--timeout-action abort|stop-copy] [--auto-converge] [--bandwidth RATE]\n"
-	  "                  [--dry-run] [--detach] [--progress auto|plain|json|none] [-t] [--json]",
+	  "                  [--compress auto|lz4|none] [--dry-run] [--detach] [--progress auto|plain|json|none] [-t] [--json]",
 	  "Moves a running pod to another node. Ctrl-C aborts: the pod then goes on where it is.\n"
 	  "      --stop-copy        freeze, copy, go on, instead of copying while it runs\n"
 	  "      --max-downtime MS  freeze when the rest is estimated to take less (300)\n"
@@ -45,6 +45,7 @@ static const struct command commands[] = {
 	  "      --timeout-action abort|stop-copy\n"
 	  "      --auto-converge    slow the pod down when it writes faster than can be sent\n"
 	  "      --bandwidth RATE   bytes per second, like 100M\n"
+	  "      --compress HOW     pages: auto (where it is faster), lz4, none\n"
 	  "      --dry-run          only the check\n"
 	  "      --detach           do not wait for the end\n"
 	  "      --progress HOW     auto, plain, json, none\n"
@@ -76,13 +77,15 @@ static const struct command commands[] = {
 	{ "recover", NULL, cmd_recover, "[ID]",
 	  "Says which operations have no known outcome, and settles the one named.\n" },
 	{ "drain", "poddrain", cmd_later, "NODE", NULL },
-	{ "checkpoint", NULL, cmd_checkpoint, "POD|JOB [-R|--term] [-o FILE|DIR] [--full] [--keep N] [--pin] [--timeout S] [-t]",
+	{ "checkpoint", NULL, cmd_checkpoint, "POD|JOB [-R|--term] [-o FILE|DIR] [--full] [--keep N] [--pin] [--compress HOW]\n"
+	  "                  [--timeout S] [-t]",
 	  "Writes a pod into an image while it runs, and prints the image's id. A job's pods are cut as one.\n"
 	  "  -R, --leave-running    the pod goes on afterwards (so it is without --term, too)\n"
 	  "      --term             the pod ends once the image is on the disk\n"
 	  "  -o, --output PATH      a file, or a directory, instead of the image store\n"
 	  "      --full             an image that builds on no other\n"
 	  "      --keep N           then removes all but the newest N images of the pod, and what they build on\n"
+	  "      --compress HOW     pages: auto (where it pays), lz4, none\n"
 	  "      --pin              the image stays, whatever is pruned, until podctl image unpin\n"
 	  "      --timeout S        gives up after so long; the pod goes on (0: never)\n"
 	  "  -t, --times            how long each phase took\n" },

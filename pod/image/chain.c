@@ -23,6 +23,8 @@ struct chain_pages {
 	} *frame;
 	size_t n;
 	struct page_digest *hash;
+	char *cache;   /* the pages of the compressed frame that was read last; NULL: none was */
+	size_t cached; /* which it was */
 };
 
 static int load_hashes(const struct image *im, struct chain_pages *p, struct err *e)
@@ -66,7 +68,7 @@ static int load_pages(const struct image *im, struct chain_pages *p, struct err 
 	if (!p->frame)
 		return err_num(e, ENOMEM, "frames of an image");
 	for (i = 0; i < im->n; i++) {
-		if (im->entry[i].type != IMAGE_FRAME || !im->entry[i].pages)
+		if (!entry_is_frame(&im->entry[i]) || !im->entry[i].pages)
 			continue;
 		p->frame[p->n].at = at;
 		p->frame[p->n++].entry = &im->entry[i];
@@ -204,8 +206,35 @@ static size_t frame_of(const struct chain_pages *p, uint64_t local)
 	return lo;
 }
 
+/* All pages of frame @f, which is compressed, into the cache: they are mostly asked for one after the other. */
+static int read_packed(const struct image *im, struct chain_pages *p, size_t f, struct err *e)
+{
+	const struct image_entry *entry = p->frame[f].entry;
+	autofree char *frame = NULL;
+	int r;
+
+	if (p->cache && p->cached == f)
+		return 0;
+	if (entry->len > PAGE_FRAME_MAX)
+		return err_set(e, EBADMSG, "the image's index is damaged");
+	frame = malloc(entry->len);
+	if (!p->cache)
+		p->cache = malloc(PAGE_FRAME_DATA_MAX);
+	p->cached = SIZE_MAX;
+	if (!frame || !p->cache)
+		return err_num(e, ENOMEM, "a frame of an image");
+	r = image_read_at(im->fd, entry->off, frame, entry->len, e);
+	if (r >= 0)
+		r = image_read_error(page_frame_unpack(frame, entry->len, p->cache, e), e);
+	if (r >= 0 && (uint64_t)r != entry->pages * PAGE)
+		r = err_set(e, EBADMSG, "the image's index is not that of its frames");
+	if (r >= 0)
+		p->cached = f;
+	return r;
+}
+
 /* As many of the pages as one frame holds. */
-static int read_some(const struct image *im, const struct chain_pages *p, uint64_t local, size_t n, char *buf,
+static int read_some(const struct image *im, struct chain_pages *p, uint64_t local, size_t n, char *buf,
 		     struct err *e)
 {
 	size_t f = frame_of(p, local), i;
@@ -215,7 +244,13 @@ static int read_some(const struct image *im, const struct chain_pages *p, uint64
 	int r;
 
 	n = MIN(n, left);
-	r = image_read_at(im->fd, off, buf, n * PAGE, e);
+	if (entry->type == IMAGE_FRAME_LZ4) {
+		r = read_packed(im, p, f, e);
+		if (r >= 0)
+			memcpy(buf, p->cache + in * PAGE, n * PAGE);
+	} else {
+		r = image_read_at(im->fd, off, buf, n * PAGE, e);
+	}
 	if (r < 0)
 		return r;
 	for (i = 0; i < n; i++) {
@@ -257,6 +292,7 @@ void chain_close(struct image_chain *c)
 		if (c->pages) {
 			free(c->pages[i].frame);
 			free(c->pages[i].hash);
+			free(c->pages[i].cache);
 		}
 		image_close(&c->im[i]);
 	}

@@ -128,6 +128,23 @@ int image_read_at(int fd, uint64_t off, void *buf, size_t len, struct err *e)
 	return 0;
 }
 
+/* How many pages the frame at @off stores: of one that is compressed only its table knows. */
+static int frame_pages(int fd, uint64_t off, uint64_t end, const struct page_frame *h, struct err *e)
+{
+	struct page_run runs[PAGE_FRAME_RUNS_MAX];
+	size_t len = h->nruns * sizeof(*runs);
+	int r;
+
+	if (h->magic == PAGE_FRAME_MAGIC)
+		return (int)MIN(le32toh(h->bytes) / PAGE, (uint64_t)UINT16_MAX);
+	if (h->nruns > PAGE_FRAME_RUNS_MAX || len > end - off - HEADER)
+		return err_set(e, EBADMSG, "the image ends within a record");
+	r = image_read_at(fd, off + HEADER, runs, len, e);
+	if (r >= 0)
+		r = image_read_error(page_frame_size(h, runs, e), e);
+	return r < 0 ? r : r / (int)PAGE;
+}
+
 /* What stands at @off: its entry, and the digest in its header. */
 static int look(int fd, uint64_t off, uint64_t end, struct image_entry *out, uint64_t *digest, struct err *e)
 {
@@ -147,9 +164,12 @@ static int look(int fd, uint64_t off, uint64_t end, struct image_entry *out, uin
 	*digest = le64toh(*digest);
 	out->off = off;
 	out->pages = 0;
-	if (le32toh(h.frame.magic) == PAGE_FRAME_MAGIC) {
-		out->type = IMAGE_FRAME;
-		out->pages = (uint16_t)MIN(le32toh(h.frame.bytes) / PAGE, (uint64_t)UINT16_MAX);
+	if (page_frame_is(le32toh(h.frame.magic))) {
+		out->type = le32toh(h.frame.magic) == PAGE_FRAME_LZ4 ? IMAGE_FRAME_LZ4 : IMAGE_FRAME;
+		r = frame_pages(fd, off, end, &h.frame, e);
+		if (r < 0)
+			return r;
+		out->pages = (uint16_t)r;
 		len = HEADER + le32toh(h.frame.nruns) * (uint64_t)sizeof(struct page_run) + le32toh(h.frame.bytes);
 	} else {
 		uint16_t type;
@@ -422,14 +442,16 @@ static int check_index(struct image *im, struct err *e)
 	for (i = 0; i < im->n; i++) {
 		if (im->entry[i].off != off || im->entry[i].len < HEADER)
 			return err_set(e, EBADMSG, "the image's index is damaged");
-		if (im->entry[i].type == IMAGE_FRAME) {
-			if (im->entry[i].pages * PAGE > im->entry[i].len)
+		if (entry_is_frame(&im->entry[i])) {
+			if (im->entry[i].type == IMAGE_FRAME ? im->entry[i].pages * PAGE > im->entry[i].len :
+							       im->entry[i].pages > FRAME_PAGES_MAX)
 				return err_set(e, EBADMSG, "the image's index is damaged");
 			im->npages += im->entry[i].pages;
 		}
 		off += im->entry[i].len;
 	}
-	if (off > im->size)
+	/* each has its digest in the file */
+	if (off > im->size || im->npages * sizeof(struct page_digest) > im->size)
 		return err_set(e, EBADMSG, "the image's index is damaged");
 	if (!im->n || im->entry[0].type != REC_HEAD)
 		return err_set(e, EBADMSG, "it is not an image of a pod");
@@ -589,7 +611,7 @@ static int verify_at(struct verify *v, size_t i, struct stream *s, struct err *e
 	struct record rec;
 	int r;
 
-	if (v->im->entry[i].type == IMAGE_FRAME)
+	if (entry_is_frame(&v->im->entry[i]))
 		return pages_recv(s->fd, &sink, NULL, IO_FOREVER, e);
 	r = stream_recv(s, &rec, e);
 	if (r < 0)
@@ -628,6 +650,20 @@ int image_verify(const struct image *im, struct err *e)
 			    (unsigned long)v.said);
 	free(v.page);
 	return r;
+}
+
+uint64_t image_stored(const struct image *im, uint64_t *compressed)
+{
+	uint64_t sum = 0;
+
+	*compressed = 0;
+	for (size_t i = 0; i < im->n; i++) {
+		if (!entry_is_frame(&im->entry[i]) || !im->entry[i].pages)
+			continue;
+		sum += im->entry[i].len;
+		*compressed += im->entry[i].type == IMAGE_FRAME_LZ4 ? im->entry[i].pages * PAGE : 0;
+	}
+	return sum;
 }
 
 void image_close(struct image *im)

@@ -24,11 +24,13 @@
 #include "pod/image/dedup.h"
 #include "pod/image/stream.h"
 
-#define IMAGE_VERSION 1u
+#define IMAGE_VERSION 2u /* 2: frames that are compressed */
 #define IMAGE_SUFFIX ".img"
 #define PIN_SUFFIX ".pin" /* after the name of the image */
 /* In image_entry.type: a page frame */
 #define IMAGE_FRAME 0xffffu
+#define IMAGE_FRAME_LZ4 0xfffeu /* one that is compressed */
+#define FRAME_PAGES_MAX 64u
 #define CHAIN_MAX 16 /* images that build on one another */
 
 /* One of INDEX, little-endian */
@@ -38,6 +40,11 @@ struct image_entry {
 	uint16_t type;	/* enum rec_type or IMAGE_FRAME */
 	uint16_t pages;	/* that are stored in a frame: its last bytes */
 };
+
+static inline bool entry_is_frame(const struct image_entry *en)
+{
+	return en->type == IMAGE_FRAME || en->type == IMAGE_FRAME_LZ4;
+}
 
 /* In whose name files are opened and made. */
 struct image_user {
@@ -94,6 +101,8 @@ int image_open(struct image *im, const char *path, const struct image_user *u, s
 int image_open_at(struct image *im, int dir, const char *name, struct err *e);
 /** Takes over @fd. */
 int image_open_fd(struct image *im, int fd, struct err *e);
+/** The bytes that frames with pages take in the file, and of those that are compressed: of how many they are made. */
+uint64_t image_stored(const struct image *im, uint64_t *compressed);
 /** The last record of @type; record_done() it. -ENOENT: there is none. */
 int image_record(const struct image *im, enum rec_type type, struct record *out, struct err *e);
 /** The @i-th record of the index, which is not a frame. */

@@ -212,9 +212,9 @@ static int load_entry(struct load *l, const struct image *im, size_t i, struct e
 	struct record rec;
 	int r;
 
-	if (en->type != IMAGE_FRAME && en->type != REC_TREE && en->type != REC_FINAL)
+	if (!entry_is_frame(en) && en->type != REC_TREE && en->type != REC_FINAL)
 		return 0;
-	if (en->type != IMAGE_FRAME) {
+	if (!entry_is_frame(en)) {
 		r = image_record_at(im, i, &rec, e);
 		if (r < 0)
 			return r;

@@ -249,7 +249,7 @@ int stream_next_is_pages(struct stream *s, struct err *e)
 		off_t at = lseek(s->fd, 0, SEEK_CUR);
 
 		return at >= 0 && pread(s->fd, &magic, sizeof(magic), at) == sizeof(magic) &&
-		       le32toh(magic) == PAGE_FRAME_MAGIC;
+		       page_frame_is(le32toh(magic));
 	}
 	for (;;) {
 		ssize_t n;
@@ -263,7 +263,7 @@ int stream_next_is_pages(struct stream *s, struct err *e)
 		ended = has_ended(s->fd); /* asked first, so that nothing can follow what is read now */
 		n = recv(s->fd, &magic, sizeof(magic), MSG_PEEK);
 		if (n == sizeof(magic))
-			return le32toh(magic) == PAGE_FRAME_MAGIC;
+			return page_frame_is(le32toh(magic));
 		if (n == 0 || (n > 0 && ended))
 			return 0;
 		if (n < 0 && errno != EINTR && errno != EAGAIN)

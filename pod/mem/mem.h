@@ -116,6 +116,11 @@ void tracker_done(struct tracker *);
 /* ---- pages in and out */
 /* What is on the stream: a frame, its runs, then the data of its data runs. Little-endian. */
 #define PAGE_FRAME_MAGIC 0x32504d50u /* "PMP2" */
+#define PAGE_FRAME_LZ4 0x335a4d50u /* "PMZ3": the data is one LZ4 block, and smaller than the runs say */
+static inline bool page_frame_is(uint32_t magic)
+{
+	return magic == PAGE_FRAME_MAGIC || magic == PAGE_FRAME_LZ4;
+}
 #define PAGE_FRAME_DATA_MAX (256u << 10)
 #define PAGE_FRAME_RUNS_MAX 4096u
 #define PAGE_RUN_PAGES_MAX (1u << 28)
@@ -123,10 +128,11 @@ void tracker_done(struct tracker *);
 struct page_frame {
 	uint32_t magic, nruns;
 	uint32_t id; /* process or object */
-	uint32_t bytes; /* of data */
+	uint32_t bytes; /* of data, as it is here */
 	uint64_t digest; /* XXH3 of runs and data, seeded with that of the fields above */
 };
 struct iovec;
+struct page_pack;
 /** What page_frame.digest must be: of the @n pieces that follow the header, seeded with the header's own fields. */
 uint64_t page_frame_digest(const struct page_frame *h, const struct iovec *rest, int n);
 /* RUN_SAME, in images only: pages that are stored elsewhere. The run after it is RUN_SAME_AT, whose addr is the number of
@@ -142,6 +148,7 @@ struct page_run {
 struct page_known {
 	int (*look)(void *arg, const void *page, uint64_t *number); /* NULL: all pages are stored */
 	void *arg;
+	struct page_pack *pack; /* pack.h: compresses; NULL: nothing is compressed. Borrowed */
 	int (*tick)(void *arg, uint64_t bytes, struct err *e); /* after each frame of so many bytes; < 0 ends it; NULL: not called */
 	void *tick_arg;
 };
@@ -184,6 +191,11 @@ struct page_sink {
 };
 /** Reads ONE frame (the header's magic included) from @fd, hands its runs to @sink. */
 int pages_recv(int fd, const struct page_sink *sink, uint64_t *got, uint64_t deadline, struct err *e);
+/** How many bytes of pages the @nruns @runs of a frame with @bytes of data stand for; -EPROTO: they do not fit together. */
+int page_frame_size(const struct page_frame *h, const struct page_run *runs, struct err *e);
+#define PAGE_FRAME_MAX (sizeof(struct page_frame) + PAGE_FRAME_RUNS_MAX * sizeof(struct page_run) + PAGE_FRAME_DATA_MAX)
+/** The pages of the frame at @frame, which is @len bytes, into the PAGE_FRAME_DATA_MAX at @out: how many bytes. Its digest is not looked at. */
+int page_frame_unpack(const void *frame, size_t len, void *out, struct err *e);
 /** Data ranges of a tmpfs/memfd file by SEEK_DATA/SEEK_HOLE, page aligned. */
 int file_data_runs(int fd, uint64_t size, struct runs *out, struct err *e);
 /** Puts data into process @pid: process_vm_writev if @writable, else through @memfd (/proc/PID/mem). */

@@ -10,7 +10,7 @@
  * 4096 runs. The sender gathers runs of any mappings of one process until they are 256 KiB, reads
  * them with one process_vm_readv of up to 64 remote pieces, takes the pages that are all zeros out
  * of the data by leaving them out of the vector, and writes header, runs and data with one writev:
- * no byte is copied by us. Runs of zeros are only table entries, so an empty gigabyte is one frame.
+ * no byte is copied by us, unless the data is compressed (pack.c), as one block for a frame. Runs of zeros are only table entries, so an empty gigabyte is one frame.
  *
  * What cannot be read as the process reads it (PROT_NONE, a mapping that vanished while the process
  * runs) is tried through /proc/PID/mem, which knows no protection; pages that are in neither are
@@ -21,7 +21,7 @@
  * wrap, data is read only after the whole table was found consistent. Whether an address belongs to
  * a declared mapping is the sink's to decide.
  *
- * The blocks live on the stack of pages_send() and pages_recv() (330 KiB): always warm, no globals.
+ * The blocks live on the stack of pages_send() and pages_recv() (330 and 580 KiB): always warm, no globals.
  */
 #include <endian.h>
 #include <errno.h>
@@ -35,6 +35,7 @@
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/mem/mem.h"
+#include "pod/mem/pack.h"
 
 #define BLOCK_PAGES (PAGE_FRAME_DATA_MAX / PAGE)
 #define PUT_IOV 512 /* pieces per process_vm_writev */
@@ -200,6 +201,39 @@ static void table_add_same(struct page_stream *s, uint64_t addr, uint64_t at)
 	s->runs[s->head.nruns++] = (struct page_run){ at * PAGE, 1, RUN_SAME_AT };
 }
 
+/* Instead of the @n pieces of the block, which are gathered at its beginning, what they become; if that is worth it. */
+static int compress_frame(struct page_stream *s, struct iovec *iov, int n)
+{
+	struct page_pack *p = s->known ? s->known->pack : NULL;
+	const char *packed;
+	size_t at = 0, len;
+
+	if (!p || !n || !pack_wants(p, iov[n / 2].iov_base, iov[n / 2].iov_len))
+		return n;
+	for (int i = 0; i < n; i++) {
+		memmove(s->block + at, iov[i].iov_base, iov[i].iov_len);
+		at += iov[i].iov_len;
+	}
+	len = pack_data(p, s->block, at, &packed);
+	if (len) {
+		s->head.magic = PAGE_FRAME_LZ4;
+		s->head.bytes = (uint32_t)len;
+	}
+	iov[0] = len ? (struct iovec){ (void *)(uintptr_t)packed, len } : (struct iovec){ s->block, at };
+	return 1;
+}
+
+static int write_out(struct page_stream *s, struct iovec *iov, int n, uint64_t len, struct err *e)
+{
+	struct page_pack *p = s->known ? s->known->pack : NULL;
+	uint64_t t = p ? now_ns() : 0;
+	int r = io_writev_full(s->out, iov, n, s->deadline, e);
+
+	if (p && r >= 0)
+		pack_written(p, len, now_ns() - t);
+	return r < 0 ? err_wrap(e, "pages") : 0;
+}
+
 /* Writes the frame out: header and table, then the block without its holes (@have). */
 static int frame_write(struct page_stream *s, const bool *data, size_t pages, struct err *e)
 {
@@ -221,11 +255,12 @@ static int frame_write(struct page_stream *s, const bool *data, size_t pages, st
 		iov[n++] = (struct iovec){ s->block + i * PAGE, (end - i) * PAGE };
 		s->head.bytes += (uint32_t)((end - i) * PAGE);
 	}
+	n = 2 + compress_frame(s, iov + 2, n - 2);
 	s->head.digest = page_frame_digest(&s->head, iov + 1, n - 1);
-	r = io_writev_full(s->out, iov, n, s->deadline, e);
-	if (r < 0)
-		return err_wrap(e, "pages");
 	len = sizeof(s->head) + s->head.nruns * sizeof(*s->runs) + s->head.bytes;
+	r = write_out(s, iov, n, len, e);
+	if (r < 0)
+		return r;
 	s->sent += len;
 	s->head.nruns = 0;
 	return s->known && s->known->tick ? s->known->tick(s->known->tick_arg, len, e) : 0;
@@ -465,8 +500,16 @@ static bool same_pairs(const struct page_run *runs, uint32_t n, uint32_t i)
 	return runs[i].kind != RUN_SAME_AT || (i > 0 && runs[i - 1].kind == RUN_SAME);
 }
 
+static int header_check(const struct page_frame *h, struct err *e)
+{
+	if (!page_frame_is(h->magic) || !h->nruns || h->nruns > PAGE_FRAME_RUNS_MAX || h->bytes > PAGE_FRAME_DATA_MAX ||
+	    (h->magic == PAGE_FRAME_MAGIC ? h->bytes % PAGE : !h->bytes))
+		return err_set(e, EPROTO, "page frame: bad header: magic %x, %u runs, %u bytes", h->magic, h->nruns, h->bytes);
+	return 0;
+}
+
 /* Checks a table of runs against the caps and against the bytes that the header announces. */
-static int table_check(const struct page_frame *h, const struct page_run *runs, struct err *e)
+int page_frame_size(const struct page_frame *h, const struct page_run *runs, struct err *e)
 {
 	uint64_t data = 0;
 	uint32_t i;
@@ -482,10 +525,31 @@ static int table_check(const struct page_frame *h, const struct page_run *runs, 
 		if (r->kind == RUN_DATA)
 			data += r->npages * PAGE;
 	}
-	if (data != h->bytes)
+	/* what was compressed is smaller, and no more than fits a frame that is not */
+	if (h->magic == PAGE_FRAME_MAGIC ? data != h->bytes : data <= h->bytes || data > PAGE_FRAME_DATA_MAX)
 		return err_set(e, EPROTO, "page frame: %llu bytes in its runs, %u announced",
 			       (unsigned long long)data, h->bytes);
-	return 0;
+	return (int)data;
+}
+
+int page_frame_unpack(const void *frame, size_t len, void *out, struct err *e)
+{
+	const struct page_run *runs = (const void *)((const char *)frame + sizeof(struct page_frame));
+	const struct page_frame *h = frame;
+	size_t table;
+	int r = len < sizeof(*h) ? err_set(e, EPROTO, "page frame: too short") : header_check(h, e);
+
+	if (r < 0)
+		return r;
+	table = sizeof(*h) + h->nruns * sizeof(*runs);
+	if (table > len || h->bytes != len - table)
+		return err_set(e, EPROTO, "page frame: %u bytes announced in %zu", h->bytes, len);
+	r = page_frame_size(h, runs, e);
+	if (r >= 0 && h->magic == PAGE_FRAME_LZ4 && pack_undo((const char *)frame + table, h->bytes, out, (size_t)r, e) < 0)
+		return e->code;
+	if (r >= 0 && h->magic == PAGE_FRAME_MAGIC)
+		memcpy(out, (const char *)frame + table, h->bytes);
+	return r;
 }
 
 static int frame_apply(const struct page_sink *sink, const struct page_frame *h,
@@ -521,33 +585,37 @@ int pages_recv(int fd, const struct page_sink *sink, uint64_t *got, uint64_t dea
 	       struct err *e)
 {
 	char block[PAGE_FRAME_DATA_MAX] __attribute__((aligned(4096)));
+	char packed[PAGE_FRAME_DATA_MAX];
 	struct page_run runs[PAGE_FRAME_RUNS_MAX];
 	struct iovec in[2];
 	struct page_frame h;
-	int r;
+	char *data;
+	int r, size;
 
 	r = io_read_full(fd, &h, sizeof(h), deadline, e);
 	if (r < 0)
 		return err_wrap(e, "page frame");
-	if (h.magic != PAGE_FRAME_MAGIC || !h.nruns || h.nruns > PAGE_FRAME_RUNS_MAX ||
-	    h.bytes > PAGE_FRAME_DATA_MAX || h.bytes % PAGE)
-		return err_set(e, EPROTO, "page frame: bad header: magic %x, %u runs, %u bytes",
-			       h.magic, h.nruns, h.bytes);
+	r = header_check(&h, e);
+	if (r < 0)
+		return r;
+	data = h.magic == PAGE_FRAME_LZ4 ? packed : block;
 	r = io_read_full(fd, runs, h.nruns * sizeof(*runs), deadline, e);
 	if (r < 0)
 		return err_wrap(e, "page frame");
-	r = table_check(&h, runs, e);
-	if (r < 0)
-		return r;
+	size = page_frame_size(&h, runs, e);
+	if (size < 0)
+		return size;
 	if (h.bytes) {
-		r = io_read_full(fd, block, h.bytes, deadline, e);
+		r = io_read_full(fd, data, h.bytes, deadline, e);
 		if (r < 0)
 			return err_wrap(e, "page frame");
 	}
 	in[0] = (struct iovec){ runs, h.nruns * sizeof(*runs) };
-	in[1] = (struct iovec){ block, h.bytes };
+	in[1] = (struct iovec){ data, h.bytes };
 	if (DIGESTS && page_frame_digest(&h, in, 2) != h.digest)
 		return err_set(e, EBADMSG, "page frame: damaged");
+	if (data == packed && pack_undo(packed, h.bytes, block, (size_t)size, e) < 0)
+		return e->code;
 	if (got)
 		*got += sizeof(h) + h.nruns * sizeof(*runs) + h.bytes;
 	return frame_apply(sink, &h, runs, block, e);

@@ -10,11 +10,14 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "image.pb-c.h"
 #include "pod/base/io.h"
 #include "pod/image/stream.h"
+#include "pod/mem/mem.h"
 #include "tests/harness.h"
 
 #define MAX_RECORD 512
@@ -340,7 +343,50 @@ static void test_header(void)
 	T_CHECK(!memcmp(got + 24, frame, sizeof(frame)));
 }
 
+/* A compressed frame of format 2: whatever library writes one, this is read. */
+static const uint8_t packed_frame[] = {
+	0x50, 0x4d, 0x5a, 0x33, 0x02, 0x00, 0x00, 0x00, 0x07, 0x00, 0x00, 0x00, 0x34, 0x00, 0x00, 0x00,
+	0x93, 0x9d, 0x25, 0xf8, 0xa7, 0xda, 0x25, 0x7e, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00, 0x00, 0x00,
+	0x02, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x50, 0x00, 0x00, 0x00, 0x00, 0x00,
+	0x03, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0xbf, 0x70, 0x6f, 0x64, 0x6d, 0x69, 0x67, 0x72,
+	0x61, 0x74, 0x65, 0x20, 0x0b, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+	0xff, 0xff, 0xff, 0xff, 0xff, 0xfc, 0x50, 0x6d, 0x69, 0x67, 0x72, 0x61,
+};
+
+static int packed_run(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data, struct err *e)
+{
+	unsigned *n = arg;
+
+	(void)e;
+	T_CHECK_EQ(id, 7);
+	T_CHECK_EQ(addr, *n ? 0x500000 : 0x400000);
+	T_CHECK_EQ(len, *n ? 3 * PAGE : 2 * PAGE);
+	T_CHECK_EQ(kind, *n ? RUN_ZERO : RUN_DATA);
+	for (size_t i = 0; data && i < len; i++)
+		if (((const char *)data)[i] != "podmigrate "[i % 11])
+			T_FATAL("byte %zu", i);
+	++*n;
+	return 0;
+}
+
+static void test_packed_frame(void)
+{
+	int fd = memfd_create("frame", MFD_CLOEXEC);
+	unsigned n = 0;
+	const struct page_sink sink = { .arg = &n, .run = packed_run };
+	uint64_t got = 0;
+	struct err e = { 0 };
+
+	T_REQUIRE(pwrite(fd, packed_frame, sizeof(packed_frame), 0) == (ssize_t)sizeof(packed_frame));
+	T_OK(pages_recv(fd, &sink, &got, deadline_ms(5000), &e), &e);
+	T_CHECK_EQ(n, 2);
+	T_CHECK_EQ(got, sizeof(packed_frame));
+	close(fd);
+}
+
 static const struct test_case cases[] = {
+	{ "packed_frame", test_packed_frame },
 	{ "header", test_header },
 	{ "written", test_written },
 	{ "read", test_read },

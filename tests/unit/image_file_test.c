@@ -13,6 +13,7 @@
 #include "control.pb-c.h"
 #include "pod/base/io.h"
 #include "pod/mem/mem.h"
+#include "pod/mem/pack.h"
 #include "tests/harness.h"
 
 static const struct image_user nobody_special = { 0 };
@@ -27,6 +28,8 @@ static uint64_t made = 100; /* when the next image is, and of what pod */
 static uint64_t born = 1;
 static char own_id[64] = "p.7";
 static struct image *builds_on;
+static bool compress;
+static uint32_t version = IMAGE_VERSION;
 
 /* A head, a frame with two pages, a record: as an engine writes them. */
 static void fill(struct image_file *f, uint64_t *size)
@@ -37,11 +40,14 @@ static void fill(struct image_file *f, uint64_t *size)
 	Pm__PodSpec spec = PM__POD_SPEC__INIT;
 	uint8_t packed[64];
 	Pm__CutEnd cut = PM__CUT_END__INIT;
+	struct page_pack pack = { .mode = PACK_LZ4 };
+	struct page_known known = { 0 };
 	struct runs runs = { 0 };
 	struct err e = { 0 };
 	int mem = memfd_create("pages", MFD_CLOEXEC);
 
 	memset(pages, 'x', sizeof(pages));
+	known.pack = &pack;
 	spec.created_ns = born;
 	head.spec.data = packed;
 	head.spec.len = pm__pod_spec__pack(&spec, packed);
@@ -53,10 +59,12 @@ static void fill(struct image_file *f, uint64_t *size)
 	}
 	T_REQUIRE(write(mem, pages, sizeof(pages)) == sizeof(pages));
 	T_REQUIRE(runs_add(&runs, 0, sizeof(pages)) == 0);
-	head.version = head.compat = IMAGE_VERSION;
+	head.version = version;
+	head.compat = version;
 	head.id = own_id;
 	T_OK(stream_send_msg(&s, REC_HEAD, 0, &head.base, &e), &e);
-	T_OK(pages_send_file(s.fd, mem, 5, &runs, NULL, &s.sent, s.deadline, &e), &e);
+	T_OK(pages_send_file(s.fd, mem, 5, &runs, compress ? &known : NULL, &s.sent, s.deadline, &e), &e);
+	pack_done(&pack);
 	cut.mono_ns = 11;
 	T_OK(stream_send_msg(&s, REC_CUT_END, 0, &cut.base, &e), &e);
 	*size = s.sent;
@@ -201,6 +209,65 @@ static void test_damage(void)
 		bytes[i] = was;
 	}
 	T_CHECK_EQ(judge("", 0), -EBADMSG);
+	free(bytes);
+	unlink(path);
+	rmdir(dir);
+}
+
+/* What the version before wrote is read; what the next may write is not, if it says so. */
+static void test_versions(void)
+{
+	char dir[32], path[64];
+	struct image_chain c;
+	struct err e = { 0 };
+
+	temp_dir(dir);
+	snprintf(path, sizeof(path), "%s/a", dir);
+	for (version = 1; version <= IMAGE_VERSION + 1; version++) {
+		make(path);
+		T_CHECK_EQ(chain_open(&c, path, NULL, &e), version > IMAGE_VERSION ? -EOPNOTSUPP : 0);
+		if (version <= IMAGE_VERSION) {
+			T_OK(image_verify(&c.im[0], &e), &e);
+			chain_close(&c);
+		}
+		unlink(path);
+	}
+	version = IMAGE_VERSION;
+	rmdir(dir);
+}
+
+/* The same with compressed frames; each page is found in the middle of one. */
+static void test_compressed(void)
+{
+	char dir[32], path[64], *bytes, page[PAGE];
+	struct image_chain c;
+	struct err e = { 0 };
+	uint64_t packed;
+	size_t len, i;
+
+	temp_dir(dir);
+	snprintf(path, sizeof(path), "%s/a", dir);
+	compress = true;
+	make(path);
+	compress = false;
+	T_OK(chain_open(&c, path, NULL, &e), &e);
+	T_CHECK_EQ(c.im[0].entry[1].type, IMAGE_FRAME_LZ4);
+	T_CHECK_EQ(c.im[0].npages, 2);
+	T_CHECK(image_stored(&c.im[0], &packed) < 200 && packed == 2 * PAGE);
+	T_OK(image_verify(&c.im[0], &e), &e);
+	for (i = 2; i-- > 0;) {
+		T_OK(chain_read(&c, i, 1, page, &e), &e);
+		T_CHECK(page[0] == 'x' && page[PAGE - 1] == 'x');
+	}
+	chain_close(&c);
+	T_OK(io_read_file(path, 1 << 20, &bytes, &len, &e), &e);
+	for (i = 0; i < len; i++) {
+		T_CHECK_EQ(judge(bytes, i), -EBADMSG);
+		bytes[i] ^= (char)(1 << (i % 8));
+		if (judge(bytes, len) == 0)
+			T_FAIL("byte %zu may be changed", i);
+		bytes[i] ^= (char)(1 << (i % 8));
+	}
 	free(bytes);
 	unlink(path);
 	rmdir(dir);
@@ -507,6 +574,8 @@ static const struct test_case cases[] = {
 	{ "no_half_image", test_no_half_image },
 	{ "replace", test_replace },
 	{ "damage", test_damage },
+	{ "versions", test_versions },
+	{ "compressed", test_compressed },
 	{ "hashes", test_hashes },
 	{ "refers_too_far", test_refers_too_far },
 	{ "retract", test_retract },

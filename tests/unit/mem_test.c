@@ -12,6 +12,7 @@
 
 #include "pod/base/io.h"
 #include "pod/mem/mem.h"
+#include "pod/mem/pack.h"
 #include "tests/harness.h"
 
 /* ---- maps */
@@ -339,6 +340,35 @@ static int feed(const void *bytes, size_t len)
 	return r;
 }
 
+struct expected {
+	uint64_t got;
+};
+
+static int expect_run(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data, struct err *e)
+{
+	struct expected *x = arg;
+
+	(void)e;
+	T_CHECK_EQ(id, 7);
+	T_CHECK(kind == RUN_DATA || kind == RUN_ZERO);
+	T_CHECK(!data || memcmp((const void *)(uintptr_t)addr, data, len) == 0);
+	x->got += len;
+	return 0;
+}
+
+/* All frames on @fd together are @len bytes of our own memory. */
+static void expect_same(int fd, uint64_t bytes, uint64_t len)
+{
+	struct expected x = { 0 };
+	const struct page_sink sink = { .arg = &x, .run = expect_run };
+	struct err e = { 0 };
+	uint64_t got = 0;
+
+	while (got < bytes)
+		T_OK(pages_recv(fd, &sink, &got, deadline_ms(5000), &e), &e);
+	T_CHECK_EQ(x.got, len);
+}
+
 static void test_hostile_frames(void)
 {
 	struct {
@@ -390,6 +420,141 @@ static void test_hostile_frames(void)
 		T_CHECK_EQ(feed(&good, cut), -EPIPE);
 }
 
+/* One page of words that repeat, as LZ4 leaves them. */
+static size_t packed_page(char *out, char *page)
+{
+	struct page_pack p = { .mode = PACK_LZ4 };
+	const char *at;
+	size_t n;
+
+	for (size_t i = 0; i < PAGE; i++)
+		page[i] = (char)(i % 7 + i / 1024);
+	T_REQUIRE(pack_wants(&p, page, PAGE));
+	n = pack_data(&p, page, PAGE, &at);
+	T_REQUIRE(n > 0 && n < 200);
+	memcpy(out, at, n);
+	pack_done(&p);
+	return n;
+}
+
+static void test_hostile_compressed(void)
+{
+	struct {
+		struct page_frame h;
+		struct page_run r[2];
+		char data[PAGE];
+	} f, good = { .h = { PAGE_FRAME_LZ4, 2, 3, 0 }, .r = { { 0x1000, 1, RUN_DATA }, { 0x5000, 9, RUN_ZERO } } };
+	static char page[PAGE], out[PAGE_FRAME_DATA_MAX];
+	size_t n = packed_page(good.data, page), all = sizeof(good) - PAGE + n, cut;
+	struct err e = { 0 };
+
+	good.h.bytes = (uint32_t)n;
+#define SEAL(x) (x).h.digest = page_frame_digest(&(x).h, &(struct iovec){ (x).r, sizeof((x).r) + (x).h.bytes }, 1)
+	SEAL(good);
+	T_CHECK_EQ(feed(&good, all), 0);
+	T_CHECK_EQ(page_frame_unpack(&good, all, out, &e), (int)PAGE);
+	T_CHECK(memcmp(out, page, PAGE) == 0);
+	for (cut = 0; cut < all; cut++) {
+		T_CHECK_EQ(feed(&good, cut), -EPIPE);
+		T_CHECK(page_frame_unpack(&good, cut, out, &e) < 0);
+	}
+#define BAD(change, code)                        \
+	do {                                     \
+		f = good;                        \
+		change;                          \
+		if (f.h.bytes <= PAGE)           \
+			SEAL(f);                 \
+		T_CHECK_EQ(feed(&f, sizeof(f)), code); \
+	} while (0)
+	BAD(f.h.bytes = 0, -EPROTO);
+	BAD(f.h.bytes = PAGE, -EPROTO); /* not smaller */
+	BAD(f.h.bytes = UINT32_MAX, -EPROTO);
+	BAD(f.h.bytes = PAGE_FRAME_DATA_MAX + 1, -EPROTO);
+	BAD(f.h.bytes -= 1, -EBADMSG);
+	BAD(f.h.bytes += 1, -EBADMSG);
+	BAD(f.r[0].npages = 2, -EBADMSG); /* it becomes less than they say */
+	BAD(f.r[0].npages = PAGE_FRAME_DATA_MAX / PAGE + 1, -EPROTO);
+	BAD(f.r[0].npages = PAGE_RUN_PAGES_MAX, -EPROTO);
+	BAD(f.r[0].kind = RUN_ZERO, -EPROTO);
+	BAD(f.r[1].kind = RUN_DATA, -EBADMSG);
+	/* whatever is in the block: an answer, and no byte outside */
+	for (size_t i = 0; i < n; i++)
+		for (int bit = 0; bit < 8; bit++) {
+			int r;
+
+			f = good;
+			f.data[i] ^= (char)(1 << bit);
+			SEAL(f);
+			r = feed(&f, all);
+			T_CHECK(r == 0 || r == -EBADMSG);
+		}
+#undef BAD
+	f = good;
+	f.data[0] ^= 1;
+	T_CHECK_EQ(feed(&f, all), -EBADMSG); /* by its digest */
+#undef SEAL
+}
+
+static void fill_noise(char *p, size_t len)
+{
+	uint64_t x = 88172645463325252ull;
+
+	for (size_t i = 0; i < len; i += 8) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		memcpy(p + i, &x, 8);
+	}
+}
+
+/* Compressed where a sample says so, and the same bytes in the end. */
+static void test_pack_chooses(void)
+{
+	enum { LEN = 4 << 20 };
+	char *src = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	static const struct {
+		enum pack_mode mode;
+		bool noise, link;
+		uint64_t rate;
+		bool smaller;
+	} cases[] = {
+		{ PACK_AUTO, false, false, 0, true },	      { PACK_AUTO, true, false, 0, false },
+		{ PACK_LZ4, false, false, 0, true },	      { PACK_LZ4, true, false, 0, false },
+		{ PACK_NONE, false, false, 0, false },	      { PACK_AUTO, false, true, 1 << 20, true },
+		{ PACK_AUTO, false, true, 1ull << 50, false }, { PACK_AUTO, true, true, 1 << 20, false },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct page_pack pack = { .mode = cases[i].mode, .link = cases[i].link, .rate_max = cases[i].rate };
+		struct page_known known = { .pack = &pack };
+		struct runs runs = { 0 };
+		struct err e = { 0 };
+		uint64_t sent = 0;
+		int out = memfd_create("stream", MFD_CLOEXEC);
+		struct page_stream *ps = page_stream_new(out, &known);
+
+		fill_noise(src, LEN);
+		for (size_t k = 0; !cases[i].noise && k < LEN; k++)
+			src[k] = (char)('a' + k / PAGE % 16 + k % 3);
+		memset(src + 5 * PAGE, 0, PAGE); /* a hole in a frame */
+		if (cases[i].link && cases[i].rate > 1 << 30)
+			pack_written(&pack, 1ull << 40, 1); /* a very fast one */
+		T_REQUIRE(ps && runs_add(&runs, (uintptr_t)src, (uintptr_t)src + LEN) == 0);
+		T_OK(page_stream_pages(ps, getpid(), -1, 7, NULL, &runs, deadline_ms(5000), &e), &e);
+		T_OK(page_stream_flush(ps, &sent, NULL, &e), &e);
+		page_stream_free(ps);
+		if ((sent < LEN / 2) != cases[i].smaller)
+			T_FAIL("case %zu: %lu bytes", i, (unsigned long)sent);
+		T_CHECK(cases[i].smaller || sent < LEN + 4096);
+		T_CHECK_EQ(lseek(out, 0, SEEK_SET), 0);
+		expect_same(out, sent, LEN);
+		runs_done(&runs);
+		pack_done(&pack);
+		close(out);
+	}
+	munmap(src, LEN);
+}
+
 /* The same bytes, the same digest, whatever memory the hash gets to work in. */
 static void test_digest_is_stable(void)
 {
@@ -418,6 +583,8 @@ static void test_digest_is_stable(void)
 
 static const struct test_case cases[] = {
 	{ "digest_is_stable", test_digest_is_stable },
+	{ "hostile_compressed", test_hostile_compressed },
+	{ "pack_chooses", test_pack_chooses },
 	{ "maps_types", test_maps_types },
 	{ "maps_are_not_fooled", test_maps_are_not_fooled },
 	{ "find_hole", test_find_hole },
