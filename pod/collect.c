@@ -517,8 +517,7 @@ static struct object *same_description(struct dump *d, const struct probe *pr)
 	return NULL;
 }
 
-static int add_object(struct dump *d, const struct probe *pr, const struct kind *k, struct object **out,
-		      struct err *e)
+int collect_add_object(struct dump *d, const struct probe *pr, const struct kind *k, struct object **out, struct err *e)
 {
 	struct object **no = realloc(d->objects, (d->nobjects + 1) * sizeof(*no));
 	struct object *o;
@@ -630,7 +629,7 @@ static int look_at_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool 
 				return collect_note(d, r, e);
 			}
 		}
-		r = add_object(d, &pr, k, &o, e);
+		r = collect_add_object(d, &pr, k, &o, e);
 		if (r < 0)
 			return r;
 		take_fd(&fd);
@@ -737,7 +736,7 @@ int collect_fds(struct dump *d, bool final, struct err *e)
 		for (k = 0; r >= 0 && k < n; k++)
 			r = collect_fd(d, p, dirfd, fds[k], final, e);
 	}
-	return r;
+	return r < 0 ? r : collect_inside(d, final, e);
 }
 
 /* ---- all of it */

@@ -156,6 +156,9 @@ int collect_note(struct dump *, int r, const struct err *);
 int collect_needs(struct dump *, Pm__Needs *needs, struct err *);
 /** Reads every fd of every process into d->objects and d->fds (replacing what was there). @final: in the freeze. */
 int collect_fds(struct dump *, bool final, struct err *);
+int collect_add_object(struct dump *, const struct probe *, const struct kind *, struct object **out, struct err *);
+/** Adds what is in the objects' queues. inside.c */
+int collect_inside(struct dump *, bool final, struct err *);
 /** pos, flags and mount of an fd, out of its info. */
 void probe_parse_info(struct probe *);
 /** When all tasks are stopped: refuses what the check would, and a memory that two processes share. */

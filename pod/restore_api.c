@@ -313,7 +313,7 @@ static int take_pair(struct restore *r, struct rproc *p, const int32_t num[2], i
 	return 0;
 }
 
-int restore_socketpair(struct restore *r, pid_t nspid, uid_t uid, gid_t gid, int sv[2], struct err *e)
+int restore_socketpair(struct restore *r, int type, pid_t nspid, uid_t uid, gid_t gid, int sv[2], struct err *e)
 {
 	struct rproc *p = rproc_by_ns(r, nspid);
 	int32_t num[2];
@@ -327,7 +327,7 @@ int restore_socketpair(struct restore *r, pid_t nspid, uid_t uid, gid_t gid, int
 	/* the kernel notes the effective ids; the skeleton is root in its saved ones meanwhile */
 	batch_add3(r->b, SYS_setresgid, -1, gid, -1);
 	batch_add3(r->b, SYS_setresuid, -1, uid, -1);
-	batch_add4(r->b, SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, out);
+	batch_add4(r->b, SYS_socketpair, AF_UNIX, type, 0, out);
 	batch_add3(r->b, SYS_setresuid, -1, 0, -1);
 	batch_add3(r->b, SYS_setresgid, -1, 0, -1);
 	q = batch_run_ok(p->tasks[0], r->b, deadline_ms(5000), e);
@@ -343,4 +343,24 @@ int restore_socketpair(struct restore *r, pid_t nspid, uid_t uid, gid_t gid, int
 		close(sv[1]);
 	}
 	return q;
+}
+
+bool restore_may_be(struct restore *r, uid_t uid, gid_t gid)
+{
+	const Pm__PodSpec *spec = r->req->spec;
+	size_t i;
+
+	if (!spec->uid || (uid == spec->uid && gid == spec->gid))
+		return true;
+	for (i = 0; uid == spec->uid && i < spec->n_groups; i++)
+		if (spec->groups[i] == gid)
+			return true;
+	return false;
+}
+
+pid_t restore_host_pid(struct restore *r, pid_t nspid)
+{
+	const struct rproc *p = rproc_by_ns(r, nspid);
+
+	return p ? p->pid : 0;
 }

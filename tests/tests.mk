@@ -37,7 +37,7 @@ CLIENTS := $(B)/tests/redis_check $(B)/tests/streamcheck $(B)/tests/http_check $
 
 # self-verifying programs, one per kind of kernel resource; they share no code with podmigrate
 WORKLOAD_NAMES := tree threads regs rseq restart restart_hard shortwrite anon churn privfile shm_anon memfd tmpfs files \
-	pipes fifo unixsock tcp tcp_states tcp6 udp epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused locks posixtimer sysvshm sysvmsg sysvsem mqueue inotify
+	pipes fifo unixsock unixmsg unixfds tcp tcp_states tcp6 udp epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused locks posixtimer sysvshm sysvmsg sysvsem mqueue inotify
 WORKLOAD_NAMES += memflags stopped
 WORKLOAD_NAMES += urgent
 WORKLOADS := $(WORKLOAD_NAMES:%=$(BIN)/workload/%)
@@ -45,6 +45,7 @@ UNIT_SRC += tests/unit/kind_api_fake.c tests/unit/kind_file_test.c tests/unit/ki
 UNIT_SRC += tests/unit/kind_event_test.c tests/unit/kind_pty_test.c tests/unit/kind_tcp_test.c
 UNIT_WITH += pod/kind/fifo.c
 UNIT_WITH += pod/kind/common.c pod/kind/file.c pod/kind/pipe.c pod/kind/tcp.c pod/kind/unix.c pod/kind/unix_diag.c
+UNIT_WITH += pod/kind/unix_props.c pod/kind/unix_queue.c pod/kind/unix_dgram.c
 UNIT_WITH += pod/kind/unix_make.c pod/kind/epoll.c pod/kind/eventfd.c pod/kind/signalfd.c pod/kind/timerfd.c
 UNIT_WITH += pod/kind/chardev.c pod/kind/pty.c pod/kind/refuse.c pod/task/batch.c pod/task/task.c pod/task/arch_x86_64.c
 UNIT_WITH += netfreeze/netns.c netfreeze/tcp.c netfreeze/tcp_opts.c netfreeze/sockopt.c netfreeze/tcp_restore.c netfreeze/forge.c

@@ -75,6 +75,7 @@ const struct kind kind_chardev = {
 	.version = 1,
 	.min_version = 1,
 	.scope = KIND_FD,
+	.loose = true,
 	.stage = STAGE_PLAIN,
 	.schema = &pm__body_file__descriptor,
 	.match = match,

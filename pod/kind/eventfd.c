@@ -59,6 +59,7 @@ const struct kind kind_eventfd = {
 	.version = 1,
 	.min_version = 1,
 	.scope = KIND_FD,
+	.loose = true,
 	.stage = STAGE_PLAIN,
 	.schema = &pm__body_eventfd__descriptor,
 	.match = match,

@@ -258,6 +258,7 @@ const struct kind kind_fifo = {
 	.version = 1,
 	.min_version = 1,
 	.scope = KIND_FD,
+	.loose = true,
 	.stage = STAGE_PLAIN,
 	.schema = &pm__body_fifo__descriptor,
 	.match = match,

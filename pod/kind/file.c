@@ -285,6 +285,7 @@ const struct kind kind_file = {
 	.version = 1,
 	.min_version = 1,
 	.scope = KIND_FD,
+	.loose = true,
 	.stage = STAGE_PLAIN,
 	.schema = &pm__body_file__descriptor,
 	.match = match,

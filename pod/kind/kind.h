@@ -68,6 +68,7 @@ struct robject {
 	ProtobufCMessage *body;	/* unpacked by the kind's schema */
 	int fd;			/* the engine's; owned; -1: not made yet */
 	bool sigio;		/* its owner for signals is set */
+	bool filled;		/* of the unix kinds: what was in its queue is there */
 	bool cut_back;		/* a file of a restart that has grown since the cut */
 	size_t placed;		/* for place() that returns 1; 0 at the first call for a process's fd */
 };
@@ -79,9 +80,13 @@ struct kind {
 	unsigned stage;
 	const ProtobufCMessageDescriptor *schema; /* FD: of the body */
 	/* ---- FD */
+	bool loose; /* a description can be carried that no process has, only the queue of a socket */
 	bool (*match)(const struct probe *);
 	/** May it be carried? Called while the program runs; must not disturb it. NULL: always. */
 	int (*check)(struct dump *, const struct probe *, struct err *);
+	/** Calls dump_found() for each description that is in this one (sent and not received). @still: in the freeze; else what can be
+	 * seen of a running program without disturbing it. */
+	int (*inside)(struct dump *, struct object *, bool still, struct err *);
 	/** In the freeze: *@body from the dump's arena (dump_alloc). */
 	int (*dump)(struct dump *, struct object *, ProtobufCMessage **body, struct err *);
 	void (*undo)(struct dump *, struct object *);
@@ -121,6 +126,12 @@ struct object *dump_find_fd(struct dump *, pid_t nspid, int fdno);
 bool dump_next_holder(struct dump *, const struct object *o, size_t *i, pid_t *nspid, int *fdno);
 /** Iterates over all objects: *@i starts at 0. NULL at the end. */
 struct object *dump_next_object(struct dump *, size_t *i);
+/** For inside(): the engine's @fd, borrowed, is of a description in @carrier. */
+int dump_found(struct dump *, const struct object *carrier, int fd, struct err *);
+/** Id of the object whose description the engine's @fd is; 0: none. */
+uint32_t dump_object_id(struct dump *, int fd);
+/** The pod's number of the process that is @pid to the engine; 0: none of the pod's. */
+pid_t dump_pod_pid(struct dump *, pid_t pid);
 /** fds the engine holds on the pod's namespaces. */
 int dump_netns(struct dump *);
 int dump_pod_root(struct dump *); /* O_PATH of the pod's root directory */
@@ -165,8 +176,12 @@ struct robject *restore_object(struct restore *, uint32_t id);
 int restore_pod_clock(struct restore *, struct timespec *out, struct err *);
 /** fd (borrowed) of the content object @id: a memfd or an O_TMPFILE file that already holds the bytes. */
 int restore_content(struct restore *, uint32_t id, struct err *);
-/** socketpair(2) of unix stream sockets made inside process @nspid under these ids, for SO_PEERCRED. -ESRCH: no such process. */
-int restore_socketpair(struct restore *, pid_t nspid, uid_t uid, gid_t gid, int sv[2], struct err *);
+/** socketpair(2) of unix sockets of @type made inside process @nspid under these ids, for SO_PEERCRED. -ESRCH: no such process. */
+int restore_socketpair(struct restore *, int type, pid_t nspid, uid_t uid, gid_t gid, int sv[2], struct err *);
+/** May something in the pod claim to be of these ids? */
+bool restore_may_be(struct restore *, uid_t uid, gid_t gid);
+/** The engine's number of the pod's process @nspid; 0: there is none. */
+pid_t restore_host_pid(struct restore *, pid_t nspid);
 /** Remembers that a process's session needs this terminal etc. is done through place(). */
 
 #endif

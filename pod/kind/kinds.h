@@ -21,13 +21,14 @@ enum {
 	TYPE_INOTIFY = 12,
 	TYPE_UDP = 20,
 	TYPE_FIFO = 21,
+	TYPE_UNIX_DGRAM = 22,
 	TYPE_SYSVMSG = 30,
 	TYPE_SYSVSEM = 31,
 	TYPE_MQUEUE = 32,
 	TYPE_MQUEUE_FD = 33,
 };
 
-extern const struct kind kind_file, kind_pipe, kind_fifo, kind_tcp, kind_udp, kind_unix, kind_epoll, kind_eventfd,
+extern const struct kind kind_file, kind_pipe, kind_fifo, kind_tcp, kind_udp, kind_unix, kind_unix_dgram, kind_epoll, kind_eventfd,
 	kind_signalfd, kind_timerfd, kind_inotify, kind_chardev, kind_pty;
 /** Scope POD. */
 extern const struct kind kind_sysvmsg, kind_sysvsem, kind_mqueue;

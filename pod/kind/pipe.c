@@ -265,6 +265,7 @@ const struct kind kind_pipe = {
 	.version = 1,
 	.min_version = 1,
 	.scope = KIND_FD,
+	.loose = true,
 	.stage = STAGE_PLAIN,
 	.schema = &pm__body_pipe__descriptor,
 	.match = match,

@@ -54,6 +54,7 @@ const struct kind kind_signalfd = {
 	.version = 1,
 	.min_version = 1,
 	.scope = KIND_FD,
+	.loose = true,
 	.stage = STAGE_PLAIN,
 	.schema = &pm__body_signalfd__descriptor,
 	.match = match,

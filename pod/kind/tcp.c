@@ -258,6 +258,7 @@ const struct kind kind_tcp = {
 	.version = 1,
 	.min_version = 1,
 	.scope = KIND_FD,
+	.loose = true,
 	.stage = STAGE_SOCKET,
 	.schema = &pm__body_tcp__descriptor,
 	.match = match,

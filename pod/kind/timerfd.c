@@ -223,6 +223,7 @@ const struct kind kind_timerfd = {
 	.version = 1,
 	.min_version = 1,
 	.scope = KIND_FD,
+	.loose = true,
 	.stage = STAGE_PLAIN,
 	.schema = &pm__body_timerfd__descriptor,
 	.match = match,

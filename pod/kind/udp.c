@@ -199,6 +199,7 @@ const struct kind kind_udp = {
 	.version = 1,
 	.min_version = 1,
 	.scope = KIND_FD,
+	.loose = true,
 	.stage = STAGE_SOCKET,
 	.schema = &pm__body_udp__descriptor,
 	.match = match,

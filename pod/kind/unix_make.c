@@ -117,7 +117,7 @@ int unix_bind_unseen(int netns, int fd, const ProtobufCBinaryData *name, struct 
 }
 
 struct pair_req {
-	int listener;
+	int type, listener;
 	const ProtobufCBinaryData *sname, *cname;
 	int server, client;
 };
@@ -131,14 +131,14 @@ static int do_make_pair(void *arg, struct err *e)
 	int l = q->listener, r = 0, sv[2];
 
 	if (!q->sname->len && !q->cname->len) {
-		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		if (socketpair(AF_UNIX, q->type | SOCK_CLOEXEC, 0, sv) < 0)
 			return err_sys(e, "socketpair");
 		q->server = sv[0];
 		q->client = sv[1];
 		return 0;
 	}
-	c = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	own = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	c = socket(AF_UNIX, q->type | SOCK_CLOEXEC, 0);
+	own = socket(AF_UNIX, q->type | SOCK_CLOEXEC, 0);
 	if (c < 0 || own < 0)
 		return err_sys(e, "socket");
 	r = private_root(e);
@@ -167,10 +167,10 @@ static int do_make_pair(void *arg, struct err *e)
 	return 0;
 }
 
-int unix_make_pair(int netns, int listener, const ProtobufCBinaryData *server_name,
+int unix_make_pair(int netns, int type, int listener, const ProtobufCBinaryData *server_name,
 		   const ProtobufCBinaryData *client_name, int *server, int *client, struct err *e)
 {
-	struct pair_req q = { listener, server_name, client_name, -1, -1 };
+	struct pair_req q = { type, listener, server_name, client_name, -1, -1 };
 	int r;
 
 	if (!server_name->len && client_name->len) { /* the one with the name must listen */
@@ -185,6 +185,23 @@ int unix_make_pair(int netns, int listener, const ProtobufCBinaryData *server_na
 		*client = q.client;
 	}
 	return r;
+}
+
+/* Both ends of a socket pair have its maker's credentials. */
+int unix_make_nameless(struct restore *r, const Pm__BodyUnix *m, int *mine, int *other, struct err *e)
+{
+	const ProtobufCBinaryData none = { 0 };
+	int sv[2], ret = -ESRCH;
+
+	if (m->cred_pid && restore_may_be(r, m->cred_uid, m->cred_gid))
+		ret = restore_socketpair(r, (int)m->sock_type, (pid_t)m->cred_pid, m->cred_uid, m->cred_gid, sv, e);
+	if (ret == -ESRCH)
+		return unix_make_pair(restore_netns(r), (int)m->sock_type, -1, &none, &none, mine, other, e);
+	if (ret < 0)
+		return ret;
+	*mine = sv[0];
+	*other = sv[1];
+	return 0;
 }
 
 /* ---- in the pod */

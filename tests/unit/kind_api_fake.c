@@ -19,7 +19,7 @@
 #define MAX_OBJ 2048
 #define MAX_REF 2048
 
-static const struct kind *const kinds[] = { &kind_file,	    &kind_pipe,	   &kind_fifo, &kind_tcp,	  &kind_unix,
+static const struct kind *const kinds[] = { &kind_file,	    &kind_pipe,	   &kind_fifo, &kind_tcp,	  &kind_unix, &kind_unix_dgram,
 					    &kind_epoll,    &kind_eventfd, &kind_signalfd, &kind_timerfd,
 					    &kind_chardev,  &kind_pty };
 
@@ -195,6 +195,34 @@ bool dump_is_private_tmpfs(struct dump *d, uint64_t dev)
 	return of_dump(d)->private_dev && of_dump(d)->private_dev == dev;
 }
 
+uint32_t dump_object_id(struct dump *d, int fd)
+{
+	struct fake *f = of_dump(d);
+	size_t i;
+
+	for (i = 0; i < f->nobjs; i++)
+		if (syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, f->objs[i]->p.fd, fd) == 0)
+			return f->objs[i]->id;
+	return 0;
+}
+
+int dump_found(struct dump *d, const struct object *carrier, int fd, struct err *e)
+{
+	(void)carrier;
+	(void)e;
+	if (!dump_object_id(d, fd)) {
+		fake_add(of_dump(d), fd);
+		of_dump(d)->nrefs--; /* nobody has it */
+	}
+	return 0;
+}
+
+pid_t dump_pod_pid(struct dump *d, pid_t pid)
+{
+	(void)d;
+	return pid == getpid() ? pid : 0;
+}
+
 int dump_held_outside(struct dump *d, const struct stat *st, pid_t *pid, struct err *e)
 {
 	(void)d;
@@ -309,12 +337,26 @@ int restore_unpark(struct restore *r, uint16_t type, uint64_t key)
 	return -1;
 }
 
-int restore_socketpair(struct restore *r, pid_t nspid, uid_t uid, gid_t gid, int sv[2], struct err *e)
+int restore_socketpair(struct restore *r, int type, pid_t nspid, uid_t uid, gid_t gid, int sv[2], struct err *e)
 {
 	(void)r;
 	T_CHECK_EQ(nspid, getpid());
 	T_CHECK(uid == geteuid() && gid == getegid());
-	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0 ? err_sys(e, "socketpair") : 0;
+	return socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, sv) < 0 ? err_sys(e, "socketpair") : 0;
+}
+
+bool restore_may_be(struct restore *r, uid_t uid, gid_t gid)
+{
+	(void)r;
+	(void)uid;
+	(void)gid;
+	return true;
+}
+
+pid_t restore_host_pid(struct restore *r, pid_t nspid)
+{
+	(void)r;
+	return nspid;
 }
 
 struct robject *restore_next_object(struct restore *r, size_t *i)
@@ -431,6 +473,13 @@ static int dump_all(struct fake *f, struct err *e)
 	size_t i;
 	int r;
 
+	for (i = 0; i < f->nobjs; i++) {
+		struct object *o = f->objs[i];
+
+		r = o->kind->inside ? o->kind->inside((struct dump *)(void *)f, o, true, e) : 0;
+		if (r < 0)
+			return r;
+	}
 	for (i = 0; i < f->nobjs; i++) {
 		struct object *o = f->objs[i];
 		ProtobufCMessage *body = NULL;

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Unix stream sockets, moved. */
+/* Unix sockets, moved. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -298,21 +300,185 @@ static void test_bound_client(void)
 	fake_free(f);
 }
 
-static void test_refusals(void)
+static void send_with(int fd, const char *words, const int *fds, size_t n)
+{
+	char control[CMSG_SPACE(4 * sizeof(int))] __attribute__((aligned(8))) = { 0 };
+	struct iovec iov = { (void *)(uintptr_t)words, strlen(words) };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_SPACE(n * sizeof(int)) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&mh);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(n * sizeof(int));
+	memcpy(CMSG_DATA(c), fds, n * sizeof(int));
+	T_CHECK_EQ(sendmsg(fd, &mh, 0), iov.iov_len);
+}
+
+/* At most @room bytes; the descriptors that come with them, which must be @n. */
+static void recv_with(int fd, size_t room, const char *want, int *fds, size_t n)
+{
+	char buf[64] = "", control[256] __attribute__((aligned(8)));
+	struct iovec iov = { buf, room };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct cmsghdr *c;
+
+	T_CHECK_EQ(recvmsg(fd, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC), strlen(want));
+	T_CHECK_STR(buf, want);
+	c = CMSG_FIRSTHDR(&mh);
+	T_CHECK_EQ(c && c->cmsg_type == SCM_RIGHTS ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0, n);
+	if (c && n)
+		memcpy(fds, CMSG_DATA(c), n * sizeof(int));
+}
+
+/* In a queue of each type: one that the test has too, one that nobody has, a socket with one in its own queue. */
+static void rights(int type)
+{
+	struct fake *f = fake_new();
+	int sv[2], in[2], kept = eventfd(7, EFD_CLOEXEC), lone = eventfd(9, EFD_CLOEXEC), got[3], deep;
+	struct err e = { 0 };
+	uint64_t v;
+
+	T_REQUIRE(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, sv) == 0);
+	T_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, in) == 0);
+	send_with(in[0], "deep", &lone, 1);
+	T_CHECK_EQ(send(sv[0], "plain", 5, 0), 5);
+	send_with(sv[0], "one", (int[]){ kept }, 1);
+	T_CHECK_EQ(send(sv[0], "between", 7, 0), 7);
+	send_with(sv[0], "two", (int[]){ in[1], lone }, 2);
+	send_with(sv[0], "itself", (int[]){ sv[1] }, 1);
+	close(lone), close(in[0]), close(in[1]);
+	fake_add(f, sv[0]), fake_add(f, sv[1]), fake_add(f, kept);
+	T_OK(fake_dump_undo(f, &e), &e);
+	fake_move(f);
+	recv_with(sv[1], 5, "plain", NULL, 0);
+	recv_with(sv[1], 60, "one", got, 1);
+	T_CHECK(write(kept, (uint64_t[]){ 1 }, 8) == 8 && read(got[0], &v, 8) == 8 && v == 8);
+	close(got[0]);
+	recv_with(sv[1], 7, "between", NULL, 0);
+	recv_with(sv[1], 60, "two", got, 2);
+	recv_with(got[0], 60, "deep", &deep, 1);
+	/* both ways it is the same description */
+	T_CHECK(write(deep, (uint64_t[]){ 1 }, 8) == 8 && read(got[1], &v, 8) == 8 && v == 10);
+	T_CHECK_EQ(read(got[0], &v, 1), 0);
+	close(deep), close(got[0]), close(got[1]);
+	recv_with(sv[1], 60, "itself", got, 1);
+	close(got[0]), close(kept), close(sv[0]), close(sv[1]);
+	fake_free(f);
+}
+
+static void test_rights_stream(void)
+{
+	rights(SOCK_STREAM);
+}
+
+static void test_rights_seqpacket(void)
+{
+	rights(SOCK_SEQPACKET);
+}
+
+static void test_rights_dgram(void)
+{
+	rights(SOCK_DGRAM);
+}
+
+/* One that has been seen once is not seen again: the second time it must be refused, until it has been read. */
+static void test_no_bytes(void)
 {
 	struct fake *f = fake_new();
 	struct err e = { 0 };
-	int sv[2], l, w, dg = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), fds[1] = { dg };
+	int sv[2], again[2];
 
+	T_REQUIRE(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, sv) == 0);
+	T_REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, again) == 0);
+	T_CHECK(send(again[0], "one", 3, 0) == 3 && send(again[0], "", 0, 0) == 0 && shutdown(again[0], SHUT_WR) == 0);
+	T_CHECK(send(sv[0], "one", 3, 0) == 3 && send(sv[0], "", 0, 0) == 0 && send(sv[0], "three", 5, 0) == 5);
+	fake_add(f, sv[0]), fake_add(f, sv[1]), fake_add(f, again[0]), fake_add(f, again[1]);
+	fake_move(f);
+	check_recv(sv[1], "one");
+	check_recv(sv[1], "");
+	check_recv(again[1], "one");
+	check_recv(again[1], "");
+	check_recv(again[1], "");
+	T_CHECK(recv(again[1], &e, 1, MSG_DONTWAIT) == 0);
+	fake_free(f);
+
+	f = fake_new();
+	T_CHECK_EQ(send(sv[0], "", 0, 0), 0);
+	fake_add(f, sv[0]), fake_add(f, sv[1]);
+	T_OK(fake_dump_undo(f, &e), &e);
+	T_FAILS(fake_check(f, sv[1], &e), -EOPNOTSUPP);
+	T_CHECK_HAS(e.msg, "without bytes");
+	check_recv(sv[1], "three");
+	T_FAILS(fake_check(f, sv[1], &e), -EOPNOTSUPP);
+	check_recv(sv[1], "");
+	T_OK(fake_check(f, sv[1], &e), &e);
+	close(sv[0]), close(sv[1]), close(again[0]), close(again[1]);
+	fake_free(f);
+}
+
+static int dgram(const char *name)
+{
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un sa;
+
+	T_REQUIRE(!name || bind(fd, (void *)&sa, addr(&sa, name)) == 0);
+	return fd;
+}
+
+static void connect_to(int fd, const char *name)
+{
+	struct sockaddr_un sa;
+
+	T_REQUIRE(connect(fd, (void *)&sa, addr(&sa, name)) == 0);
+}
+
+/* a sends to b, b to c, c to nobody; d, whose name is gone, to b before; a pair whose ends have parted. */
+static void test_dgram_peers(void)
+{
+	struct sockaddr_un sa, none = { .sun_family = AF_UNSPEC };
+	int a = dgram(NULL), b = dgram("@pm-b"), c = dgram("@pm-c"), d = dgram(t_path("d")), sv[2];
+	struct fake *f = fake_new();
+	socklen_t len = sizeof(sa);
+	char buf[8];
+
+	T_REQUIRE(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, sv) == 0);
+	T_REQUIRE(connect(sv[1], (void *)&none, sizeof(none.sun_family)) == 0);
+	getsockopt(sv[0], SOL_SOCKET, SO_ERROR, buf, &(socklen_t){ 4 });
+	connect_to(a, "@pm-b");
+	connect_to(d, "@pm-b");
+	T_CHECK(send(d, "d", 1, 0) == 1 && send(a, "a", 1, 0) == 1 && send(sv[0], "s", 1, 0) == 1);
+	close(d);
+	T_REQUIRE(unlink(t_path("d")) == 0);
+	connect_to(b, "@pm-c");
+	/* in an order in which none can just be connected */
+	fake_add(f, b), fake_add(f, sv[1]), fake_add(f, a), fake_add(f, c), fake_add(f, sv[0]);
+	fake_move(f);
+	T_CHECK_EQ(recvfrom(b, buf, sizeof(buf), MSG_DONTWAIT, (void *)&sa, &len), 1);
+	T_CHECK(buf[0] == 'd' && !strcmp(sa.sun_path, t_path("d")));
+	check_recv(b, "a");
+	check_name(a, true, "@pm-b");
+	check_name(b, true, "@pm-c");
+	check_recv(sv[1], "s");
+	T_CHECK(getpeername(sv[1], (void *)&sa, &len) < 0 && errno == ENOTCONN);
+	T_CHECK(send(sv[0], "t", 1, 0) == 1 && send(b, "b", 1, 0) == 1);
+	check_recv(sv[1], "t");
+	check_recv(c, "b");
+	T_CHECK(send(a, "x", 1, MSG_DONTWAIT) == -1 && errno == EPERM);
+	close(a), close(b), close(c), close(sv[0]), close(sv[1]);
+	fake_free(f);
+}
+
+static void test_refusals(void)
+{
+	struct fake *f = fake_new();
+	struct sock_filter code = { 0x06, 0, 0, 0xffff };
+	struct sock_fprog prog = { 1, &code };
+	struct err e = { 0 };
+	int l, w, dg = dgram(NULL);
+
+	T_REQUIRE(setsockopt(dg, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) == 0);
 	T_FAILS(fake_check(f, dg, &e), -EOPNOTSUPP);
-	T_CHECK_HAS(e.msg, "unix datagram");
-	T_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
-	T_OK(io_send_fds(sv[0], fds, 1, &e), &e);
-	fake_add(f, sv[1]);
-	T_FAILS(fake_dump_undo(f, &e), -EOPNOTSUPP);
-	T_CHECK_HAS(e.msg, "SCM_RIGHTS");
-	close(sv[0]);
-	close(sv[1]);
+	T_CHECK_HAS(e.msg, "filter");
 	fake_free(f);
 
 	f = fake_new();
@@ -338,6 +504,11 @@ static const struct test_case cases[] = {
 	{ "server_abstract", test_server_abstract },
 	{ "relative_and_modes", test_relative_and_modes },
 	{ "bound_client", test_bound_client },
+	{ "rights_stream", test_rights_stream },
+	{ "rights_seqpacket", test_rights_seqpacket },
+	{ "rights_dgram", test_rights_dgram },
+	{ "no_bytes", test_no_bytes },
+	{ "dgram_peers", test_dgram_peers },
 	{ "refusals", test_refusals },
 };
 const struct test_suite kind_unix_suite = { "kind_unix", cases, ARRAY_SIZE(cases) };

@@ -137,12 +137,32 @@ static void fifo(void)
 	WL_SYS(link("/tmp/wl-fifo", "/tmp/wl-fifo-again"));
 }
 
-static void unix_dgram(void)
+static void unix_filter(void)
 {
-	int p[2];
+	struct sock_filter code = { 0x06, 0, 0, 0xffff };
+	struct sock_fprog prog = { 1, &code };
 
-	WL_SYS(socketpair(AF_UNIX, SOCK_DGRAM, 0, p));
-	fd = p[0];
+	need("unix socket", socket(AF_UNIX, SOCK_DGRAM, 0));
+	WL_SYS(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)));
+}
+
+/* An epoll that is nowhere but under way. */
+static void unix_rights(void)
+{
+	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = { 0 };
+	struct iovec iov = { control, 1 };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&mh);
+	int p[2], ep = (int)WL_SYS(epoll_create1(0));
+
+	WL_SYS(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, p));
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &ep, sizeof(int));
+	WL_EQ("sendmsg", 1, WL_SYS(sendmsg(p[0], &mh, 0)));
+	WL_SYS(close(ep));
+	fd = p[1];
 }
 
 static void inotify(void)
@@ -460,7 +480,7 @@ static const struct {
 	{ "vsock", vsock },	    { "netlink", netlink },	  { "packet", packet },
 	{ "raw", raw },		    { "device", device },	  { "posix_timer", posix_timer },
 	{ "inet6", inet6 },	    { "udp", udp },		  { "fifo", fifo },
-	{ "unix_dgram", unix_dgram }, { "inotify", inotify },	  { "fanotify", fanotify },
+	{ "unix_filter", unix_filter }, { "unix_rights", unix_rights }, { "inotify", inotify },	  { "fanotify", fanotify },
 	{ "userfaultfd", userfault }, { "bpf", bpf },		  { "pidfd", pidfd },
 	{ "sysv_shm", sysv_shm },   { "sem_thread", sem_thread },
 	{ "sem_shared", sem_shared }, { "sem_denied", sem_denied }, { "mqueue_notify", mqueue_notify },
