@@ -74,12 +74,13 @@ static int check_policy(const struct proc *p, const struct task *t, struct err *
 		      policy & ~SCHED_RESET_ON_FORK, (policy & ~SCHED_RESET_ON_FORK) == 6 ? "deadline" : "of a program");
 }
 
-/* Credentials are carried per process: threads that have taken others, or a filter of their own, are refused. */
+/* Credentials are carried per process: threads that have taken others are refused. */
 static int check_threads(struct proc *p, struct err *e)
 {
 	const struct proc_status *a = &p->st;
 	size_t i;
 
+	p->tasks[0]->seccomp = a->seccomp;
 	for (i = 0; i < p->ntasks; i++)
 		if (check_policy(p, p->tasks[i], e) < 0)
 			return e->code;
@@ -93,9 +94,7 @@ static int check_threads(struct proc *p, struct err *e)
 		    a->ngroups != b.ngroups || memcmp(a->groups, b.groups, a->ngroups * sizeof(a->groups[0])))
 			return REFUSE(e, "pid %d (%s): thread %d has credentials of its own: cannot be carried", p->nspid,
 				      p->st.comm, p->tasks[i]->nstid);
-		if (b.seccomp)
-			return REFUSE(e, "pid %d (%s): thread %d has a seccomp filter: cannot be carried yet", p->nspid,
-				      p->st.comm, p->tasks[i]->nstid);
+		p->tasks[i]->seccomp = b.seccomp;
 	}
 	return 0;
 }
@@ -202,8 +201,6 @@ static int check_proc(struct dump *d, struct proc *p, bool still, struct err *e)
 		return REFUSE(e, "pid %d (%s): is traced by another process (a debugger, strace)", p->nspid, p->st.comm);
 	if (p->st.state == 'T' && p->nspid == 1)
 		return REFUSE(e, "pid 1 (%s): is stopped, which nobody in the pod can have done: continue it first", p->st.comm);
-	if (p->st.seccomp)
-		return REFUSE(e, "pid %d (%s): has a seccomp filter: cannot be carried yet", p->nspid, p->st.comm);
 	if (p->st.ns_depth != one->st.ns_depth)
 		return REFUSE(e, "pid %d (%s): is in a pid namespace of its own: cannot be carried", p->nspid, p->st.comm);
 	r = check_namespaces(d, p, e);
@@ -213,6 +210,8 @@ static int check_proc(struct dump *d, struct proc *p, bool still, struct err *e)
 		r = check_sharing(d, p, still, e);
 	if (r >= 0)
 		r = check_threads(p, e);
+	if (r >= 0)
+		r = seccomp_check(p, e);
 	if (r >= 0 && !still) /* in the cut kind cwd looks */
 		r = check_directories(d, p, e);
 	return r;
@@ -610,6 +609,11 @@ static int look_at_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool 
 	if (fstat(fd, &pr.st) < 0)
 		return err_sys(e, "pid %d: stat fd %d", p->nspid, fdno);
 	probe_parse_info(&pr);
+	if (p->st.seccomp && locks_outside(d, &pr)) {
+		r = REFUSE(e, "pid %d (%s): has a seccomp filter, and a lock on '%.80s' (fd %d) that could not be given back: cannot be carried",
+			   p->nspid, p->st.comm, pr.link, fdno);
+		return collect_note(d, r, e);
+	}
 	o = same_description(d, &pr);
 	if (!o) {
 		k = kind_match(&pr);

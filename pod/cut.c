@@ -691,7 +691,7 @@ static int cut_begin(struct dump *d, struct proc *p, struct err *e)
 	return r < 0 ? r : ensure_scratch(d, p, e);
 }
 
-static int cut_proc(struct dump *d, struct proc *p, Pm__Proc **out, struct err *e)
+static int cut_proc(struct dump *d, struct proc *p, Pm__Tree *tree, Pm__Proc **out, struct err *e)
 {
 	Pm__Proc *m = new_proc(d, p);
 	size_t i;
@@ -709,6 +709,8 @@ static int cut_proc(struct dump *d, struct proc *p, Pm__Proc **out, struct err *
 	}
 	if (r >= 0)
 		r = advice_policies(d, p, m->mm, e);
+	if (r >= 0)
+		r = seccomp_take(d, p, tree, m, e);
 	if (r >= 0)
 		r = semundo_take(d, p, m, e);
 	if (r >= 0)
@@ -731,7 +733,7 @@ int cut_tasks(struct dump *d, Pm__Tree *tree, struct err *e)
 	if (r >= 0)
 		r = jobs_take(d, e);
 	for (i = 0; r >= 0 && i < d->procs.n; i++) {
-		r = cut_proc(d, d->procs.p[i], &tree->procs[i], e);
+		r = cut_proc(d, d->procs.p[i], tree, &tree->procs[i], e);
 		if (r >= 0)
 			tree->n_procs++;
 	}

@@ -223,7 +223,14 @@ int advice_policies(struct dump *, struct proc *, Pm__Mm *mm, struct err *);
 /** Notes guard pages, for the end of the cut. */
 int advice_add_guards(struct dump *, const struct proc *, const struct runs *guards, struct err *);
 
+/* seccomp.c, the source's half */
+int seccomp_check(const struct proc *, struct err *);
+/** In the freeze: modes and filters of all threads; the filters go into @tree. */
+int seccomp_take(struct dump *, struct proc *, Pm__Tree *tree, Pm__Proc *m, struct err *);
+
 /* locks.c */
+/** Has the process locks by this fd of a file that others than the pod see? */
+bool locks_outside(struct dump *, const struct probe *);
 /** Notes the locks that the process holds by this fd, in d->locks. */
 int locks_note(struct dump *, const struct probe *, struct object *, struct err *);
 /** The three steps of the source, when all else is sent: 1 if there are locks to hand over; let go; an end to it. */

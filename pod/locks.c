@@ -62,6 +62,11 @@ static bool noted(const struct dump *d, const struct object *o, uint32_t how, ui
 	return false;
 }
 
+bool locks_outside(struct dump *d, const struct probe *p)
+{
+	return kind_info_line(p->info, "lock") && p->st.st_nlink && !dump_is_private_tmpfs(d, p->st.st_dev);
+}
+
 /* "1: POSIX  ADVISORY  WRITE 123 08:01:4567 0 EOF" */
 static int note_line(struct dump *d, const struct probe *p, struct object *o, const char *line, struct err *e)
 {
@@ -84,7 +89,7 @@ static int note_line(struct dump *d, const struct probe *p, struct object *o, co
 	m->write = !strcmp(type, "WRITE");
 	m->start = first;
 	m->last = strcmp(last, "EOF") ? strtoull(last, NULL, 10) : UINT64_MAX;
-	m->outside = p->st.st_nlink && !dump_is_private_tmpfs(d, p->st.st_dev);
+	m->outside = locks_outside(d, p);
 	m->steps = m->outside && m->write && (m->how == LOCK_FLOCK || (p->flags & O_ACCMODE) != O_WRONLY);
 	if (d->nlocks % 64 == 0) {
 		nl = realloc(d->locks, (d->nlocks + 64) * sizeof(*nl));

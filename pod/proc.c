@@ -249,6 +249,7 @@ static struct task *add_task(struct proc *p, pid_t tid, pid_t nstid)
 	t->tid = tid;
 	t->nstid = nstid;
 	t->nstgid = p->nspid;
+	t->guest = true;
 	p->tasks[p->ntasks++] = t;
 	return t;
 }

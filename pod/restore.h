@@ -171,6 +171,11 @@ const struct seg *seg_at(const struct segs *, uint64_t addr);
 /** Stops who shall be; after all that ends has ended, before pending signals are given. */
 int jobs_stop(struct restore *, struct err *);
 
+/* seccomp.c, the target's half */
+int seccomp_check_tree(const Pm__Tree *, struct err *);
+/** Installs the filters of all threads, suspended until the tracer lets go; before the credentials. */
+int seccomp_give(struct restore *, struct rproc *, struct err *);
+
 /* advice.c, the target's half */
 /** Guard pages, after all pages. */
 int advice_guards(struct restore *, const Pm__CutEnd *, struct err *);

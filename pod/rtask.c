@@ -315,6 +315,8 @@ static int give_proc(struct restore *r, struct rproc *p, struct err *e)
 		q = set_proc_files(r, p, e);
 	if (q >= 0)
 		q = robj_place(r, p, e);
+	if (q >= 0)
+		q = seccomp_give(r, p, e);
 	for (i = w->n_threads; q >= 0 && i-- > 0;)
 		q = give(r, p, i, e);
 	return q < 0 ? q : take_locks(r, p, true, e);

@@ -94,6 +94,15 @@ struct pm_scan_arg {
 #define PR_TIMER_CREATE_RESTORE_IDS_GET 2
 #endif
 
+/* ---- ptrace; the C library has some of it */
+#ifndef PTRACE_O_SUSPEND_SECCOMP
+#define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
+#endif
+#define PTRACE_GET_FILTER_METADATA 0x420d
+struct filter_metadata {
+	uint64_t filter_off, flags;
+};
+
 /* ---- sockets */
 #ifndef SO_PASSPIDFD
 #define SO_PASSPIDFD 76

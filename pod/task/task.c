@@ -4,6 +4,8 @@
 #include <elf.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/time.h>
@@ -11,6 +13,7 @@
 #include <sys/wait.h>
 
 #include "pod/base/io.h"
+#include "pod/base/kernel.h"
 #include "pod/base/log.h"
 #include "pod/base/util.h"
 
@@ -139,6 +142,28 @@ static void rseq_abort(struct task *t)
 	}
 }
 
+/* Has it seccomp filters? */
+static bool is_filtered(const struct task *t)
+{
+	autofree char *text = NULL;
+	char path[48], *l;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", t->tid);
+	if (io_read_file(path, 65536, &text, NULL, NULL) < 0)
+		return false;
+	l = strstr(text, "\nSeccomp:");
+	return l && strtol(l + 9, NULL, 10);
+}
+
+/* Not before it stands still: until then its filters hold. */
+static int suspend_seccomp(struct task *t, struct err *e)
+{
+	if (ptrace(PTRACE_SETOPTIONS, t->tid, NULL, (void *)(long)(PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP)) == 0 ||
+	    !is_filtered(t))
+		return 0;
+	return err_sys(e, "pid %d: suspend its seccomp filters", t->nstid);
+}
+
 int task_save(struct task *t, struct err *e)
 {
 	struct iovec gp = { &t->regs, sizeof(t->regs) };
@@ -157,7 +182,7 @@ int task_save(struct task *t, struct err *e)
 	t->xlen = xs.iov_len;
 	t->borrowed = false;
 	rseq_abort(t);
-	return 0;
+	return t->guest ? suspend_seccomp(t, e) : 0;
 }
 
 int task_set_regs(struct task *t, const struct user_regs_struct *regs, struct err *e)

@@ -45,6 +45,8 @@ struct task {
 	bool sysstop;	/* last stop was a syscall stop */
 	int stopsig;	/* its process is stopped, by this signal; as of the last stop that was asked for */
 	int pending_sig; /* came instead of the stop: delivered when the task is let go */
+	bool guest;	/* of a pod that runs: what is done in it is not for its seccomp filters to judge */
+	int seccomp;	/* its mode, as of collect_recheck() */
 	bool parked;	/* stands in a batch that it shall end by itself: repair and release leave its registers alone */
 	bool nobatch;	/* a real SIGURG is pending: single remote calls only */
 	unsigned nurgent; /* SIGURGs of the program's that came while a batch ran, one of each queue */
