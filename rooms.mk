@@ -76,4 +76,4 @@ COORD_SRC += coordinator/interval.c
 CMD_SRC += coordinator/cmd/inspect.c
 CMD_SRC += coordinator/cmd/preempt.c
 COORD_SRC += coordinator/requests.c
-CMD_SRC += coordinator/cmd/core.c coordinator/cmd/diff.c pod/image/memory.c
+CMD_SRC += coordinator/cmd/pipe.c coordinator/cmd/core.c coordinator/cmd/diff.c pod/image/memory.c

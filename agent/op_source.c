@@ -73,8 +73,8 @@ static void send_dump(struct op *op, struct pod *p, const Pm__AgentOutgoing *m)
 	if (m->image) {
 		image = *m->image;
 		if (image.store) {
-			snprintf(path, sizeof(path), "%s/%s/%s.img", op->agent->conf.images_dir, p->spec->user,
-				 image.id);
+			snprintf(path, sizeof(path), "%s/%s/%s%s.img", op->agent->conf.images_dir, p->spec->user,
+				 image.stream ? "." : "", image.id);
 			image.path = path;
 		}
 		env_body.image = &image;

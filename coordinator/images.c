@@ -211,6 +211,11 @@ static void checkpoint_job(struct client *cl, uint32_t id, const Pm__CheckpointR
 			     "'%s' is a job of %zu pods: its image is one file for each, in a directory", m->target, n);
 		return;
 	}
+	if (m->stream) {
+		client_error(cl, id, EX_BADUSE, "check", "nothing was touched", "name one of its pods, or a directory",
+			     "'%s' is a job of %zu pods: its image is one file for each", m->target, n);
+		return;
+	}
 	for (size_t i = 0; i < n; i++)
 		if (check_checkpoint(cl, id, m, pod[i]) < 0)
 			return;

@@ -627,7 +627,7 @@ static int report(struct dump *d)
 	rep.rounds = d->rounds;
 	rep.sent = d->s.sent;
 	if (d->req->image)
-		rep.image = d->req->image->store ? d->req->image->id : d->req->image->path;
+		rep.image = d->req->image->store && !d->req->image->stream ? d->req->image->id : d->req->image->path;
 	rep.phases = phases;
 	rep.n_phases = d->nphase;
 	env_body.result = &rep;

@@ -179,7 +179,7 @@ static int choose_base(struct dump *d, uint64_t *newest, struct err *e)
 		return err_num(e, ENOMEM, "the pages of an image");
 	d->known.look = look_up;
 	d->known.arg = d->dedup;
-	if (d->req->image->store && open_base(d, newest, &stuck, &why) < 0) {
+	if (d->req->image->store && !d->req->image->stream && open_base(d, newest, &stuck, &why) < 0) {
 		if (why.code == -ECANCELED || stuck) {
 			*e = why;
 			return why.code;
@@ -220,7 +220,7 @@ static bool is_numbered(const Pm__CheckpointReq *req)
 	const char *name = strrchr(req->path, '/') + 1;
 	size_t n = strlen(req->id);
 
-	return req->store || (n && strncmp(name, req->id, n) == 0 && strcmp(name + n, IMAGE_SUFFIX) == 0);
+	return (req->store && !req->stream) || (n && strncmp(name, req->id, n) == 0 && strcmp(name + n, IMAGE_SUFFIX) == 0);
 }
 
 static int create(struct dump *d, struct err *e)
@@ -254,7 +254,7 @@ int image_begin(struct dump *d, struct err *e)
 		r = create(d, e);
 	if (r < 0)
 		return r;
-	d->out.pin = req->pin && req->store;
+	d->out.pin = req->pin && req->store && !req->stream;
 	d->s.fd = d->out.fd;
 	d->s.file = true;
 	r = choose_base(d, &newest, e);
@@ -282,7 +282,7 @@ void image_prune(struct dump *d)
 	struct err e = { 0 }, back;
 	char dir[PATH_MAX];
 
-	if (!d->req->image->store || !d->req->image->keep || !d->out.published)
+	if (!d->req->image->store || d->req->image->stream || !d->req->image->keep || !d->out.published)
 		return;
 	store_dir(d, dir, sizeof(dir));
 	if (image_be_user(&d->owner, &e) >= 0)

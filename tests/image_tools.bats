@@ -323,3 +323,83 @@ assert json.load(sys.stdin)["bytes"] < 1 << 20'
 	podctl restore "$gone" -N nodeB
 	podctl kill -s KILL -a text
 }
+
+some_hidden() { [ -n "$(hidden)" ]; }
+hidden() { find "$STORE" "$LAB_SHARED" -maxdepth 2 -name '.*.img'; }
+
+@test "an image through a pipe: the bytes of a file; what fails on the way leaves nothing, or all of it when the pod has ended" {
+	debuggee pipe
+	podctl checkpoint pipe -o - 2>"$LAB_SHARED/err" | cat >"$LAB_SHARED/piped.img"
+	id=$(head -n 1 "$LAB_SHARED/err")
+	[[ $id == pipe.* ]]
+	podctl image verify "$LAB_SHARED/piped.img"
+	[ "$(podctl inspect "$LAB_SHARED/piped.img" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["image"])')" = "$id" ]
+	[ -z "$(hidden)" ]
+	[ -z "$(podctl image list | grep "^$id ")" ]
+	# nobody reads; no room; the pod runs on in both
+	run bash -c '{ podctl checkpoint pipe -o - 2>"$1/e1"; echo $? >"$1/code"; } | true' sh "$LAB_SHARED"
+	await test -s "$LAB_SHARED/code"
+	[ "$(cat "$LAB_SHARED/code")" = 7 ]
+	grep -q 'Broken pipe; the pod runs on' "$LAB_SHARED/e1"
+	run bash -c 'podctl checkpoint pipe -o - >/dev/full'
+	[ "$status" = 7 ]
+	[[ $output == *"No space left"* ]]
+	[ -z "$(hidden)" ]
+	run bash -c 'podctl checkpoint pipe -o - >&-'
+	[ "$status" = 2 ] || [ "$status" = 0 ]
+	[ -z "$(hidden)" ]
+	step pipe 1
+	# it ends with its image, which cannot be written: it stays in the store
+	run bash -c 'podctl checkpoint --term pipe -o - >/dev/full'
+	[ "$status" = 1 ]
+	[[ $output == *"its image stays as 'pipe."* ]]
+	kept=$(podctl image list --noheadings | awk '$2 == "pipe" { print $1 }')
+	podctl restore "$kept" -N nodeB
+	step pipe 2
+	podctl checkpoint --term pipe -o - 2>/dev/null >"$LAB_SHARED/piped.img"
+	[ -z "$(hidden)" ]
+	podctl restore - -N nodeA <"$LAB_SHARED/piped.img"
+	step pipe 3
+	[ -z "$(hidden)" ]
+	podctl kill -s KILL -a pipe
+}
+
+@test "an image from a pipe: what is none, or not all of one, or another's, is refused, and nothing is left" {
+	debuggee from
+	podctl checkpoint --term from -o - >"$LAB_SHARED/from.img"
+	run bash -c 'head -c 100000 "$1" | podctl restore -' sh "$LAB_SHARED/from.img"
+	[ "$status" = 15 ]
+	run bash -c 'echo no image | podctl restore -'
+	[ "$status" = 15 ]
+	run bash -c ': | podctl restore -'
+	[ "$status" = 15 ]
+	run bash -c 'podctl restore - <&-'
+	[ "$status" = 1 ] || [ "$status" = 15 ]
+	run podctl restore - -N nodeA --dry-run <"$LAB_SHARED/from.img"
+	[ "$status" = 0 ]
+	[ -z "$(hidden)" ]
+	# whose it becomes is who brings it: a user gets no pod of root's
+	mkdir -p "$STORE/1234"
+	chown 1234 "$STORE/1234"
+	chmod 700 "$STORE/1234"
+	run as_user podctl restore - -N nodeA <"$LAB_SHARED/from.img"
+	[ "$status" != 0 ]
+	[ -z "$(podps --noheadings | awk '$1 == "from"')" ]
+	as_user podrun -d -n mine -N nodeA -- sleep 1000
+	as_user podctl checkpoint --term mine -o - >"$LAB_SHARED/mine.img"
+	run as_user podctl restore - -N nodeB <"$LAB_SHARED/mine.img"
+	[ "$status" = 0 ]
+	podps --noheadings | awk '$1 == "mine"' | grep -q 1234
+	[ -z "$(hidden)" ]
+	podctl kill -s KILL -a mine
+	# a client that is told to go while it reads
+	mkfifo "$LAB_SHARED/slow"
+	podctl restore - <>"$LAB_SHARED/slow" &
+	await some_hidden
+	kill -TERM $!
+	wait $! || true
+	[ -z "$(hidden)" ]
+	podctl restore - -N nodeB <"$LAB_SHARED/from.img"
+	step from 1
+	podctl kill -s KILL -a from
+}

@@ -21,6 +21,7 @@
 #include "coordinator/cmd/cut.h"
 #include "coordinator/cmd/image.h"
 #include "coordinator/cmd/operation.h"
+#include "coordinator/cmd/pipe.h"
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/image/image.h"
@@ -41,8 +42,15 @@ static int checkpoint_result(struct operation *m, const Pm__MigrateRep *r)
 	char total[32], frozen[32], sent[32], ns[32];
 
 	operation_close_line(m);
-	printf("%s\n", r->image);
-	fflush(stdout);
+	if (m->pipe) {
+		int code = pipe_send_image(m->c, r->image, m->ends);
+
+		if (code)
+			return code;
+	} else {
+		printf("%s\n", r->image);
+		fflush(stdout);
+	}
 	if (!r->sent) { /* its engine is dead, the image is there */
 		fprintf(stderr, "%s: checkpoint in %s\n", r->pod, human_ns(total, sizeof(total), r->total_ns));
 		return EXIT_OK;
@@ -105,6 +113,8 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 			q_body.full = true;
 		else if (o == 't')
 			m.times = true;
+		else if (o == 'o' && !strcmp(optarg, "-"))
+			m.pipe = true;
 		else if (o == 'o' && whole_path(c, optarg, path, sizeof(path)) == 0)
 			q_body.path = path;
 		else if (o == OPT_TIMEOUT && parse_number(c, "--timeout", optarg, 0, 86400 * 7, &n) == 0)
@@ -118,9 +128,15 @@ int cmd_checkpoint(struct ctx *c, int argc, char **argv)
 		return say_usage(c, argc == optind ? "which pod?" : "too many operands");
 	q_body.target = argv[optind];
 	m.subject = argv[optind];
-	if ((keep || q_body.pin) && q_body.path[0])
+	if (m.pipe && q_body.path[0])
+		return say_usage(c, "an image goes to one place");
+	if ((keep || q_body.pin) && (q_body.path[0] || m.pipe))
 		return say_usage(c, "%s is for the image store", keep ? "--keep" : "--pin");
 	q_body.keep = (uint32_t)keep;
+	q_body.stream = m.pipe;
+	m.ends = q_body.term;
+	if (m.pipe && (o = pipe_check_stdout(c)) != 0)
+		return o;
 	return operation_run(&m, &q);
 }
 
@@ -321,7 +337,7 @@ int cmd_restore(struct ctx *c, int argc, char **argv)
 	struct operation m = { .c = c, .fd = -1, .signals = -1, .result = restore_result };
 	const char *name = NULL;
 	struct cut cut = { .n = 0 };
-	bool in_store = false;
+	bool in_store = false, piped;
 	char path[PATH_MAX];
 	Pm__RestoreReq req;
 	int o, code;
@@ -345,7 +361,8 @@ int cmd_restore(struct ctx *c, int argc, char **argv)
 		return say_usage(c, argc == optind ? "which image?" : "too many operands");
 	m.dry_run = req.dry_run;
 	m.to = req.node[0] ? req.node : "a node";
-	if (find_job(c, argv[optind], &cut, &in_store, &code)) {
+	piped = !strcmp(argv[optind], "-");
+	if (!piped && find_job(c, argv[optind], &cut, &in_store, &code)) {
 		if (!code && name)
 			code = say_usage(c, "'%s' is an image of %zu pods: they keep their names", argv[optind], cut.n);
 		else if (!code)
@@ -353,14 +370,17 @@ int cmd_restore(struct ctx *c, int argc, char **argv)
 		cut_done(&cut);
 		return code;
 	}
-	code = find_image(c, argv[optind], path, sizeof(path), &in_store);
+	code = piped ? pipe_take_image(c, path, sizeof(path)) : find_image(c, argv[optind], path, sizeof(path), &in_store);
 	if (code)
 		return code;
 	if (in_store)
 		req.id = argv[optind];
 	else
 		req.path = path;
-	return restore_image(c, &m, &req, path, name);
+	code = restore_image(c, &m, &req, path, name);
+	if (piped)
+		unlink(path);
+	return code;
 }
 
 /* ---- image list, verify */

@@ -14,6 +14,7 @@ struct operation {
 	const char *subject, *to; /* of messages and progress: "pod3 -> nodeB" */
 	enum progress progress;
 	bool json, times, dry_run, detach;
+	bool pipe, ends; /* a checkpoint to stdout; one that ends its pod */
 	/** Shows how it ended; returns the exit code. */
 	int (*result)(struct operation *, const Pm__MigrateRep *);
 	/* of the conversation */

@@ -77,12 +77,12 @@ static const struct command commands[] = {
 	{ "recover", NULL, cmd_recover, "[ID]",
 	  "Says which operations have no known outcome, and settles the one named.\n" },
 	{ "drain", "poddrain", cmd_later, "NODE", NULL },
-	{ "checkpoint", NULL, cmd_checkpoint, "POD|JOB [-R|--term] [-o FILE|DIR] [--full] [--keep N] [--pin] [--compress HOW]\n"
+	{ "checkpoint", NULL, cmd_checkpoint, "POD|JOB [-R|--term] [-o FILE|DIR|-] [--full] [--keep N] [--pin] [--compress HOW]\n"
 	  "                  [--timeout S] [-t]",
 	  "Writes a pod into an image while it runs, and prints the image's id. A job's pods are cut as one.\n"
 	  "  -R, --leave-running    the pod goes on afterwards (so it is without --term, too)\n"
 	  "      --term             the pod ends once the image is on the disk\n"
-	  "  -o, --output PATH      a file, or a directory, instead of the image store\n"
+	  "  -o, --output PATH      a file, a directory, or - for stdout (the id goes to stderr), instead of the store\n"
 	  "      --full             an image that builds on no other\n"
 	  "      --keep N           then removes all but the newest N images of the pod, and what they build on\n"
 	  "      --compress HOW     pages: auto (where it pays), lz4, none\n"
@@ -90,7 +90,7 @@ static const struct command commands[] = {
 	  "      --timeout S        gives up after so long; the pod goes on (0: never)\n"
 	  "  -t, --times            how long each phase took\n" },
 	{ "restore", NULL, cmd_restore, "IMAGE [-N NODE] [-n NAME] [--force=files] [--dry-run]",
-	  "Makes a pod, or the pods of a job, out of an image, on any node. IMAGE is an id or a path.\n"
+	  "Makes a pod, or the pods of a job, out of an image, on any node. IMAGE is an id, a path, or - for stdin.\n"
 	  "  -N, --node NODE        where; for a job also a list: A,B (default: the node with the fewest pods)\n"
 	  "  -n, --name NAME        another name for the pod\n"
 	  "      --force=files      files that were written since are taken as they are\n"
