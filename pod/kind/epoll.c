@@ -19,7 +19,11 @@
  * are not pending (`quiet`) are added first and what they report is thrown away. A disarmed one-shot
  * item is one of them: so it is disarmed against errors and hang-ups too.
  *
- * Limits, refused by name: nested epolls; items whose file no process has any more that has the epoll.
+ * An epoll that watches another one is an item as any other. But that one's items may be added later, and what is put back
+ * into it counts as new: so an edge that was reported of an epoll may be reported once more.
+ *
+ * Limits, refused by name: items whose file no process has any more that has the epoll. A disarmed one-shot item
+ * hears of an error or a hang-up that comes after the move.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -66,32 +70,8 @@ static bool next_item(const char **info, struct item *it)
 
 static int check(struct dump *d, const struct probe *p, struct err *e)
 {
-	const char *info = p->info;
-	struct item it;
-	int r = kind_check_common(p, e);
-
 	(void)d;
-	if (r < 0)
-		return r;
-	while (next_item(&info, &it)) {
-		struct kcmp_epoll_slot slot = { (uint32_t)p->fdno, it.fd, 0 };
-		char path[64], link[64];
-		ssize_t n;
-
-		/* the number may be another file's by now */
-		if (syscall(SYS_kcmp, p->pid, p->pid, KCMP_EPOLL_TFD, it.fd, &slot) != 0)
-			continue;
-
-		snprintf(path, sizeof(path), "/proc/%d/fd/%u", p->pid, it.fd);
-		n = readlink(path, link, sizeof(link) - 1);
-		if (n < 0)
-			continue;
-		link[n] = 0;
-		if (!strcmp(link, EPOLL_LINK))
-			return KIND_REFUSE(e, "an epoll that watches another epoll (fd %u): cannot be carried yet",
-					   it.fd);
-	}
-	return 0;
+	return kind_check_common(p, e);
 }
 
 /* ---- whose file is it */
@@ -167,8 +147,6 @@ static int add_item(struct dump *d, struct object *o, Pm__BodyEpoll *m, struct o
 	x->events = it->events;
 	x->data = it->data;
 	*target = find_target(d, o, it->fd, nth);
-	if (*target && (*target)->kind == o->kind)
-		return KIND_REFUSE(e, "an epoll that watches another epoll (fd %u): cannot be carried yet", it->fd);
 	if (!*target || !find_holder(d, o, *target, x))
 		return KIND_REFUSE(e, "an epoll watches a file that was added as fd %u and that no process with the epoll has any more",
 				   it->fd);

@@ -294,21 +294,43 @@ static void test_epoll_numbers(void)
 	fake_free(f);
 }
 
-static void test_epoll_refusals(void)
+/* One that watches one that watches one, in an order in which the outer ones come first. */
+static void test_epoll_nested(void)
 {
 	struct fake *f = fake_new();
-	struct epoll_event ev = { EPOLLIN, { .u64 = 1 } };
-	int ep = epoll_create1(EPOLL_CLOEXEC), in = epoll_create1(EPOLL_CLOEXEC), a, b, other;
-	struct err e = { 0 };
+	struct epoll_event ev = { EPOLLIN, { .u64 = 1 } }, got[4];
+	int top = epoll_create1(EPOLL_CLOEXEC), mid = epoll_create1(EPOLL_CLOEXEC), low = epoll_create1(EPOLL_CLOEXEC);
+	int a = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), b = eventfd(0, EFD_CLOEXEC);
 
-	T_CHECK(epoll_ctl(ep, EPOLL_CTL_ADD, in, &ev) == 0);
-	T_FAILS(fake_check(f, ep, &e), -EOPNOTSUPP);
-	T_CHECK_HAS(e.msg, "another epoll");
-	fake_add(f, ep), fake_add(f, in);
-	T_FAILS(fake_dump_undo(f, &e), -EOPNOTSUPP);
-	T_CHECK_HAS(e.msg, "another epoll");
-	close(ep), close(in);
+	T_CHECK(epoll_ctl(low, EPOLL_CTL_ADD, a, &ev) == 0);
+	ev.data.u64 = 2;
+	T_CHECK(epoll_ctl(mid, EPOLL_CTL_ADD, low, &ev) == 0);
+	ev.data.u64 = 3;
+	T_CHECK(epoll_ctl(top, EPOLL_CTL_ADD, mid, &ev) == 0);
+	ev = (struct epoll_event){ EPOLLIN | EPOLLEXCLUSIVE, { .u64 = 4 } };
+	T_CHECK(epoll_ctl(top, EPOLL_CTL_ADD, b, &ev) == 0);
+	T_CHECK_EQ(write(a, (uint64_t[]){ 1 }, 8), 8);
+	fake_add(f, top), fake_add(f, mid), fake_add(f, low), fake_add(f, a), fake_add(f, b);
+	fake_move(f);
+	T_CHECK_EQ(epoll_wait(top, got, 4, 0), 1);
+	T_CHECK_EQ(got[0].data.u64, 3);
+	T_CHECK(epoll_wait(mid, got, 4, 0) == 1 && got[0].data.u64 == 2);
+	T_CHECK(epoll_wait(low, got, 4, 0) == 1 && got[0].data.u64 == 1);
+	read8(a);
+	T_CHECK_EQ(epoll_wait(top, got, 4, 0), 0);
+	T_CHECK_EQ(write(b, (uint64_t[]){ 1 }, 8), 8);
+	T_CHECK(epoll_wait(top, got, 4, 0) == 1 && got[0].data.u64 == 4);
+	T_CHECK(epoll_ctl(top, EPOLL_CTL_MOD, b, &ev) < 0 && errno == EINVAL); /* as it is exclusive */
+	close(top), close(mid), close(low), close(a), close(b);
 	fake_free(f);
+}
+
+static void test_epoll_refusals(void)
+{
+	struct fake *f;
+	struct epoll_event ev = { EPOLLIN, { .u64 = 1 } };
+	int ep, a, b, other;
+	struct err e = { 0 };
 
 	/* the number was closed, a copy of the file lives on where nobody has the epoll */
 	f = fake_new();
@@ -371,6 +393,7 @@ static const struct test_case cases[] = {
 	{ "epoll_edges", test_epoll_edges },
 	{ "epoll_numbers", test_epoll_numbers },
 	{ "epoll_many", test_epoll_many },
+	{ "epoll_nested", test_epoll_nested },
 	{ "epoll_refusals", test_epoll_refusals },
 	{ "refusals", test_refusals },
 };

@@ -22,6 +22,8 @@ static struct shared {
 static int ep, pipe_fd[2], edge_fd, once_fd, timer, sock[2], closed[2], quiet[2];
 static int shared_ep, shared_pipe[2];
 
+static int low, mid, top, edged, low_pipe[2], excl, excl_fd, done, done_fd;
+
 static void add(int set, int fd, uint32_t events, uint64_t data)
 {
 	struct epoll_event ev = { .events = events, .data.u64 = data };
@@ -112,6 +114,69 @@ static void setup(void)
 	add(shared_ep, shared_pipe[0], EPOLLIN, 99);
 }
 
+/* top and edged watch mid, which watches low, which watches a pipe. */
+static void setup_nested(void)
+{
+	uint64_t one = 1;
+
+	top = (int)WL_SYS(epoll_create1(0));
+	edged = (int)WL_SYS(epoll_create1(EPOLL_CLOEXEC));
+	mid = (int)WL_SYS(epoll_create1(0));
+	low = (int)WL_SYS(epoll_create1(EPOLL_CLOEXEC));
+	WL_SYS(pipe(low_pipe));
+	add(low, low_pipe[0], EPOLLIN | EPOLLET, 201);
+	add(mid, low, EPOLLIN, 202);
+	add(top, mid, EPOLLIN, 203);
+	add(edged, mid, EPOLLIN | EPOLLET, 204);
+	excl = (int)WL_SYS(epoll_create1(0));
+	excl_fd = (int)WL_SYS(eventfd(0, EFD_NONBLOCK));
+	add(excl, excl_fd, EPOLLIN | EPOLLEXCLUSIVE, 205);
+	done = (int)WL_SYS(epoll_create1(0));
+	done_fd = (int)WL_SYS(eventfd(0, 0));
+	wl_write(done_fd, &one, 8);
+	add(done, done_fd, EPOLLIN | EPOLLONESHOT, 206);
+	add(done, low_pipe[1], EPOLLOUT | EPOLLET | EPOLLONESHOT, 207);
+}
+
+static void one_event(const char *what, int set, int want, uint64_t data)
+{
+	struct epoll_event ev = { .events = 0 };
+
+	WL_EQ(what, want, WL_SYS(epoll_wait(set, &ev, 1, 0)));
+	WL_CHECK(!want || (ev.data.u64 == data && ev.events == EPOLLIN), "%s: expected event of %llu, got %x of %llu", what,
+		 (unsigned long long)data, ev.events, (unsigned long long)ev.data.u64);
+}
+
+static void nested(void)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	char c = 'n';
+
+	one_event("nested, not ready", top, 0, 0);
+	one_event("nested by edge, not ready", edged, 0, 0);
+	wl_write(low_pipe[1], &c, 1);
+	one_event("nested by edge", edged, 1, 204);
+	one_event("nested", top, 1, 203);
+	wl_pace();
+	one_event("nested, again", top, 1, 203);
+	one_event("in the middle", mid, 1, 202);
+	one_event("the innermost", low, 1, 201);
+	wl_pace();
+	/* its edge has been reported: so there is nothing for the others either */
+	one_event("the innermost, by edge, again", low, 0, 0);
+	one_event("nested, after the edge", top, 0, 0);
+	wl_read(low_pipe[0], &c, 1);
+	one_event("exclusive, not ready", excl, 0, 0);
+	bump(excl_fd);
+	wl_pace();
+	one_event("exclusive", excl, 1, 205);
+	WL_EQ("eventfd", 1, take(excl_fd));
+	errno = 0;
+	WL_EQ("change of an exclusive entry", -1, epoll_ctl(excl, EPOLL_CTL_MOD, excl_fd, &ev));
+	WL_EQ("errno", EINVAL, errno);
+	one_event("one-shot, ready and disarmed", done, 0, 0);
+}
+
 static int child(void *arg)
 {
 	struct epoll_event ev;
@@ -178,16 +243,21 @@ static void round_of_all(uint64_t round)
 
 int main(void)
 {
+	struct epoll_event ev[4];
 	uint64_t round = 0;
 	pid_t pid;
 
 	wl_init();
 	sh = wl_shared(sizeof(*sh));
 	setup();
+	setup_nested();
+	WL_EQ("one-shot entries", 2, WL_SYS(epoll_wait(done, ev, 4, 0)));
 	pid = wl_spawn(child, NULL);
 	wl_ready();
-	while (!wl_stopping())
+	while (!wl_stopping()) {
 		round_of_all(round++);
+		nested();
+	}
 	WL_AWAIT(sh->child_events == round, "the child");
 	sh->stop = 1;
 	wl_reap(pid, 44);

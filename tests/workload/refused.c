@@ -258,15 +258,6 @@ static void flock_device(void)
 	WL_SYS(flock(fd, LOCK_EX));
 }
 
-static void epoll_in_epoll(void)
-{
-	struct epoll_event ev = { .events = EPOLLIN };
-	int inner = (int)WL_SYS(epoll_create1(0));
-
-	need("epoll", epoll_create1(0));
-	WL_SYS(epoll_ctl(fd, EPOLL_CTL_ADD, inner, &ev));
-}
-
 /* ---- tasks that are not like the others of their process */
 
 static void *idle(void *arg)
@@ -488,7 +479,7 @@ static const struct {
 	{ "sysv_shm", sysv_shm },   { "sem_thread", sem_thread },
 	{ "sem_shared", sem_shared }, { "sem_denied", sem_denied }, { "mqueue_notify", mqueue_notify },
 	{ "proc_file", proc_file }, { "lease", lease }, { "flock_device", flock_device },
-	{ "epoll_in_epoll", epoll_in_epoll }, { "thread_creds", thread_creds },
+	{ "thread_creds", thread_creds },
 	{ "seccomp_lock", seccomp_lock }, { "shared_memory", shared_memory }, { "leader_exit", leader_exit },
 	{ "deadline", deadline }, { "traced", traced },
 };
