@@ -146,6 +146,12 @@ bench: deps
 	$(Q)$(MAKE) --no-print-directory all $(BENCH) $(WORKLOADS) $(CLIENTS)
 	$(Q)B=$(B) tests/bench/run
 
+bench-checkpoint: deps
+	$(Q)$(MAKE) --no-print-directory all $(BENCH) $(WORKLOADS)
+	$(Q)B=$(B) tests/bench/checkpoint
+
+.PHONY: bench-checkpoint
+
 soak: deps
 	$(Q)$(MAKE) --no-print-directory all $(WORKLOADS) $(CLIENTS)
 	$(Q)SOAK_MOVES=$${SOAK_MOVES:-100} B=$(B) tests/real/soak

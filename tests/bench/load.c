@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * load PROCESSES THREADS CONNECTIONS: so many processes, each with so many threads that tick each
- * 10 ms; the first process keeps so many TCP connections to itself over its own address (argv[4]).
+ * 10 ms; the first process keeps so many TCP connections to itself over its own address (argv[4]). Each
+ * process has argv[5] MiB of memory with bytes that are all different and never change.
  */
 #include <arpa/inet.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -46,6 +48,22 @@ static void connections(int n, const char *address)
 	}
 }
 
+static void fill(size_t mib)
+{
+	uint64_t x = (uint64_t)getpid() << 40 | 1;
+	volatile uint64_t *p = malloc(mib << 20);
+	size_t i;
+
+	if (!p)
+		exit(1);
+	for (i = 0; i < mib << 17; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		p[i] = x;
+	}
+}
+
 int main(int argc, char **argv)
 {
 	int n = argc > 1 ? atoi(argv[1]) : 1;
@@ -56,6 +74,8 @@ int main(int argc, char **argv)
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			break;
 		}
+	if (argc > 5)
+		fill((size_t)atoi(argv[5]));
 	threads(argc > 2 ? atoi(argv[2]) : 1);
 	if (n <= 0) {
 		puts("ready");
