@@ -495,10 +495,10 @@ static int stage_commit(struct dump *d, struct err *e)
 
 /* ---- undo */
 
-static void undo_network(struct dump *d)
+/* *@fd: to be closed when the pod runs again, for the kernel takes 10 ms to forget a packet socket. */
+static void undo_network(struct dump *d, int *fd)
 {
 	static uint8_t frame[HOLD_FRAME_MAX];
-	autoclose int fd = -1;
 	int n;
 
 	if (d->hold && d->blocked)
@@ -506,9 +506,9 @@ static void undo_network(struct dump *d)
 	if (d->filter)
 		filter_remove(d->filter, NULL);
 	collect_drop_objects(d, true);
-	if (d->hold && d->blocked && replay_open(d->req->host_link, &fd, NULL) == 0)
+	if (d->hold && d->blocked && replay_open(d->req->host_link, fd, NULL) == 0)
 		while ((n = hold_take(d->hold, frame, sizeof(frame), NULL)) > 0)
-			replay_send(fd, frame, (size_t)n, NULL);
+			replay_send(*fd, frame, (size_t)n, NULL);
 	d->blocked = false;
 }
 
@@ -528,10 +528,12 @@ static void refuse_target(struct dump *d)
 
 void dump_undo(struct dump *d)
 {
+	autoclose int fd = -1;
+
 	if (d->undone)
 		return;
 	d->undone = true;
-	undo_network(d);
+	undo_network(d, &fd);
 	if (d->locks_down) /* the target gives up, and with it the locks that it has */
 		refuse_target(d);
 	if (d->frozen) {
