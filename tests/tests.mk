@@ -94,7 +94,7 @@ demo: deps
 ifeq ($(SANITIZE),)
 check: deps
 	$(Q)$(MAKE) --no-print-directory all $(UNIT) $(WORKLOADS) $(CLIENTS) $(filter $(B)/%,$(CHECK_RUN))
-	$(Q)B=$(B) tests/run $(UNIT) $(CHECK_RUN)
+	$(Q)B=$(B) KINDS_TABLE=$(B)/kinds.md tests/run $(UNIT) $(CHECK_RUN)
 else
 check: deps
 	$(Q)$(MAKE) --no-print-directory check-unit
