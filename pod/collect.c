@@ -83,7 +83,7 @@ static int check_threads(struct proc *p, struct err *e)
 	p->tasks[0]->seccomp = a->seccomp;
 	for (i = 0; i < p->ntasks; i++)
 		if (check_policy(p, p->tasks[i], e) < 0)
-			return e->code;
+			return -EOPNOTSUPP;
 	for (i = 1; i < p->ntasks; i++) {
 		struct proc_status b;
 

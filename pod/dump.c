@@ -386,6 +386,8 @@ static int stage_reserve(struct dump *d, struct err *e)
 		if (r == -ESRCH || r == -ENOENT || r == -ETIMEDOUT || r == -EPERM) /* gone, in vfork: the cut will see */
 			r = 0;
 	}
+	if (r == -EOPNOTSUPP) /* what only a task that stands still tells of itself */
+		d->exit_code = 6;
 	if (r >= 0)
 		r = collect_maps(d, true, e);
 	if (r >= 0)

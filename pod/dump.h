@@ -224,6 +224,7 @@ int advice_policies(struct dump *, struct proc *, Pm__Mm *mm, struct err *);
 int advice_add_guards(struct dump *, const struct proc *, const struct runs *guards, struct err *);
 
 /* seccomp.c, the source's half */
+#define SECCOMP_MAX_FILTERS 1024 /* of one thread; the kernel allows 32768 instructions in all, and 4 more for each */
 int seccomp_check(const struct proc *, struct err *);
 /** In the freeze: modes and filters of all threads; the filters go into @tree. */
 int seccomp_take(struct dump *, struct proc *, Pm__Tree *tree, Pm__Proc *m, struct err *);

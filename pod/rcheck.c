@@ -8,6 +8,8 @@
  * measure, that is what this engine was started with (ids and capabilities: kind creds).
  */
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -104,7 +106,7 @@ static int check_procs(const struct index *x, struct err *e)
 		if (!w->pid || w->pid > MAX_PID || (i && x->p[i - 1]->pid == w->pid))
 			return err_set(e, EBADMSG, "pid %u is none, or there twice", w->pid);
 		if (check_job(w, e) < 0)
-			return e->code;
+			return -EBADMSG;
 		if (w->exit_signal > 65)
 			return err_set(e, EBADMSG, "pid %u ends with signal %u", w->pid, w->exit_signal - 1);
 		at = w->pid == 1 ? x->n : find(x, w->ppid);
@@ -117,6 +119,31 @@ static int check_procs(const struct index *x, struct err *e)
 	return 0;
 }
 
+static int check_filters(const Pm__Tree *t, struct err *e)
+{
+	size_t i, k, n;
+
+	for (i = 0; i < t->n_filters; i++) {
+		const Pm__Filter *f = t->filters[i];
+
+		if (!f->prog.len || f->prog.len % sizeof(struct sock_filter) || f->prog.len / sizeof(struct sock_filter) > BPF_MAXINSNS ||
+		    (f->flags & ~(uint32_t)SECCOMP_FILTER_FLAG_LOG))
+			return err_set(e, EBADMSG, "a seccomp filter of %zu bytes, flags %x", f->prog.len, f->flags);
+	}
+	for (i = 0; i < t->n_procs; i++)
+		for (k = 0; k < t->procs[i]->n_threads; k++) {
+			const Pm__Thread *th = t->procs[i]->threads[k];
+
+			if (th->seccomp > SECCOMP_MODE_FILTER || th->n_filters > SECCOMP_MAX_FILTERS ||
+			    (th->seccomp == SECCOMP_MODE_FILTER) != (th->n_filters > 0))
+				return err_set(e, EBADMSG, "thread %u: seccomp mode %u, %zu filters", th->tid, th->seccomp, th->n_filters);
+			for (n = 0; n < th->n_filters; n++)
+				if (th->filters[n] >= t->n_filters)
+					return err_set(e, EBADMSG, "thread %u: seccomp filter %u is not in the image", th->tid, th->filters[n]);
+		}
+	return 0;
+}
+
 int rcheck_tree(const Pm__Tree *t, struct err *e)
 {
 	struct index x = { .n = t->n_procs };
@@ -126,6 +153,9 @@ int rcheck_tree(const Pm__Tree *t, struct err *e)
 
 	if (!t->n_procs || t->n_procs > MAX_PROCS || t->procs[0]->pid != 1)
 		return err_set(e, EBADMSG, "a tree of %zu processes without pid 1", t->n_procs);
+	q = check_filters(t, e);
+	if (q < 0)
+		return q;
 	x.p = malloc(x.n * sizeof(*x.p));
 	x.state = calloc(x.n, 1);
 	stack = malloc(x.n * sizeof(*stack));

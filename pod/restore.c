@@ -335,8 +335,6 @@ static int take_tree(struct restore *r, const struct record *rec, struct err *e)
 	r->tree = t;
 	q = rcheck_tree(t, e);
 	if (q >= 0)
-		q = seccomp_check_tree(t, e);
-	if (q >= 0)
 		q = rcheck_policy(r->req->spec, &r->bounds, t, e);
 	if (q >= 0 && !r->nprocs)
 		q = rtree_begin(r, e);

@@ -172,7 +172,6 @@ const struct seg *seg_at(const struct segs *, uint64_t addr);
 int jobs_stop(struct restore *, struct err *);
 
 /* seccomp.c, the target's half */
-int seccomp_check_tree(const Pm__Tree *, struct err *);
 /** Installs the filters of all threads, suspended until the tracer lets go; before the credentials. */
 int seccomp_give(struct restore *, struct rproc *, struct err *);
 

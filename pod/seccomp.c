@@ -27,7 +27,6 @@
 #include "pod/restore.h"
 
 #define CALL_MS 5000
-#define MAX_FILTERS 1024 /* of one thread; the kernel allows 32768 instructions in all, and 4 more for each */
 
 #define REFUSE(e, ...) err_set(e, EOPNOTSUPP, __VA_ARGS__)
 
@@ -55,8 +54,8 @@ static int intern(struct dump *d, Pm__Tree *tree, const void *prog, size_t len, 
 	*out = (uint32_t)i;
 	if (i < tree->n_filters)
 		return 0;
-	if (i >= MAX_FILTERS * 16)
-		return REFUSE(e, "more than %d seccomp filters", MAX_FILTERS * 16);
+	if (i >= SECCOMP_MAX_FILTERS * 16)
+		return REFUSE(e, "more than %d seccomp filters", SECCOMP_MAX_FILTERS * 16);
 	nf = dump_alloc(d, (i + 1) * sizeof(*nf));
 	if (i)
 		memcpy(nf, tree->filters, i * sizeof(*nf));
@@ -73,7 +72,7 @@ static int intern(struct dump *d, Pm__Tree *tree, const void *prog, size_t len, 
 static int take_filters(struct dump *d, struct task *t, Pm__Tree *tree, Pm__Thread *th, struct err *e)
 {
 	static struct sock_filter prog[BPF_MAXINSNS];
-	uint32_t list[MAX_FILTERS];
+	uint32_t list[SECCOMP_MAX_FILTERS];
 	struct filter_metadata meta;
 	long n;
 	int r = 0;
@@ -85,8 +84,8 @@ static int take_filters(struct dump *d, struct task *t, Pm__Tree *tree, Pm__Thre
 		meta = (struct filter_metadata){ .filter_off = th->n_filters };
 		if (n < 0 || ptrace((enum __ptrace_request)PTRACE_GET_FILTER_METADATA, t->tid, (void *)sizeof(meta), &meta) < 0)
 			return REFUSE(e, "thread %d has a seccomp filter that cannot be read (%s)", t->nstid, strerror(errno));
-		if (th->n_filters == MAX_FILTERS)
-			return REFUSE(e, "thread %d has more than %d seccomp filters", t->nstid, MAX_FILTERS);
+		if (th->n_filters == SECCOMP_MAX_FILTERS)
+			return REFUSE(e, "thread %d has more than %d seccomp filters", t->nstid, SECCOMP_MAX_FILTERS);
 		r = intern(d, tree, prog, (size_t)n * sizeof(prog[0]), (uint32_t)meta.flags, &list[th->n_filters++], e);
 	}
 	th->filters = dump_alloc(d, th->n_filters * sizeof(*th->filters));
@@ -108,31 +107,6 @@ int seccomp_take(struct dump *d, struct proc *p, Pm__Tree *tree, Pm__Proc *m, st
 }
 
 /* ---- target */
-
-int seccomp_check_tree(const Pm__Tree *t, struct err *e)
-{
-	size_t i, k, n;
-
-	for (i = 0; i < t->n_filters; i++) {
-		const Pm__Filter *f = t->filters[i];
-
-		if (!f->prog.len || f->prog.len % sizeof(struct sock_filter) || f->prog.len / sizeof(struct sock_filter) > BPF_MAXINSNS ||
-		    (f->flags & ~(uint32_t)SECCOMP_FILTER_FLAG_LOG))
-			return err_set(e, EBADMSG, "a seccomp filter of %zu bytes, flags %x", f->prog.len, f->flags);
-	}
-	for (i = 0; i < t->n_procs; i++)
-		for (k = 0; k < t->procs[i]->n_threads; k++) {
-			const Pm__Thread *th = t->procs[i]->threads[k];
-
-			if (th->seccomp > SECCOMP_MODE_FILTER || th->n_filters > MAX_FILTERS ||
-			    (th->seccomp == SECCOMP_MODE_FILTER) != (th->n_filters > 0))
-				return err_set(e, EBADMSG, "thread %u: seccomp mode %u, %zu filters", th->tid, th->seccomp, th->n_filters);
-			for (n = 0; n < th->n_filters; n++)
-				if (th->filters[n] >= t->n_filters)
-					return err_set(e, EBADMSG, "thread %u: seccomp filter %u is not in the image", th->tid, th->filters[n]);
-		}
-	return 0;
-}
 
 static bool same_filters(const Pm__Thread *a, const Pm__Thread *b)
 {

@@ -38,7 +38,7 @@ CLIENTS := $(B)/tests/redis_check $(B)/tests/streamcheck $(B)/tests/http_check $
 # self-verifying programs, one per kind of kernel resource; they share no code with podmigrate
 WORKLOAD_NAMES := tree threads regs rseq restart restart_hard shortwrite anon churn privfile shm_anon memfd tmpfs files \
 	pipes fifo unixsock unixmsg unixfds tcp tcp_states tcp6 udp epoll eventfd timerfd signalfd pty signals itimer creds procattr mm ticker bigmem refused locks posixtimer sysvshm sysvmsg sysvsem mqueue inotify
-WORKLOAD_NAMES += memflags stopped seccomp
+WORKLOAD_NAMES += memflags stopped seccomp futex
 WORKLOAD_NAMES += urgent
 WORKLOADS := $(WORKLOAD_NAMES:%=$(BIN)/workload/%)
 UNIT_SRC += tests/unit/kind_api_fake.c tests/unit/kind_file_test.c tests/unit/kind_unix_test.c

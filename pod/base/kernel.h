@@ -98,6 +98,10 @@ struct pm_scan_arg {
 #ifndef PTRACE_O_SUSPEND_SECCOMP
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
 #endif
+#define PTRACE_GET_DISPATCH 0x4211 /* 6.4: PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG */
+struct dispatch_config {
+	uint64_t mode, selector, offset, len;
+};
 #define PTRACE_GET_FILTER_METADATA 0x420d
 struct filter_metadata {
 	uint64_t filter_off, flags;

@@ -155,6 +155,17 @@ static bool is_filtered(const struct task *t)
 	return l && strtol(l + 9, NULL, 10);
 }
 
+/* Its calls would come to a handler of the program's, and the engine's with them (Wine). */
+static int check_dispatch(struct task *t, struct err *e)
+{
+	struct dispatch_config c = { 0 };
+
+	if (ptrace((enum __ptrace_request)PTRACE_GET_DISPATCH, t->tid, sizeof(c), &c) < 0 || !c.mode)
+		return 0;
+	return err_set(e, EOPNOTSUPP, "pid %d: thread %d dispatches its system calls itself (PR_SET_SYSCALL_USER_DISPATCH): cannot be carried",
+		       t->nstgid, t->nstid);
+}
+
 /* Not before it stands still: until then its filters hold. */
 static int suspend_seccomp(struct task *t, struct err *e)
 {
@@ -168,6 +179,7 @@ int task_save(struct task *t, struct err *e)
 {
 	struct iovec gp = { &t->regs, sizeof(t->regs) };
 	struct iovec xs;
+	int r;
 
 	if (!t->xstate) {
 		t->xstate = aligned_alloc(64, XSTATE_MAX);
@@ -182,7 +194,8 @@ int task_save(struct task *t, struct err *e)
 	t->xlen = xs.iov_len;
 	t->borrowed = false;
 	rseq_abort(t);
-	return t->guest ? suspend_seccomp(t, e) : 0;
+	r = t->guest ? check_dispatch(t, e) : 0;
+	return r < 0 || !t->guest ? r : suspend_seccomp(t, e);
 }
 
 int task_set_regs(struct task *t, const struct user_regs_struct *regs, struct err *e)

@@ -167,9 +167,82 @@ static void test_privilege(void)
 	}
 }
 
+static int tree_code(struct tree *t)
+{
+	struct err e = { 0 };
+
+	return rcheck_tree(&t->msg, &e);
+}
+
+/* How a process is stopped, how it tells of its end, and filters that are none. */
+static void test_states(void)
+{
+	uint64_t prog[4] = { 6 };
+	Pm__Filter f, *fp[1] = { &f };
+	Pm__Thread th, *thp[1] = { &th };
+	uint32_t which[1] = { 0 };
+	struct tree t;
+	Pm__Proc *p;
+
+	begin(&t);
+	p = add(&t, 2, 1, 1);
+	p->exit_signal = 1;
+	p->stop_signal = 20;
+	p->job_news = 1;
+	T_CHECK_EQ(tree_code(&t), 0);
+	p->stop_signal = 9;
+	T_CHECK_EQ(tree_code(&t), -EBADMSG);
+	p->stop_signal = 19;
+	p->job_news = 3;
+	T_CHECK_EQ(tree_code(&t), -EBADMSG);
+	p->job_news = 0;
+	p->exit_signal = 66;
+	T_CHECK_EQ(tree_code(&t), -EBADMSG);
+	p->exit_signal = 18;
+	T_CHECK_EQ(tree_code(&t), 0);
+	t.proc[0].stop_signal = 19; /* pid 1 */
+	T_CHECK_EQ(tree_code(&t), -EBADMSG);
+	t.proc[0].stop_signal = 0;
+
+	pm__filter__init(&f);
+	pm__thread__init(&th);
+	t.msg.filters = fp;
+	t.msg.n_filters = 1;
+	p->threads = thp;
+	p->n_threads = 1;
+	f.prog.data = (uint8_t *)prog;
+	f.prog.len = sizeof(prog);
+	th.seccomp = 2;
+	th.filters = which;
+	th.n_filters = 1;
+	T_CHECK_EQ(tree_code(&t), 0);
+	which[0] = 1; /* not there */
+	T_CHECK_EQ(tree_code(&t), -EBADMSG);
+	which[0] = 0;
+	th.seccomp = 1; /* strict, with a filter */
+	T_CHECK_EQ(tree_code(&t), -EBADMSG);
+	th.seccomp = 3;
+	T_CHECK_EQ(tree_code(&t), -EBADMSG);
+	th.seccomp = 2;
+	f.prog.len = 12;
+	T_CHECK_EQ(tree_code(&t), -EBADMSG);
+	f.prog.len = 0;
+	T_CHECK_EQ(tree_code(&t), -EBADMSG);
+	f.prog.len = 8 * 4097;
+	T_CHECK_EQ(tree_code(&t), -EBADMSG);
+	f.prog.len = 8;
+	f.flags = 1; /* TSYNC is for the restore to say */
+	T_CHECK_EQ(tree_code(&t), -EBADMSG);
+	f.flags = 8; /* and so is a listener */
+	T_CHECK_EQ(tree_code(&t), -EBADMSG);
+	f.flags = 2;
+	T_CHECK_EQ(tree_code(&t), 0);
+}
+
 static const struct test_case cases[] = {
 	{ "sane", test_sane },
 	{ "loops", test_loops },
 	{ "privilege", test_privilege },
+	{ "states", test_states },
 };
 const struct test_suite rcheck_suite = { "rcheck", cases, ARRAY_SIZE(cases) };

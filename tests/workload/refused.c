@@ -5,7 +5,8 @@
  * kinds. Exit code 77 and "skip: why" if this machine does not have the thing.
  *
  * refused needs WHAT...: holds what another node may lack: open:FILE, fifo:FILE, map:FILE (private, for running),
- * cwd:DIR, shm:MIB (a file in /dev/shm), gone: (a working directory without a name), unread: (inotify events), busy: (nothing).
+ * cwd:DIR, shm:MIB (a file in /dev/shm), gone: (a working directory without a name), unread: (inotify events), dispatch: (of system
+ * calls, by itself), busy: (nothing).
  */
 #include "wl.h"
 
@@ -439,6 +440,16 @@ static void hold_gone(const char *none)
 	WL_SYS(rmdir("/tmp/wl-gone"));
 }
 
+/* Every call may come to a handler; here none does. */
+static void hold_dispatch(const char *none)
+{
+	static char allow;
+
+	(void)none;
+	if (prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1, 0, 0, &allow) < 0)
+		skip("PR_SET_SYSCALL_USER_DISPATCH");
+}
+
 static void hold_nothing(const char *none)
 {
 	(void)none;
@@ -449,7 +460,7 @@ static const struct {
 	void (*hold)(const char *arg);
 } needs[] = {
 	{ "open:", hold_open }, { "fifo:", hold_fifo }, { "map:", hold_map },	{ "cwd:", hold_cwd },
-	{ "shm:", hold_shm },	{ "gone:", hold_gone }, { "unread:", hold_unread }, { "busy:", hold_nothing },
+	{ "shm:", hold_shm },	{ "gone:", hold_gone }, { "unread:", hold_unread }, { "dispatch:", hold_dispatch }, { "busy:", hold_nothing },
 };
 
 static void hold(const char *what)
