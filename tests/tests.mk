@@ -8,6 +8,7 @@ CHECK_RUN += tests/lab.bats
 CHECK_RUN += tests/clients.bats
 CHECK_RUN += tests/move
 CHECK_RUN += tests/refused
+CHECK_RUN += tests/undone
 CHECK_RUN += tests/locks tests/jobs
 CHECK_RUN += tests/frozen
 CHECK_RUN += tests/real/redis

@@ -5,9 +5,9 @@
  * Theory of operation. All descriptions of an inode are one pipe, as with pipe.c, whose copying and
  * filling is used. On restore the first object of an inode makes all of them, since their order counts:
  *
- *	helper, for both ways	 finds the file, sets the size, writes the contents, and is the other end that
- *				 an open without waiting wants
- *	all but the last		 opened by name, as the user; then the helper goes, and with it a reader or a
+ *	helper			 finds the file, sets the size, writes the contents, and is the other end that an open
+ *				 without waiting wants; for reading alone if there are only `unwritten` readers
+ *	all but those		 opened by name, as the user; then the helper goes, and with it a reader or a
  *				 writer that was not there
  *	`unwritten` readers	 opened when there is no writer: poll(2) shows no hang-up to a reader that has
  *				 never met one
@@ -224,6 +224,21 @@ static int fill_all(struct restore *r, const struct robject *o, int helper, stru
 	return ret;
 }
 
+/* Nothing in it, and only readers that have met no writer: none may come, as on one machine the source's readers would meet it. */
+static bool is_unwritten(struct restore *r, const struct robject *o)
+{
+	struct robject *x;
+	size_t i = 0;
+
+	while ((x = restore_next_object(r, &i))) {
+		const Pm__BodyFifo *b = body_of(x);
+
+		if (x->kind == o->kind && b->pipe && same_inode(b, body_of(o)) && (!b->unwritten || b->pipe->data.len))
+			return false;
+	}
+	return true;
+}
+
 static int restore(struct restore *r, struct robject *o, struct err *e)
 {
 	const Pm__BodyFifo *m = body_of(o);
@@ -236,7 +251,7 @@ static int restore(struct restore *r, struct robject *o, struct err *e)
 		return KIND_DAMAGED(e, "a FIFO '%s'", m->path);
 	ret = pipe_validate(o, m->pipe, e);
 	if (ret == 0)
-		helper = ret = m->removed ? make_removed(m, e) : open_one(r, m, O_RDWR, -1, e);
+		helper = ret = m->removed ? make_removed(m, e) : open_one(r, m, is_unwritten(r, o) ? O_RDONLY : O_RDWR, -1, e);
 	if (ret < 0)
 		return ret;
 	if (fcntl(helper, F_GETPIPE_SZ) != (int)m->pipe->size && fcntl(helper, F_SETPIPE_SZ, (int)m->pipe->size) < 0)
