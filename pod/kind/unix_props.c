@@ -169,7 +169,7 @@ int unix_set_options(int fd, const Pm__BodyUnix *m, struct err *e)
 int unix_validate(const Pm__BodyUnix *m, struct err *e)
 {
 	size_t cap = sizeof(((struct sockaddr_un *)NULL)->sun_path);
-	size_t i;
+	size_t i, bytes = m->data.len;
 
 	if ((m->state != UNIX_ESTABLISHED && m->state != UNIX_CLOSE && m->state != UNIX_LISTEN))
 		return KIND_DAMAGED(e, "a unix socket of type %u in state %u", m->sock_type, m->state);
@@ -177,6 +177,11 @@ int unix_validate(const Pm__BodyUnix *m, struct err *e)
 	    (m->path[0] && m->path[0] != '/') || m->n_pending > UNIX_PENDING_MAX ||
 	    m->n_queue > UNIX_MESSAGES_MAX)
 		return KIND_DAMAGED(e, "a unix socket's names or queue");
+	for (i = 0; i < m->n_queue; i++) {
+		bytes += m->queue[i]->data.len;
+		if (m->queue[i]->from.len > cap || bytes > QUEUE_MAX)
+			return KIND_DAMAGED(e, "a message in a unix socket's queue");
+	}
 	for (i = 0; i < m->n_opts; i++) {
 		size_t k = 0;
 		int name = m->opts[i]->name;

@@ -468,6 +468,49 @@ static void test_dgram_peers(void)
 	fake_free(f);
 }
 
+/* What an image may not say. */
+static void hostile(struct fake *f, const struct kind *k, Pm__BodyUnix *m)
+{
+	Pm__Object msg = PM__OBJECT__INIT;
+	struct robject o = { .msg = &msg, .kind = k, .body = &m->base, .fd = -1 };
+	struct err e = { 0 };
+
+	T_FAILS(k->restore((struct restore *)(void *)f, &o, &e), -EBADMSG);
+	T_CHECK_EQ(o.fd, -1);
+}
+
+static void test_hostile(void)
+{
+	static uint8_t big[4096];
+	struct fake *f = fake_new();
+	Pm__BodyUnix m = PM__BODY_UNIX__INIT;
+	Pm__UnixMsg one = PM__UNIX_MSG__INIT, *queue[] = { &one };
+
+	m.sock_type = SOCK_DGRAM;
+	m.state = 7;
+	m.queue = queue;
+	m.n_queue = 1;
+	one.from = (ProtobufCBinaryData){ sizeof(big), big };
+	hostile(f, &kind_unix_dgram, &m);
+	one.from.len = 0;
+	one.data = (ProtobufCBinaryData){ 65u << 20, big };
+	hostile(f, &kind_unix_dgram, &m);
+	one.data.len = 1;
+	m.n_queue = 70000;
+	hostile(f, &kind_unix_dgram, &m);
+	m.n_queue = 0;
+	m.data = (ProtobufCBinaryData){ 5, big };
+	hostile(f, &kind_unix_dgram, &m);
+	m.data.len = 0;
+	hostile(f, &kind_unix, &m);
+	m.sock_type = SOCK_SEQPACKET;
+	m.state = 1;
+	hostile(f, &kind_unix, &m); /* connected with nobody */
+	m.state = 10;
+	hostile(f, &kind_unix_dgram, &m);
+	fake_free(f);
+}
+
 static void test_refusals(void)
 {
 	struct fake *f = fake_new();
@@ -509,6 +552,7 @@ static const struct test_case cases[] = {
 	{ "rights_dgram", test_rights_dgram },
 	{ "no_bytes", test_no_bytes },
 	{ "dgram_peers", test_dgram_peers },
+	{ "hostile", test_hostile },
 	{ "refusals", test_refusals },
 };
 const struct test_suite kind_unix_suite = { "kind_unix", cases, ARRAY_SIZE(cases) };
