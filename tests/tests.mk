@@ -55,7 +55,7 @@ UNIT_SRC += tests/net/netlink_test.c tests/net/tcp_state_test.c tests/net/tcp_op
 UNIT_WITH += netfreeze/diag.c netfreeze/wake.c netfreeze/udp.c netfreeze/udp_restore.c pod/kind/udp.c
 UNIT_SRC += tests/net/udp_test.c
 UNIT_SRC += tests/unit/tmpfs_test.c tests/unit/rcheck_test.c tests/unit/rheld_test.c
-UNIT_SRC += tests/unit/kind_ipc_test.c
+UNIT_SRC += tests/unit/kind_ipc_test.c tests/platform/ipc_facts_test.c
 UNIT_WITH += pod/kind/sysvmsg.c pod/kind/sysvsem.c pod/kind/mqueue.c
 UNIT_WITH += pod/sysv.c pod/kind/ipc.c pod/rtmpfs.c pod/private.c pod/rcheck.c pod/rheld.c
 
