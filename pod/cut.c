@@ -22,6 +22,7 @@
 #include "pod/base/log.h"
 #include "pod/base/util.h"
 #include "pod/dump.h"
+#include "pod/mqnotify.h"
 #include "pod/semundo.h"
 #include "pod/sysv.h"
 #include "pod/task/restart.h"
@@ -713,6 +714,8 @@ static int cut_proc(struct dump *d, struct proc *p, Pm__Tree *tree, Pm__Proc **o
 		r = seccomp_take(d, p, tree, m, e);
 	if (r >= 0)
 		r = semundo_take(d, p, m, e);
+	if (r >= 0)
+		r = mqnotify_take(d, p, m, e);
 	if (r >= 0)
 		r = add_digests(p, m, e);
 	return r < 0 ? r : proc_fds(d, p, m);

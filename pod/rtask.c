@@ -21,6 +21,7 @@
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/dump.h"
+#include "pod/mqnotify.h"
 #include "pod/restore.h"
 #include "pod/task/restart.h"
 
@@ -315,6 +316,8 @@ static int give_proc(struct restore *r, struct rproc *p, struct err *e)
 		q = set_proc_files(r, p, e);
 	if (q >= 0)
 		q = robj_place(r, p, e);
+	if (q >= 0)
+		q = mqnotify_give(r, p, e);
 	if (q >= 0)
 		q = seccomp_give(r, p, e);
 	for (i = w->n_threads; q >= 0 && i-- > 0;)

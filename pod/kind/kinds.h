@@ -3,6 +3,8 @@
 #ifndef POD_KIND_KINDS_H
 #define POD_KIND_KINDS_H
 
+#include <mqueue.h>
+
 #include "pod/kind/kind.h"
 
 /* Never reused, never renumbered: they are in images. */
@@ -33,6 +35,14 @@ extern const struct kind kind_file, kind_pipe, kind_fifo, kind_tcp, kind_udp, ki
 /** Scope POD. */
 extern const struct kind kind_sysvmsg, kind_sysvsem, kind_mqueue;
 extern const struct kind kind_mqueue_fd;
+/* What a POSIX message queue says of itself. */
+struct mqueue_state {
+	uint64_t n, bytes; /* of messages */
+	int how, signo;	   /* SIGEV_*, for the process that has registered by mq_notify(2) */
+	pid_t owner;	   /* to the engine; 0: nobody */
+	struct mq_attr attr;
+};
+int kind_mqueue_state(int fd, struct mqueue_state *, struct err *e);
 /** Scope PROC: a session leader's controlling terminal and its foreground group (pty.c). */
 extern const struct kind kind_ctty;
 

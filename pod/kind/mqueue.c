@@ -11,14 +11,15 @@
  * many messages are in it, and how many bytes, from which the length of one follows that was taken by who died before it
  * could write that down.
  *
- * Putting a message into an empty queue would use up a registration for a signal (mq_notify), whose value cannot be read
- * either: a queue with a registration is refused.
+ * Putting a message into an empty queue would use up a registration for a signal (mq_notify): a queue that has both messages and
+ * a registration is not carried. Registrations: pod/mqnotify.c.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <mqueue.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,16 +40,11 @@
 #define MQUEUE_FS 0x19800202
 #define LIMITS "/proc/sys/fs/mqueue/"
 #define PUT_TRIES 2000
+#define MAX_NOTIFY 65536 /* bytes that a message may have where a registration is */
 
 /* ---- what a queue says of itself */
 
-struct state {
-	uint64_t n, bytes;
-	int owner; /* who has registered for a signal; 0: nobody */
-	struct mq_attr attr;
-};
-
-static int read_state(int fd, struct state *out, struct err *e)
+int kind_mqueue_state(int fd, struct mqueue_state *out, struct err *e)
 {
 	char text[128] = "";
 	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
@@ -56,17 +52,36 @@ static int read_state(int fd, struct state *out, struct err *e)
 
 	if (n < 0 || mq_getattr(fd, &out->attr) < 0)
 		return err_sys(e, "look at a message queue");
-	if (sscanf(text, "QSIZE:%llu NOTIFY:%*d SIGNO:%*d NOTIFY_PID:%d", &bytes, &out->owner) != 2)
+	if (sscanf(text, "QSIZE:%llu NOTIFY:%d SIGNO:%d NOTIFY_PID:%d", &bytes, &out->how, &out->signo, &out->owner) != 4)
 		return err_set(e, EPROTO, "a message queue says '%s'", text);
 	out->n = (uint64_t)out->attr.mq_curmsgs;
 	out->bytes = bytes;
 	return 0;
 }
 
-static int refuse_registered(const char *name, const struct state *s, struct err *e)
+/* Signals that do something before they are taken, or are ours. */
+static bool takes_no(int signo)
 {
-	return s->owner ? KIND_REFUSE(e, "the POSIX message queue '%s' has a process registered for its messages (mq_notify): cannot be carried yet",
-				      name) : 0;
+	static const int none[] = { SIGKILL, SIGSTOP, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(none); i++)
+		if (signo == none[i])
+			return true;
+	return false;
+}
+
+/* A registration that pod/mqnotify.c cannot carry. */
+static int refuse_registered(const char *name, const struct mqueue_state *s, struct err *e)
+{
+	if (!s->owner || s->how == SIGEV_NONE)
+		return 0;
+	if (s->how != SIGEV_SIGNAL)
+		return KIND_REFUSE(e, "the POSIX message queue '%s' has a thread registered for its messages (mq_notify): cannot be carried", name);
+	if (takes_no(s->signo) || s->attr.mq_msgsize > MAX_NOTIFY)
+		return KIND_REFUSE(e, "the POSIX message queue '%s' has a process registered for its messages by signal %d (mq_notify): cannot be carried",
+				   name, s->signo);
+	return 0;
 }
 
 /* ---- out and in again */
@@ -90,7 +105,7 @@ struct exchange {
 	struct taken m[];
 };
 
-static struct exchange *exchange_new(int fd, const struct state *s, struct err *e)
+static struct exchange *exchange_new(int fd, const struct mqueue_state *s, struct err *e)
 {
 	size_t size = sizeof(struct exchange) + s->n * sizeof(struct taken) + s->bytes + (size_t)s->attr.mq_msgsize;
 	struct exchange *x = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -113,7 +128,7 @@ static uint64_t end_of(const struct exchange *x, uint64_t i)
 	return i ? x->m[i - 1].at + x->m[i - 1].len : 0;
 }
 
-static int take_all(struct exchange *x, const struct state *now)
+static int take_all(struct exchange *x, const struct mqueue_state *now)
 {
 	if (x->n - now->n > x->i) {
 		x->m[x->i].len = x->bytes - end_of(x, x->i) - now->bytes;
@@ -133,7 +148,7 @@ static int take_all(struct exchange *x, const struct state *now)
 	return 0;
 }
 
-static int put_all(struct exchange *x, const struct state *now)
+static int put_all(struct exchange *x, const struct mqueue_state *now)
 {
 	uint64_t i = now->n - x->base;
 	int tries = 0;
@@ -154,12 +169,12 @@ static int put_all(struct exchange *x, const struct state *now)
 /* May be begun by one process and ended by another. */
 static int exchange(struct exchange *x)
 {
-	struct state now;
+	struct mqueue_state now;
 	int r = 0;
 
 	if (x->phase == DONE)
 		return 0;
-	if (read_state(x->fd, &now, NULL) < 0)
+	if (kind_mqueue_state(x->fd, &now, NULL) < 0)
 		return -EIO;
 	if (x->phase == START) {
 		if (now.n != x->n || now.bytes != x->bytes || now.owner)
@@ -169,7 +184,7 @@ static int exchange(struct exchange *x)
 	if (x->phase == TAKE) {
 		r = take_all(x, &now);
 		fault_point("engine-source", "taken", NULL);
-		if (read_state(x->fd, &now, NULL) < 0)
+		if (kind_mqueue_state(x->fd, &now, NULL) < 0)
 			return -EIO;
 		x->base = now.n;
 		x->phase = PUT;
@@ -187,7 +202,7 @@ struct queue {
 	int fd;
 	bool unlinked;
 	struct stat st;
-	struct state s;
+	struct mqueue_state s;
 	struct exchange *x;
 };
 
@@ -215,7 +230,7 @@ static int add_queue(struct queues *l, const char *name, int fd, bool unlinked, 
 		return err_sys(e, "stat the message queue '%s'", name);
 	}
 	l->n++;
-	r = read_state(fd, &q->s, e);
+	r = kind_mqueue_state(fd, &q->s, e);
 	return r < 0 ? r : refuse_registered(q->name, &q->s, e);
 }
 
@@ -320,6 +335,9 @@ static int take_messages(struct queues *l, struct err *e)
 
 		if (!q->s.n)
 			continue;
+		if (q->s.owner)
+			return err_set(e, EBUSY, "the POSIX message queue '%s' has a process registered for the next message (mq_notify) and messages that it does not take: cannot be carried now",
+				       q->name);
 		q->x = exchange_new(q->fd, &q->s, e);
 		if (!q->x)
 			return -ENOMEM;
@@ -483,12 +501,12 @@ static bool fd_match(const struct probe *p)
 static int fd_check(struct dump *d, const struct probe *p, struct err *e)
 {
 	autoclose int fd = -1;
-	struct state s;
+	struct mqueue_state s;
 	int r = kind_check_common(p, e);
 
 	(void)d;
 	fd = r < 0 ? r : kind_reopen(p->fd, O_RDONLY, e);
-	r = fd < 0 ? fd : read_state(fd, &s, e);
+	r = fd < 0 ? fd : kind_mqueue_state(fd, &s, e);
 	return r < 0 ? r : refuse_registered(p->link, &s, e);
 }
 

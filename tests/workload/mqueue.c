@@ -17,7 +17,7 @@ struct board {
 	_Atomic int stop;
 };
 static struct board *board;
-static mqd_t ask, answer, stay, narrow, lost, lost_dup, lost_ro, same_old, same_new;
+static mqd_t told, silent, ask, answer, stay, narrow, lost, lost_dup, lost_ro, same_old, same_new;
 static const unsigned prios[STAY] = { 5, 0, MQ_PRIO_MAX - 1, 5, 0, 31, 5, 0, 7, 31 };
 
 static mqd_t make(const char *name, int flags, long maxmsg, long msgsize)
@@ -135,6 +135,34 @@ static void check_lost(uint64_t n)
 	WL_EQ("uid", geteuid() ? geteuid() : 1234, st.st_uid);
 }
 
+static void register_for(mqd_t q, int how, int signo, uint64_t value)
+{
+	struct sigevent ev = { .sigev_notify = how, .sigev_signo = signo, .sigev_value.sival_ptr = (void *)(uintptr_t)value };
+
+	WL_SYS(mq_notify(q, &ev));
+}
+
+/* A message to an empty queue is told of by a signal with a value, once. */
+static void check_told(uint64_t n, bool again)
+{
+	mqd_t q = (mqd_t)WL_SYS(mq_open("/wl-told", O_WRONLY));
+	struct timespec ts = { 60, 0 };
+	siginfo_t info;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN + 3);
+	WL_CHECK(sigtimedwait(&set, NULL, &(struct timespec){ 0, 0 }) < 0 && errno == EAGAIN, "told of nothing");
+	say(q, n, 0);
+	WL_EQ("signal", SIGRTMIN + 3, WL_SYS(sigtimedwait(&set, &info, &ts)));
+	WL_EQ("value", 0xabcd00000000 + n, (uintptr_t)info.si_value.sival_ptr);
+	WL_EQ("code", SI_MESGQ, info.si_code);
+	WL_EQ("what came", n, hear(told));
+	WL_SYS(mq_close(q)); /* before: it would end the registration */
+	if (again)
+		register_for(told, SIGEV_SIGNAL, SIGRTMIN + 3, 0xabcd00000000 + n + 1);
+}
+
 /* Open for a moment only. */
 static void check_alone(uint64_t n)
 {
@@ -149,8 +177,19 @@ static void check_alone(uint64_t n)
 
 static void setup(void)
 {
+	sigset_t set;
 	unsigned i;
 	mqd_t q;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN + 3);
+	WL_SYS(sigprocmask(SIG_BLOCK, &set, NULL));
+	q = make("/wl-told", 0, 2, 8);
+	told = (mqd_t)WL_SYS(mq_open("/wl-told", O_RDONLY));
+	WL_SYS(mq_close(q));
+	register_for(told, SIGEV_SIGNAL, SIGRTMIN + 3, 0xabcd00000001);
+	silent = make("/wl-silent", 0, 2, 8);
+	register_for(silent, SIGEV_NONE, 0, 0);
 
 	ask = make("/wl-ask", 0, 10, 8);
 	answer = make("/wl-answer", O_CLOEXEC, 10, 8);
@@ -177,7 +216,7 @@ static void setup(void)
 
 int main(void)
 {
-	uint64_t n = 0, got = 0, i;
+	uint64_t n = 0, got = 0, tells = 0, i;
 	siginfo_t info = { .si_pid = 0 };
 	struct mq_attr left;
 	char c[16];
@@ -199,7 +238,11 @@ int main(void)
 		turn_over(n - 1);
 		check_lost(n);
 		check_alone(n);
+		if (n % 64 == 0)
+			check_told(++tells, true);
 	}
+	check_told(++tells, false);
+	WL_CHECK(mq_notify(silent, &(struct sigevent){ .sigev_notify = SIGEV_NONE }) < 0 && errno == EBUSY, "a registration is gone");
 	say(ask, 0, 0);
 	wl_reap(a, 51);
 	board->stop = 1;

@@ -228,7 +228,7 @@ static void sysv_shm(void)
 
 static void mqueue_notify(void)
 {
-	struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1 };
+	struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGURG };
 	mqd_t q = mq_open("/refused", O_RDWR | O_CREAT, 0600, NULL);
 
 	need("mq_open", q);
