@@ -267,38 +267,71 @@ static int answer(struct ask *a, unsigned entry, struct err *e)
 		       a->p->st.comm, a->set->perm->id);
 }
 
+/* A number that is looked for: in [lo, hi]. */
+struct range {
+	unsigned num, at;
+	int lo, hi;
+};
+
+static int middle(const struct range *g)
+{
+	return g->lo + (g->hi - g->lo) / 2;
+}
+
+/* Which of the semaphores [first, end) have a number that is not 0: how many. */
+static int find_some(struct ask *a, unsigned first, unsigned end, struct range *out, struct err *e)
+{
+	unsigned above[GROUP], below[GROUP], i;
+	int r, n = 0;
+
+	batch_begin(a->d->b, a->p->scratch);
+	for (i = first; i < end; i++) {
+		struct ops x = { .n = 0 }, y = { .n = 0 };
+
+		ask_above(&x, i, (int)a->set->values[i], 0);
+		ask_below(&y, i, (int)a->set->values[i], 0);
+		above[i - first] = add_call(a->d->b, a->set->perm->id, &x, true, i);
+		below[i - first] = add_call(a->d->b, a->set->perm->id, &y, true, i);
+	}
+	r = run(a, e);
+	for (i = first; r >= 0 && i < end; i++) {
+		r = answer(a, above[i - first], e);
+		if (r > 0)
+			out[n++] = (struct range){ .num = i, .lo = 1, .hi = TOP };
+		else if (r == 0 && (r = answer(a, below[i - first], e)) > 0)
+			out[n++] = (struct range){ .num = i, .lo = BOTTOM, .hi = -1 };
+	}
+	return r < 0 ? r : n;
+}
+
 /* The numbers of semaphores [first, end), of which one at least is not 0: all at once. */
 static int find(struct ask *a, unsigned first, unsigned end, struct err *e)
 {
-	int lo[GROUP], hi[GROUP], r = 0;
-	unsigned at[GROUP], i, round;
+	struct range g[GROUP];
+	int n = find_some(a, first, end, g, e), r = n, i, round;
 
-	for (i = first; i < end; i++) {
-		lo[i - first] = BOTTOM;
-		hi[i - first] = TOP;
-	}
-	for (round = 0; r >= 0 && round < 16; round++) {
+	for (round = 0; r >= 0 && round < 15; round++) {
 		batch_begin(a->d->b, a->p->scratch);
-		for (i = first; i < end; i++) {
+		for (i = 0; i < n; i++) {
 			struct ops o = { .n = 0 };
 
-			ask_above(&o, i, (int)a->set->values[i], lo[i - first] + (hi[i - first] - lo[i - first]) / 2);
-			at[i - first] = add_call(a->d->b, a->set->perm->id, &o, true, i);
+			ask_above(&o, g[i].num, (int)a->set->values[g[i].num], middle(&g[i]));
+			g[i].at = add_call(a->d->b, a->set->perm->id, &o, true, g[i].num);
 		}
 		r = run(a, e);
-		for (i = first; r >= 0 && i < end; i++) {
-			int mid = lo[i - first] + (hi[i - first] - lo[i - first]) / 2;
+		for (i = 0; r >= 0 && i < n; i++) {
+			int mid = middle(&g[i]);
 
-			r = answer(a, at[i - first], e);
+			r = answer(a, g[i].at, e);
 			if (r > 0)
-				lo[i - first] = mid + 1;
+				g[i].lo = MIN(mid + 1, g[i].hi);
 			else if (r == 0)
-				hi[i - first] = mid;
+				g[i].hi = mid;
 		}
 	}
-	for (i = first; i < end; i++)
-		a->adj[i] = lo[i - first];
-	return r < 0 ? r : 1;
+	for (i = 0; i < n; i++)
+		a->adj[g[i].num] = g[i].lo;
+	return r < 0 ? r : n > 0;
 }
 
 /* 1: some are not 0, and in @adj. */
