@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <linux/mman.h>
 #include <sched.h>
 #include <stdio.h>
@@ -87,6 +88,21 @@ static void free_children(struct dump *d, struct proc *p)
 	}
 }
 
+/* Why it does not stop: a vfork whose child takes its time? */
+static int name_vfork(struct dump *d, const struct proc *p, int r, struct err *e)
+{
+	size_t i;
+
+	for (i = 0; i < d->procs.n; i++) {
+		const struct proc *c = d->procs.p[i];
+
+		if (c->nsppid == p->nspid && !c->zombie && syscall(SYS_kcmp, c->pid, p->pid, KCMP_VM, 0, 0) == 0)
+			return err_set(e, ETIMEDOUT, "pid %d (%s): waits for its vfork child, pid %d, which neither ends nor runs another program",
+				       p->nspid, p->st.comm, c->nspid);
+	}
+	return r;
+}
+
 static int wait_proc(struct dump *d, struct proc *p, uint64_t deadline, struct err *e)
 {
 	size_t i;
@@ -101,6 +117,8 @@ static int wait_proc(struct dump *d, struct proc *p, uint64_t deadline, struct e
 				if (r == -ETIMEDOUT)
 					free_children(d, p);
 			} while (r == -ETIMEDOUT && now_ns() < deadline);
+			if (r == -ETIMEDOUT)
+				r = name_vfork(d, p, r, e);
 			if (r >= 0)
 				r = task_save(t, e);
 			if (r >= 0)

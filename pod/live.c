@@ -381,6 +381,9 @@ int stage_quiesce(struct dump *d, struct err *e)
 	size_t n;
 
 	d->exit_code = 7;
+	/* advice to a whole mapping leaves no trace in what the freeze reads; before connections are held, it takes its time */
+	if (r >= 0 && d->live)
+		r = collect_maps(d, true, e);
 	if (r >= 0 && net) {
 		r = filter_prepare(d->netns, e);
 		if (r >= 0)
@@ -398,8 +401,6 @@ int stage_quiesce(struct dump *d, struct err *e)
 		r = await_queues(d, nl, e);
 	if (r >= 0)
 		r = collect_ipc(d, false, e); /* made since the check */
-	if (r >= 0 && d->live)
-		r = collect_maps(d, true, e); /* advice to a whole mapping leaves no trace in what the freeze reads */
 	if (r < 0)
 		return r;
 	/* no time for it in the freeze, unless all of the memory goes then and the user will have it so */

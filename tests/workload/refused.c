@@ -6,7 +6,7 @@
  *
  * refused needs WHAT...: holds what another node may lack: open:FILE, fifo:FILE, map:FILE (private, for running),
  * cwd:DIR, shm:MIB (a file in /dev/shm), gone: (a working directory without a name), unread: (inotify events), dispatch: (of system
- * calls, by itself), busy: (nothing).
+ * calls, by itself), vfork: (a child of it that stays), busy: (nothing).
  */
 #include "wl.h"
 
@@ -450,6 +450,26 @@ static void hold_dispatch(const char *none)
 		skip("PR_SET_SYSCALL_USER_DISPATCH");
 }
 
+static void *forks(void *none)
+{
+	pid_t pid = vfork();
+
+	(void)none;
+	if (!pid) {
+		for (;;)
+			pause();
+	}
+	return NULL;
+}
+
+static void hold_vfork(const char *none)
+{
+	pthread_t t;
+
+	(void)none;
+	WL_ZERO(pthread_create(&t, NULL, forks, NULL));
+}
+
 static void hold_nothing(const char *none)
 {
 	(void)none;
@@ -460,7 +480,7 @@ static const struct {
 	void (*hold)(const char *arg);
 } needs[] = {
 	{ "open:", hold_open }, { "fifo:", hold_fifo }, { "map:", hold_map },	{ "cwd:", hold_cwd },
-	{ "shm:", hold_shm },	{ "gone:", hold_gone }, { "unread:", hold_unread }, { "dispatch:", hold_dispatch }, { "busy:", hold_nothing },
+	{ "shm:", hold_shm },	{ "gone:", hold_gone }, { "unread:", hold_unread }, { "dispatch:", hold_dispatch }, { "vfork:", hold_vfork }, { "busy:", hold_nothing },
 };
 
 static void hold(const char *what)
