@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * System V semaphores: values, pids and owners; processes that wait for a value, for 0, with and without an end; and what
- * processes undo when they end: held for long, of threads together, up to the ends of the range, not inherited, kept over exec. Then a set that nobody has used yet, and one that is removed while somebody waits for it. And a POSIX semaphore with a name.
+ * processes undo when they end: held for long, of threads together, up to the ends of the range, kept over exec. Then a
+ * set that nobody has used yet, and one that is removed while somebody waits for it. And a POSIX semaphore with a name.
  */
 #include "wl.h"
 
