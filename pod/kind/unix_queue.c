@@ -342,7 +342,8 @@ static int look(struct dump *d, const struct object *o, struct err *e)
 	if (kind_sock_int(o->p.fd, SO_PEEK_OFF) >= 0)
 		return 0;
 	r = peek(o->p.fd, &c, 1, 0, &p, NULL);
-	for (i = 0, r = 0; r >= 0 && i < p.nfds; i++)
+	r = r > 0 && p.len == 0 && set_int(o->p.fd, SO_MARK, MARK) == 0 ? unix_queue_check(o->p.fd, e) : 0;
+	for (i = 0; r >= 0 && i < p.nfds; i++)
 		r = dump_found(d, o, p.fds[i], e);
 	peeked_done(&p);
 	return r;
