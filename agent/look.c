@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* podctl inspect of a pod that runs: an engine looks, and who asked gets what it says. The connection serves that alone. */
+/*
+ * podctl inspect of a pod that runs: an engine looks, and who asked gets what it says. The
+ * connection serves that alone.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,7 +39,9 @@ static void on_message(struct worker *w, const Pm__Envelope *env, void *arg)
 	if (env->body_case == PM__ENVELOPE__BODY_INSPECT_REP) {
 		conn_send(l->client, env);
 	} else {
-		const Pm__Error *er = env->body_case == PM__ENVELOPE__BODY_ENGINE_FAILED ? env->engine_failed->error : NULL;
+		const Pm__Error *er = env->body_case == PM__ENVELOPE__BODY_ENGINE_FAILED
+					      ? env->engine_failed->error
+					      : NULL;
 
 		err_set(&e, EIO, "%s", er ? er->cause : "pod-engine failed");
 		refuse(l, er && er->exit_code ? er->exit_code : 1, &e);
@@ -71,8 +76,8 @@ static void client_closed(struct conn *c, const struct err *e, void *arg)
 	end(l);
 }
 
-static const struct worker_ops worker_ops = { on_message, on_gone };
-static const struct conn_ops client_ops = { client_message, client_closed, NULL };
+static const struct worker_ops worker_ops = {on_message, on_gone};
+static const struct conn_ops client_ops = {client_message, client_closed, NULL};
 
 static int begin(struct agent *a, struct look *l, const Pm__InspectReq *m, struct err *e)
 {
@@ -86,7 +91,8 @@ static int begin(struct agent *a, struct look *l, const Pm__InspectReq *m, struc
 	if (!l->worker)
 		return -EIO;
 	pod_info(p, &info);
-	LINK_ENVELOPE(env, engine_inspect, ENGINE_INSPECT, Pm__EngineInspect, pm__engine_inspect__init);
+	LINK_ENVELOPE(env, engine_inspect, ENGINE_INSPECT, Pm__EngineInspect,
+		      pm__engine_inspect__init);
 	env_body.what = &what;
 	env_body.pod = &info;
 	env_body.pid = (uint32_t)p->pid;
@@ -96,7 +102,7 @@ static int begin(struct agent *a, struct look *l, const Pm__InspectReq *m, struc
 void agent_look(struct agent *a, struct conn *c, const Pm__Envelope *env)
 {
 	struct look *l = calloc(1, sizeof(*l));
-	struct err e = { 0 };
+	struct err e = {0};
 	int r;
 
 	if (!l) {

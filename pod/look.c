@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * A look at a pod that runs: what /proc says, in the messages in which an image says it, so that a client shows both alike.
+ * A look at a pod that runs: what /proc says, in the messages in which an image says it, so that
+ * a client shows both alike.
  *
- * Nothing is stopped and nothing taken out of a process; what begins or ends meanwhile may be in it or not. What cannot be
- * carried to another node is shown as well: there is no kind's word in it, but of sockets what the kernel's tables say.
+ * Nothing is stopped and nothing taken out of a process; what begins or ends meanwhile may be in
+ * it or not. What cannot be carried to another node is shown as well: there is no kind's word in
+ * it, but of sockets what the kernel's tables say.
  */
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -25,9 +27,9 @@
 #include "pod/engine.h"
 #include "pod/kind/kinds.h"
 
-#define SEND_MS 10000
+#define SEND_MS     10000
 #define ENVIRON_MAX (1u << 20)
-#define TABLE_MAX (64u << 20)
+#define TABLE_MAX   (64u << 20)
 
 struct sock {
 	uint64_t inode;
@@ -48,7 +50,8 @@ struct look {
 
 static int add_sock(struct look *l, uint64_t inode, uint32_t type, const ProtobufCMessage *body)
 {
-	struct sock *ns = l->nsocks % 64 ? l->socks : reallocarray(l->socks, l->nsocks + 64, sizeof(*ns));
+	struct sock *ns =
+		l->nsocks % 64 ? l->socks : reallocarray(l->socks, l->nsocks + 64, sizeof(*ns));
 	Pm__Object *o;
 
 	if (!ns)
@@ -60,7 +63,7 @@ static int add_sock(struct look *l, uint64_t inode, uint32_t type, const Protobu
 	o->body.len = protobuf_c_message_get_packed_size(body);
 	o->body.data = dump_alloc(&l->d, o->body.len);
 	protobuf_c_message_pack(body, o->body.data);
-	l->socks[l->nsocks++] = (struct sock){ inode, o };
+	l->socks[l->nsocks++] = (struct sock){inode, o};
 	return 0;
 }
 
@@ -90,16 +93,17 @@ static int inet_line(struct look *l, const char *line, uint32_t type)
 	Pm__BodyTcp t;
 	Pm__BodyUdp u;
 
-	if (sscanf(line, " %*d: %33[0-9A-Fa-f]:%x %33[0-9A-Fa-f]:%x %x %*x:%*x %*x:%*x %*x %u %*d %lu", local, &lport, peer, &pport,
-		   &state, &uid, &inode) != 7)
+	if (sscanf(line,
+		   " %*d: %33[0-9A-Fa-f]:%x %33[0-9A-Fa-f]:%x %x %*x:%*x %*x:%*x %*x %u %*d %lu",
+		   local, &lport, peer, &pport, &state, &uid, &inode) != 7)
 		return 0;
 	pm__body_tcp__init(&t);
 	pm__body_udp__init(&u);
 	t.v6 = parse_address(local, a[0]) == 16;
 	parse_address(peer, a[1]);
 	if (t.v6) {
-		t.laddr6 = (ProtobufCBinaryData){ 16, a[0] };
-		t.paddr6 = (ProtobufCBinaryData){ 16, a[1] };
+		t.laddr6 = (ProtobufCBinaryData){16, a[0]};
+		t.paddr6 = (ProtobufCBinaryData){16, a[1]};
 	} else {
 		memcpy(&t.laddr, a[0], 4);
 		memcpy(&t.paddr, a[1], 4);
@@ -121,7 +125,8 @@ static int unix_line(struct look *l, const char *line, uint32_t type)
 	int at = 0;
 	Pm__BodyUnix u;
 
-	if (sscanf(line, " %*x: %*x %*x %x %x %x %lu%n", &flags, &sock_type, &state, &inode, &at) != 4)
+	if (sscanf(line, " %*x: %*x %*x %x %x %x %lu%n", &flags, &sock_type, &state, &inode, &at) !=
+	    4)
 		return 0;
 	pm__body_unix__init(&u);
 	u.inode = inode;
@@ -163,8 +168,11 @@ static int read_sockets(struct look *l, struct err *e)
 		const char *name;
 		uint32_t type;
 		int (*line)(struct look *, const char *, uint32_t);
-	} tables[] = { { "tcp", TYPE_TCP, inet_line }, { "tcp6", TYPE_TCP, inet_line }, { "udp", TYPE_UDP, inet_line },
-		       { "udp6", TYPE_UDP, inet_line }, { "unix", TYPE_UNIX, unix_line } };
+	} tables[] = {{"tcp", TYPE_TCP, inet_line},
+		      {"tcp6", TYPE_TCP, inet_line},
+		      {"udp", TYPE_UDP, inet_line},
+		      {"udp6", TYPE_UDP, inet_line},
+		      {"unix", TYPE_UNIX, unix_line}};
 	int r = 0;
 
 	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(tables); i++) {
@@ -174,10 +182,11 @@ static int read_sockets(struct look *l, struct err *e)
 		snprintf(path, sizeof(path), "/proc/%d/net/%s", l->pid1, tables[i].name);
 		if (io_read_file(path, TABLE_MAX, &text, NULL, e) < 0)
 			continue; /* no IPv6 here */
-		for (char *s = strtok_r(text, "\n", &save); r >= 0 && s; s = strtok_r(NULL, "\n", &save))
+		for (char *s = strtok_r(text, "\n", &save); r >= 0 && s;
+		     s = strtok_r(NULL, "\n", &save))
 			r = tables[i].line(l, s, tables[i].type);
 	}
-	*e = (struct err){ 0 };
+	*e = (struct err){0};
 	if (r < 0)
 		return err_num(e, -r, "sockets");
 	if (l->nsocks)
@@ -191,10 +200,12 @@ static int add_fd(struct look *l, int dir, const char *name, Pm__Proc *m)
 {
 	char link[PATH_MAX], info_name[300];
 	autofree char *info = NULL;
-	struct probe pr = { .fdno = atoi(name) };
+	struct probe pr = {.fdno = atoi(name)};
 	ssize_t n = readlinkat(dir, name, link, sizeof(link) - 1);
-	Pm__Object **no = l->nobjects % 64 ? l->objects : reallocarray(l->objects, l->nobjects + 64, sizeof(*no));
-	struct sock key = { 0 }, *s = NULL;
+	Pm__Object **no = l->nobjects % 64
+				  ? l->objects
+				  : reallocarray(l->objects, l->nobjects + 64, sizeof(*no));
+	struct sock key = {0}, *s = NULL;
 	Pm__Object *o;
 	Pm__Fd *f;
 
@@ -350,7 +361,7 @@ static int look_at(struct look *l, struct proc *p, Pm__Tree *t)
 
 static void look_at_mounts(struct look *l, Pm__Needs *needs)
 {
-	static const char *const tops[] = { "/tmp", "/run", "/dev/shm" };
+	static const char *const tops[] = {"/tmp", "/run", "/dev/shm"};
 
 	needs->mounts = dump_alloc(&l->d, ARRAY_SIZE(tops) * sizeof(*needs->mounts));
 	for (size_t i = 0; i < ARRAY_SIZE(tops); i++) {
@@ -370,7 +381,7 @@ static void look_at_mounts(struct look *l, Pm__Needs *needs)
 
 static ProtobufCBinaryData pack(struct look *l, const ProtobufCMessage *m)
 {
-	ProtobufCBinaryData out = { protobuf_c_message_get_packed_size(m), NULL };
+	ProtobufCBinaryData out = {protobuf_c_message_get_packed_size(m), NULL};
 
 	out.data = dump_alloc(&l->d, out.len);
 	protobuf_c_message_pack(m, out.data);
@@ -406,8 +417,8 @@ static int look_round(struct look *l, Pm__InspectRep *rep, struct err *e)
 
 int engine_inspect(int ctl, const Pm__EngineInspect *req)
 {
-	struct look l = { .what = req->what, .pid1 = (pid_t)req->pid };
-	struct err e = { 0 };
+	struct look l = {.what = req->what, .pid1 = (pid_t)req->pid};
+	struct err e = {0};
 	int r;
 
 	LINK_ENVELOPE(env, inspect_rep, INSPECT_REP, Pm__InspectRep, pm__inspect_rep__init);

@@ -124,15 +124,23 @@ check-fault: all $(WORKLOADS) $(CLIENTS) $(BIN)/commit-test
 	$(Q)B=$(B) CHECK_TIMEOUT=1800 tests/run $(BIN)/commit-test tests/fault/kill-all
 check-commit: $(BIN)/commit-test
 	$(Q)tests/run $(BIN)/commit-test
-# libFuzzer targets, where there is clang: `make build/bin/fuzz_pages && build/bin/fuzz_pages -max_total_time=60`
-$(BIN)/fuzz_pages: tests/fuzz/fuzz_pages.c pod/mem/pages.c pod/mem/pack.c pod/mem/track.c pod/base/io.c pod/base/err.c
+# every reader of what others wrote, by libFuzzer with ASan and UBSan, from its seeds on: `make fuzz FUZZ_SECONDS=600`
+FUZZ := pages stream image kind
+FUZZ_SECONDS ?= 60
+FUZZ_SRC := pod/image/stream.c pod/image/image.c pod/image/chain.c pod/image/dedup.c pod/image/memory.c pod/mem/pages.c \
+	pod/mem/pack.c pod/mem/track.c pod/rcheck.c pod/base/io.c pod/base/err.c $(PROTO_C)
+$(FUZZ:%=$(BIN)/fuzz_%): $(BIN)/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/mend.h $(FUZZ_SRC)
 	@mkdir -p $(@D)
-	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION $(CPPFLAGS) -o $@ $^ -lxxhash -llz4
-# with its seeds: `make build/bin/fuzz_stream && build/bin/fuzz_stream -max_total_time=60 -max_len=4096 NEWDIR tests/fuzz/corpus_stream`
-$(BIN)/fuzz_stream: tests/fuzz/fuzz_stream.c pod/image/stream.c pod/mem/pages.c pod/mem/pack.c pod/mem/track.c pod/base/io.c pod/base/err.c \
-		$(B)/gen/image.pb-c.c
-	@mkdir -p $(@D)
-	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION $(CPPFLAGS) -o $@ $^ $(PKG_LIBS)
+	@echo "  FUZZ $(@F)"
+	$(Q)clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -w $(CPPFLAGS) $(PKG_CFLAGS) \
+		-DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION -o $@ $(filter %.c,$^) $(PKG_LIBS)
+
+fuzz: deps
+	$(Q)deploy/install-deps --fuzz
+	$(Q)$(MAKE) --no-print-directory $(FUZZ:%=$(BIN)/fuzz_%)
+	$(Q)B=$(B) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run $(FUZZ)
+
+.PHONY: fuzz
 
 .PHONY: check-commit check-fault
 

@@ -2,11 +2,12 @@
 /*
  * podctl image core: a process of an image as an ELF core, for debuggers.
  *
- * It is what the kernel would have written at the cut: a note of registers for each thread, and a segment for each stretch
- * of memory that the image has pages of, out of the whole chain. What is still as in its file is not in an image either:
- * such stretches have no bytes in the core, and NT_FILE says which file to look in, as in the kernel's. A stretch of zeros
- * is a hole in the core, a long one has no bytes at all; how long decides how many segments there are, of which ELF can
- * have 65534.
+ * It is what the kernel would have written at the cut: a note of registers for each thread, and a
+ * segment for each stretch of memory that the image has pages of, out of the whole chain. What is
+ * still as in its file is not in an image either: such stretches have no bytes in the core, and
+ * NT_FILE says which file to look in, as in the kernel's. A stretch of zeros is a hole in the
+ * core, a long one has no bytes at all; how long decides how many segments there are, of which
+ * ELF can have 65534.
  */
 #include <elf.h>
 #include <errno.h>
@@ -30,11 +31,11 @@
 #include "pod/mem/mem.h"
 
 #define SEGMENTS_MAX 65000u
-#define GAP_FIRST (64ull << 10)
-#define COPY_PAGES 64u
+#define GAP_FIRST    (64ull << 10)
+#define COPY_PAGES   64u
 #define XSTATE_LEAST 576u
-#define XSTATE_MOST 16384u
-#define VDSO_MAX (64u << 10)
+#define XSTATE_MOST  16384u
+#define VDSO_MAX     (64u << 10)
 
 struct segment {
 	const Pm__Vma *vma;
@@ -82,7 +83,7 @@ static int add_segment(struct core *k, const Pm__Vma *v, uint64_t start)
 		k->seg = ns;
 		k->cap = cap;
 	}
-	k->seg[k->n++] = (struct segment){ .vma = v, .start = start };
+	k->seg[k->n++] = (struct segment){.vma = v, .start = start};
 	return 0;
 }
 
@@ -118,7 +119,8 @@ static int add_segments(struct core *k, struct err *e)
 		k->n = 0;
 		r = 0;
 		for (size_t i = 0; r >= 0 && i < k->p->mm->n_vmas; i++)
-			if (!(k->p->mm->vmas[i]->flags & VMF_DONTDUMP) && k->p->mm->vmas[i]->type != VMA_VVAR)
+			if (!(k->p->mm->vmas[i]->flags & VMF_DONTDUMP) &&
+			    k->p->mm->vmas[i]->type != VMA_VVAR)
 				r = add_mapping(k, k->p->mm->vmas[i], gap);
 	}
 	return r < 0 ? err_num(e, -r, "pid %u: its mappings as segments", k->p->pid) : 0;
@@ -128,7 +130,7 @@ static int add_segments(struct core *k, struct err *e)
 
 static void note(FILE *f, const char *name, uint32_t type, const void *data, size_t len)
 {
-	Elf64_Nhdr h = { (Elf64_Word)strlen(name) + 1, (Elf64_Word)len, type };
+	Elf64_Nhdr h = {(Elf64_Word)strlen(name) + 1, (Elf64_Word)len, type};
 	static const char zeros[8];
 
 	fwrite(&h, sizeof(h), 1, f);
@@ -141,10 +143,17 @@ static void note(FILE *f, const char *name, uint32_t type, const void *data, siz
 static int note_program(struct core *k, FILE *f, struct err *e)
 {
 	const Pm__Mm *mm = k->p->mm;
-	struct elf_prpsinfo info = { .pr_sname = 'R', .pr_nice = (char)k->p->threads[0]->nice, .pr_uid = k->p->uid,
-				     .pr_gid = k->p->gid, .pr_pid = (int)k->p->pid, .pr_ppid = (int)k->p->ppid,
-				     .pr_pgrp = (int)k->p->pgid, .pr_sid = (int)k->p->sid };
-	size_t len = mm->arg_end > mm->arg_start ? MIN(mm->arg_end - mm->arg_start, sizeof(info.pr_psargs) - 1) : 0;
+	struct elf_prpsinfo info = {.pr_sname = 'R',
+				    .pr_nice = (char)k->p->threads[0]->nice,
+				    .pr_uid = k->p->uid,
+				    .pr_gid = k->p->gid,
+				    .pr_pid = (int)k->p->pid,
+				    .pr_ppid = (int)k->p->ppid,
+				    .pr_pgrp = (int)k->p->pgid,
+				    .pr_sid = (int)k->p->sid};
+	size_t len = mm->arg_end > mm->arg_start
+			     ? MIN(mm->arg_end - mm->arg_start, sizeof(info.pr_psargs) - 1)
+			     : 0;
 
 	memcpy(info.pr_fname, k->p->comm, strnlen(k->p->comm, sizeof(info.pr_fname)));
 	if (memory_read(&k->chain, &k->mem, k->p, mm->arg_start, info.pr_psargs, len, e) < 0)
@@ -160,7 +169,7 @@ static int note_program(struct core *k, FILE *f, struct err *e)
 static int note_files(const struct core *k, FILE *f, struct err *e)
 {
 	const Pm__Mm *mm = k->p->mm;
-	uint64_t head[2] = { 0, PAGE };
+	uint64_t head[2] = {0, PAGE};
 	char *data = NULL;
 	size_t len;
 	FILE *m = open_memstream(&data, &len);
@@ -172,7 +181,7 @@ static int note_files(const struct core *k, FILE *f, struct err *e)
 	fwrite(head, sizeof(head), 1, m);
 	for (size_t i = 0; i < mm->n_vmas; i++) {
 		const Pm__Vma *v = mm->vmas[i];
-		uint64_t entry[3] = { v->start, v->end, v->pgoff / PAGE };
+		uint64_t entry[3] = {v->start, v->end, v->pgoff / PAGE};
 
 		if (of_file(v))
 			fwrite(entry, sizeof(entry), 1, m);
@@ -192,8 +201,12 @@ static int note_threads(struct core *k, FILE *f, struct err *e)
 
 	for (size_t i = 0; r >= 0 && i < k->p->n_threads; i++) {
 		const Pm__Thread *t = k->p->threads[i];
-		struct elf_prstatus s = { .pr_sighold = t->sigmask, .pr_pid = (int)t->tid, .pr_ppid = (int)k->p->ppid,
-					  .pr_pgrp = (int)k->p->pgid, .pr_sid = (int)k->p->sid, .pr_fpvalid = 1 };
+		struct elf_prstatus s = {.pr_sighold = t->sigmask,
+					 .pr_pid = (int)t->tid,
+					 .pr_ppid = (int)k->p->ppid,
+					 .pr_pgrp = (int)k->p->pgid,
+					 .pr_sid = (int)k->p->sid,
+					 .pr_fpvalid = 1};
 
 		if (t->gp.len != sizeof(struct user_regs_struct) || t->gp.len != sizeof(s.pr_reg) ||
 		    t->xstate.len < XSTATE_LEAST || t->xstate.len > XSTATE_MOST)
@@ -223,7 +236,8 @@ static int make_notes(struct core *k, struct err *e)
 /* The kernel's code in the process is in no file and in no image; it is ours if the image was made on such a kernel. */
 static void find_vdso(struct core *k)
 {
-	Pm__Needs *needs = (Pm__Needs *)image_message(chain_top(&k->chain), REC_NEEDS, &pm__needs__descriptor, &(struct err){ 0 });
+	Pm__Needs *needs = (Pm__Needs *)image_message(chain_top(&k->chain), REC_NEEDS,
+						      &pm__needs__descriptor, &(struct err){0});
 	autoclose int mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
 	size_t len = needs && needs->host ? needs->host->vdso_len : 0;
 
@@ -257,7 +271,8 @@ static int put(int fd, const void *data, size_t len, uint64_t at, struct err *e)
 	return 0;
 }
 
-static int put_segment(const struct core *k, int fd, const struct segment *s, uint64_t off, struct err *e)
+static int put_segment(const struct core *k, int fd, const struct segment *s, uint64_t off,
+		       struct err *e)
 {
 	static char buf[COPY_PAGES * PAGE] __attribute__((aligned(4096)));
 	uint64_t at = s->start, end = s->start + s->bytes;
@@ -283,24 +298,37 @@ static int put_segment(const struct core *k, int fd, const struct segment *s, ui
 static int put_core(const struct core *k, int fd, struct err *e)
 {
 	size_t n = k->n + 1;
-	uint64_t heads = sizeof(Elf64_Ehdr) + n * sizeof(Elf64_Phdr), off = ALIGN_UP(heads + k->notes_len, PAGE);
+	uint64_t heads = sizeof(Elf64_Ehdr) + n * sizeof(Elf64_Phdr),
+		 off = ALIGN_UP(heads + k->notes_len, PAGE);
 	autofree Elf64_Phdr *ph = calloc(n, sizeof(*ph));
-	Elf64_Ehdr eh = { .e_ident = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT },
-			  .e_type = ET_CORE, .e_machine = EM_X86_64, .e_version = EV_CURRENT, .e_phoff = sizeof(eh),
-			  .e_ehsize = sizeof(eh), .e_phentsize = sizeof(*ph), .e_phnum = (Elf64_Half)n };
+	Elf64_Ehdr eh = {.e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB,
+				     EV_CURRENT},
+			 .e_type = ET_CORE,
+			 .e_machine = EM_X86_64,
+			 .e_version = EV_CURRENT,
+			 .e_phoff = sizeof(eh),
+			 .e_ehsize = sizeof(eh),
+			 .e_phentsize = sizeof(*ph),
+			 .e_phnum = (Elf64_Half)n};
 	int r;
 
 	if (!ph)
 		return err_num(e, ENOMEM, "core");
-	ph[0] = (Elf64_Phdr){ .p_type = PT_NOTE, .p_offset = heads, .p_filesz = k->notes_len, .p_align = 4 };
+	ph[0] = (Elf64_Phdr){
+		.p_type = PT_NOTE, .p_offset = heads, .p_filesz = k->notes_len, .p_align = 4};
 	r = put(fd, k->notes, k->notes_len, heads, e);
 	for (size_t i = 0; r >= 0 && i < k->n; i++) {
 		const struct segment *s = &k->seg[i];
 		uint32_t prot = s->vma->prot;
 
-		ph[i + 1] = (Elf64_Phdr){ .p_type = PT_LOAD, .p_offset = off, .p_vaddr = s->start, .p_filesz = s->bytes,
-					  .p_memsz = s->len, .p_align = PAGE,
-					  .p_flags = (prot & 1 ? PF_R : 0) | (prot & 2 ? PF_W : 0) | (prot & 4 ? PF_X : 0) };
+		ph[i + 1] = (Elf64_Phdr){.p_type = PT_LOAD,
+					 .p_offset = off,
+					 .p_vaddr = s->start,
+					 .p_filesz = s->bytes,
+					 .p_memsz = s->len,
+					 .p_align = PAGE,
+					 .p_flags = (prot & 1 ? PF_R : 0) | (prot & 2 ? PF_W : 0) |
+						    (prot & 4 ? PF_X : 0)};
 		r = put_segment(k, fd, s, off, e);
 		off += s->bytes;
 	}
@@ -317,7 +345,7 @@ static int put_core(const struct core *k, int fd, struct err *e)
 static int save_core(struct ctx *c, const struct core *k, const char *path)
 {
 	char temp[PATH_MAX];
-	struct err e = { 0 };
+	struct err e = {0};
 	struct stat st;
 	int fd, r;
 
@@ -344,22 +372,26 @@ static int save_core(struct ctx *c, const struct core *k, const char *path)
 
 static int load(struct ctx *c, struct core *k, const char *path, uint64_t pid)
 {
-	struct err e = { 0 };
+	struct err e = {0};
 
 	if (chain_open(&k->chain, path, NULL, &e) < 0)
 		return image_error(c, &e);
-	k->tree = (Pm__Tree *)image_message(chain_top(&k->chain), REC_FINAL, &pm__tree__descriptor, &e);
+	k->tree = (Pm__Tree *)image_message(chain_top(&k->chain), REC_FINAL, &pm__tree__descriptor,
+					    &e);
 	if (!k->tree)
 		return image_error(c, &e);
 	for (size_t i = 0; !k->p && i < k->tree->n_procs; i++)
 		if (k->tree->procs[i]->pid == pid)
 			k->p = k->tree->procs[i];
 	if (!k->p)
-		return say(c, EXIT_NOTFOUND, "there is no process %lu in the image", (unsigned long)pid);
+		return say(c, EXIT_NOTFOUND, "there is no process %lu in the image",
+			   (unsigned long)pid);
 	if (k->p->zombie || !k->p->mm || !k->p->n_threads)
-		return say(c, EXIT_NOTFOUND, "process %lu had ended: it has no memory", (unsigned long)pid);
+		return say(c, EXIT_NOTFOUND, "process %lu had ended: it has no memory",
+			   (unsigned long)pid);
 	find_vdso(k);
-	if (memory_check(k->p, &e) < 0 || memory_load(&k->chain, &k->mem, &e) < 0 || add_segments(k, &e) < 0 || make_notes(k, &e) < 0)
+	if (memory_check(k->p, &e) < 0 || memory_load(&k->chain, &k->mem, &e) < 0 ||
+	    add_segments(k, &e) < 0 || make_notes(k, &e) < 0)
 		return image_error(c, &e);
 	return EXIT_OK;
 }
@@ -377,12 +409,12 @@ static void unload(struct core *k)
 
 int image_core(struct ctx *c, int argc, char **argv)
 {
-	static const struct option longs[] = { { "output", required_argument, NULL, 'o' },
-					       { "help", no_argument, NULL, 'h' },
-					       { NULL, 0, NULL, 0 } };
+	static const struct option longs[] = {{"output", required_argument, NULL, 'o'},
+					      {"help", no_argument, NULL, 'h'},
+					      {NULL, 0, NULL, 0}};
 	const char *out = NULL;
 	char path[PATH_MAX], own[32];
-	struct core k = { .n = 0 };
+	struct core k = {.n = 0};
 	uint64_t pid;
 	int o, code;
 
@@ -392,7 +424,8 @@ int image_core(struct ctx *c, int argc, char **argv)
 		out = optarg;
 	}
 	if (argc - optind != 2)
-		return say_usage(c, argc - optind < 2 ? "which process of which image?" : "too many operands");
+		return say_usage(c, argc - optind < 2 ? "which process of which image?"
+						      : "too many operands");
 	if (parse_number(c, "PID", argv[optind + 1], 1, 1 << 22, &pid) < 0)
 		return usage_code(c);
 	code = find_image(c, argv[optind], path, sizeof(path), NULL);

@@ -2,9 +2,10 @@
 /*
  * podctl image diff: in what two images differ.
  *
- * Processes are the same by their pids, threads by their tids, files by the numbers of their fds, memory by its addresses.
- * Pages are compared by the digests that the images have of them: of the files only the tables are read, not the pages
- * of those that they build on. Memory that one has and the other has not differs as far as it has pages.
+ * Processes are the same by their pids, threads by their tids, files by the numbers of their fds,
+ * memory by its addresses. Pages are compared by the digests that the images have of them: of the
+ * files only the tables are read, not the pages of those that they build on. Memory that one has
+ * and the other has not differs as far as it has pages.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,19 +19,20 @@ enum { OPT_JSON = 256 };
 
 struct diff {
 	struct content side[2];
-	json_t *list;	  /* of processes that differ */
-	uint64_t bytes;	  /* of memory, in all */
+	json_t *list;   /* of processes that differ */
+	uint64_t bytes; /* of memory, in all */
 	bool json;
 };
 
-static const char *const only_in[] = { "only in the first", "only in the second" };
+static const char *const only_in[] = {"only in the first", "only in the second"};
 
 /* ---- a line each */
 
 static json_t *new_entry(struct diff *d, const Pm__Proc *p, const char *where)
 {
 	char comm[64];
-	json_t *o = json_pack("{s:i, s:s, s:s}", "pid", p->pid, "comm", clean_copy(comm, sizeof(comm), p->comm), "what", where);
+	json_t *o = json_pack("{s:i, s:s, s:s}", "pid", p->pid, "comm",
+			      clean_copy(comm, sizeof(comm), p->comm), "what", where);
 
 	json_array_append_new(d->list, o);
 	return o;
@@ -63,7 +65,9 @@ static void diff_threads(json_t *entry, const Pm__Proc *const p[2])
 	for (size_t s = 0; s < 2; s++)
 		for (size_t i = 0; i < p[s]->n_threads; i++)
 			if (!has_thread(p[!s], p[s]->threads[i]->tid))
-				note(entry, "threads", json_pack("{s:i, s:s}", "tid", p[s]->threads[i]->tid, "what", only_in[s]));
+				note(entry, "threads",
+				     json_pack("{s:i, s:s}", "tid", p[s]->threads[i]->tid, "what",
+					       only_in[s]));
 }
 
 static const Pm__Fd *fd_of(const Pm__Proc *p, uint32_t fd)
@@ -78,7 +82,10 @@ static const Pm__Fd *fd_of(const Pm__Proc *p, uint32_t fd)
 static void file_words(const struct content *x, const Pm__Fd *f, char *out, size_t len)
 {
 	const Pm__Object *o = content_object(x, f->object);
-	int n = !o ? 0 : !strncmp(o->link, "socket:[", 8) ? 6 : !strncmp(o->link, "pipe:[", 6) ? 4 : (int)strlen(o->link);
+	int n = !o                                 ? 0
+		: !strncmp(o->link, "socket:[", 8) ? 6
+		: !strncmp(o->link, "pipe:[", 6)   ? 4
+						   : (int)strlen(o->link);
 	char words[4200];
 
 	snprintf(words, sizeof(words), "%.*s", n, o ? o->link : "");
@@ -102,11 +109,13 @@ static void diff_files(const struct diff *d, json_t *entry, const Pm__Proc *cons
 			if (other)
 				file_words(&d->side[!s], other, words[1], sizeof(words[1]));
 			if (!other)
-				note(entry, "files", json_pack("{s:i, s:s, s:s}", "fd", f->fd, "what", only_in[s], s ? "second" : "first",
-							       words[0]));
+				note(entry, "files",
+				     json_pack("{s:i, s:s, s:s}", "fd", f->fd, "what", only_in[s],
+					       s ? "second" : "first", words[0]));
 			else if (strcmp(words[0], words[1]) != 0)
-				note(entry, "files", json_pack("{s:i, s:s, s:s, s:s}", "fd", f->fd, "what", "changed", "first",
-							       words[0], "second", words[1]));
+				note(entry, "files",
+				     json_pack("{s:i, s:s, s:s, s:s}", "fd", f->fd, "what",
+					       "changed", "first", words[0], "second", words[1]));
 		}
 }
 
@@ -121,9 +130,10 @@ static const Pm__Vma *vma_at(const Pm__Proc *p, uint64_t at, size_t *i)
 }
 
 /* What lies at @at, to @end at most: pages, zeros, or (SPAN_NONE) what a file has or nothing. */
-static struct span look(const struct content *x, const Pm__Proc *p, const Pm__Vma *v, uint64_t at, uint64_t end)
+static struct span look(const struct content *x, const Pm__Proc *p, const Pm__Vma *v, uint64_t at,
+			uint64_t end)
 {
-	struct span s = { at, end, SPAN_NONE, 0 };
+	struct span s = {at, end, SPAN_NONE, 0};
 
 	if (v)
 		s = memory_of_vma(&x->mem, p->pid, v, at, MIN(end, v->end));
@@ -148,23 +158,26 @@ static uint64_t differ(const struct diff *d, const struct span *a, const struct 
 	return sum;
 }
 
-static void note_memory(struct diff *d, json_t *entry, const Pm__Vma *v, uint64_t start, uint64_t end, const char *what, uint64_t pages)
+static void note_memory(struct diff *d, json_t *entry, const Pm__Vma *v, uint64_t start,
+			uint64_t end, const char *what, uint64_t pages)
 {
 	char name[4200];
 
 	d->bytes += pages * PAGE;
-	note(entry, "memory", json_pack("{s:I, s:I, s:s, s:s, s:I}", "start", (json_int_t)start, "end", (json_int_t)end, "name",
-					clean_copy(name, sizeof(name), v->name), "what", what, "bytes", (json_int_t)(pages * PAGE)));
+	note(entry, "memory",
+	     json_pack("{s:I, s:I, s:s, s:s, s:I}", "start", (json_int_t)start, "end",
+		       (json_int_t)end, "name", clean_copy(name, sizeof(name), v->name), "what",
+		       what, "bytes", (json_int_t)(pages * PAGE)));
 }
 
 /* Over all borders of the mappings of both. */
 static void diff_memory(struct diff *d, json_t *entry, const Pm__Proc *const p[2])
 {
-	size_t i[2] = { 0 };
+	size_t i[2] = {0};
 	uint64_t at = 0;
 
 	for (;;) {
-		const Pm__Vma *v[2] = { vma_at(p[0], at, &i[0]), vma_at(p[1], at, &i[1]) }, *one;
+		const Pm__Vma *v[2] = {vma_at(p[0], at, &i[0]), vma_at(p[1], at, &i[1])}, *one;
 		uint64_t from = UINT64_MAX, end = UINT64_MAX, pages = 0, next;
 
 		for (size_t s = 0; s < 2; s++)
@@ -176,7 +189,8 @@ static void diff_memory(struct diff *d, json_t *entry, const Pm__Proc *const p[2
 			v[s] = v[s] && v[s]->start <= from ? v[s] : NULL;
 		}
 		for (at = from; at < end; at = next) {
-			struct span a = look(&d->side[0], p[0], v[0], at, end), b = look(&d->side[1], p[1], v[1], at, (uint64_t)a.end);
+			struct span a = look(&d->side[0], p[0], v[0], at, end),
+				    b = look(&d->side[1], p[1], v[1], at, (uint64_t)a.end);
 
 			next = (uint64_t)b.end;
 			pages += differ(d, &a, &b, (next - at) / PAGE);
@@ -185,7 +199,8 @@ static void diff_memory(struct diff *d, json_t *entry, const Pm__Proc *const p[2
 		if (!v[0] || !v[1])
 			note_memory(d, entry, one, from, end, only_in[!v[0]], pages);
 		else if (pages || v[0]->prot != v[1]->prot)
-			note_memory(d, entry, one, from, end, pages ? "changed" : "protection", pages);
+			note_memory(d, entry, one, from, end, pages ? "changed" : "protection",
+				    pages);
 	}
 }
 
@@ -201,14 +216,15 @@ static const Pm__Proc *proc_of(const struct content *x, uint32_t pid)
 
 static void diff_process(struct diff *d, const Pm__Proc *const p[2])
 {
-	static const char *const parts[] = { "threads", "files", "memory" };
+	static const char *const parts[] = {"threads", "files", "memory"};
 	json_t *entry = new_entry(d, p[0], "changed");
 	size_t n = 0;
 
 	if (strcmp(p[0]->comm, p[1]->comm) != 0) {
 		char comm[64];
 
-		json_object_set_new(entry, "comm_second", json_string(clean_copy(comm, sizeof(comm), p[1]->comm)));
+		json_object_set_new(entry, "comm_second",
+				    json_string(clean_copy(comm, sizeof(comm), p[1]->comm)));
 		n++;
 	}
 	if (p[0]->zombie != p[1]->zombie) {
@@ -228,12 +244,13 @@ static void diff_all(struct diff *d)
 {
 	for (size_t s = 0; s < 2; s++)
 		for (size_t i = 0; i < d->side[s].tree->n_procs; i++) {
-			const Pm__Proc *p = d->side[s].tree->procs[i], *other = proc_of(&d->side[!s], p->pid);
+			const Pm__Proc *p = d->side[s].tree->procs[i],
+				       *other = proc_of(&d->side[!s], p->pid);
 
 			if (!other)
 				new_entry(d, p, only_in[s]);
 			else if (!s)
-				diff_process(d, (const Pm__Proc *[]){ p, other });
+				diff_process(d, (const Pm__Proc *[]){p, other});
 		}
 }
 
@@ -266,14 +283,17 @@ static void print_process(const json_t *p)
 		printf("%s: has ended, %s\n", who, text(p, "ended"));
 	json_array_foreach(json_object_get(p, "threads"), i, x)
 		printf("%s: thread %d %s\n", who, (int)number(x, "tid"), text(x, "what"));
-	json_array_foreach(json_object_get(p, "files"), i, x) {
+	json_array_foreach(json_object_get(p, "files"), i, x)
+	{
 		const char *both = strcmp(text(x, "what"), "changed") ? "" : ", then ";
 
-		printf("%s: fd %d %s: %s%s%s\n", who, (int)number(x, "fd"), text(x, "what"), text(x, "first"), both, text(x, "second"));
+		printf("%s: fd %d %s: %s%s%s\n", who, (int)number(x, "fd"), text(x, "what"),
+		       text(x, "first"), both, text(x, "second"));
 	}
 	json_array_foreach(json_object_get(p, "memory"), i, x)
-		printf("%s: %lx-%lx %s %s: %s\n", who, (unsigned long)number(x, "start"), (unsigned long)number(x, "end"),
-		       text(x, "name"), text(x, "what"), human_size(size, sizeof(size), (uint64_t)number(x, "bytes")));
+		printf("%s: %lx-%lx %s %s: %s\n", who, (unsigned long)number(x, "start"),
+		       (unsigned long)number(x, "end"), text(x, "name"), text(x, "what"),
+		       human_size(size, sizeof(size), (uint64_t)number(x, "bytes")));
 }
 
 static void print_all(struct diff *d)
@@ -282,18 +302,18 @@ static void print_all(struct diff *d)
 	size_t i;
 	json_t *p;
 
-	json_array_foreach(d->list, i, p)
-		print_process(p);
-	printf("%zu process%s differ%s, %s of memory\n", json_array_size(d->list), json_array_size(d->list) == 1 ? "" : "es",
-	       json_array_size(d->list) == 1 ? "s" : "", human_size(size, sizeof(size), d->bytes));
+	json_array_foreach(d->list, i, p) print_process(p);
+	printf("%zu process%s differ%s, %s of memory\n", json_array_size(d->list),
+	       json_array_size(d->list) == 1 ? "" : "es", json_array_size(d->list) == 1 ? "s" : "",
+	       human_size(size, sizeof(size), d->bytes));
 }
 
 int image_diff(struct ctx *c, int argc, char **argv)
 {
-	static const struct option longs[] = { { "json", no_argument, NULL, OPT_JSON },
-					       { "help", no_argument, NULL, 'h' },
-					       { NULL, 0, NULL, 0 } };
-	struct diff d = { .bytes = 0 };
+	static const struct option longs[] = {{"json", no_argument, NULL, OPT_JSON},
+					      {"help", no_argument, NULL, 'h'},
+					      {NULL, 0, NULL, 0}};
+	struct diff d = {.bytes = 0};
 	char path[PATH_MAX];
 	int o, code = 0;
 
@@ -313,7 +333,8 @@ int image_diff(struct ctx *c, int argc, char **argv)
 	if (!code) {
 		diff_all(&d);
 		if (d.json) {
-			json_t *all = json_pack("{s:s, s:s, s:I, s:O}", "first", argv[optind], "second", argv[optind + 1], "bytes",
+			json_t *all = json_pack("{s:s, s:s, s:I, s:O}", "first", argv[optind],
+						"second", argv[optind + 1], "bytes",
 						(json_int_t)d.bytes, "processes", d.list);
 
 			json_dumpf(all, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * podctl inspect: what is in an image, without reading its pages (but for environments, which are in them); or in a pod that
- * runs, of which its node says the same in the same messages (pod/look.c).
+ * podctl inspect: what is in an image, without reading its pages (but for environments, which are
+ * in them); or in a pod that runs, of which its node says the same in the same messages
+ * (pod/look.c).
  */
 #include <arpa/inet.h>
 #include <fcntl.h>

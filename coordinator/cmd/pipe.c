@@ -2,10 +2,12 @@
 /*
  * Images through pipes: podctl checkpoint -o -, podctl restore -.
  *
- * The nodes write and read files, in the image store, which they and we share. An image for stdout is written there under a name
- * that begins with a dot, which nobody lists or builds on; it loses that name before its bytes are copied, unless the pod has
- * ended with it: then it is all that there is of the pod, and stays, under its own name, if it cannot be copied. What comes from
- * stdin is a file of the caller's, like any other that he could have restored, for as long as the restart takes.
+ * The nodes write and read files, in the image store, which they and we share. An image for
+ * stdout is written there under a name that begins with a dot, which nobody lists or builds on;
+ * it loses that name before its bytes are copied, unless the pod has ended with it: then it is
+ * all that there is of the pod, and stays, under its own name, if it cannot be copied. What comes
+ * from stdin is a file of the caller's, like any other that he could have restored, for as long
+ * as the restart takes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -69,7 +71,8 @@ static int open_dir(struct ctx *c, const char *path, const char **name)
 	while (user && user > path && user[-1] != '/')
 		user--;
 	if (!slash || user == slash || *user == '.' ||
-	    (size_t)snprintf(dir, sizeof(dir), "%s/%.*s", c->conf.images_dir, (int)(slash - user), user) >= sizeof(dir)) {
+	    (size_t)snprintf(dir, sizeof(dir), "%s/%.*s", c->conf.images_dir, (int)(slash - user),
+			     user) >= sizeof(dir)) {
 		errno = EINVAL;
 		return -1;
 	}
@@ -79,7 +82,7 @@ static int open_dir(struct ctx *c, const char *path, const char **name)
 
 int pipe_send_image(struct ctx *c, const char *path, bool ended)
 {
-	struct err e = { 0 };
+	struct err e = {0};
 	const char *name = NULL;
 	autoclose int dir = open_dir(c, path, &name);
 	char own[PATH_MAX] = "";
@@ -87,7 +90,8 @@ int pipe_send_image(struct ctx *c, const char *path, bool ended)
 	int r;
 
 	if (dir < 0 || image_open_at(&im, dir, name, &e) < 0)
-		return say(c, EXIT_OTHER, "'%s', the image, cannot be read here: %s", path, e.code ? e.msg : strerror(errno));
+		return say(c, EXIT_OTHER, "'%s', the image, cannot be read here: %s", path,
+			   e.code ? e.msg : strerror(errno));
 	snprintf(own, sizeof(own), "%s", im.head->id);
 	if (!ended)
 		unlinkat(dir, name, 0);
@@ -100,31 +104,38 @@ int pipe_send_image(struct ctx *c, const char *path, bool ended)
 		return EXIT_OK;
 	}
 	if (!ended)
-		return say(c, EXIT_CHECKPOINT, "the image: %s; the pod runs on, and there is no image", e.msg);
+		return say(c, EXIT_CHECKPOINT,
+			   "the image: %s; the pod runs on, and there is no image", e.msg);
 	strncat(own, IMAGE_SUFFIX, sizeof(own) - strlen(own) - 1);
 	if (strchr(own, '/') || renameat2(dir, name, dir, own, RENAME_NOREPLACE) < 0)
 		snprintf(own, sizeof(own), "%s", name);
-	return say(c, EXIT_OTHER, "the image: %s; the pod has ended, and its image stays as '%s' in the store", e.msg, clean(own));
+	return say(c, EXIT_OTHER,
+		   "the image: %s; the pod has ended, and its image stays as '%s' in the store",
+		   e.msg, clean(own));
 }
 
 /* In the store, or for who has nothing there yet at home, which is shared like it. */
 static int make_file(struct ctx *c, char *path, size_t len)
 {
 	char store[PATH_MAX];
-	const char *const dirs[] = { store, getenv("HOME") };
+	const char *const dirs[] = {store, getenv("HOME")};
 
 	own_store(c, store, sizeof(store));
 	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
 		int fd;
 
 		if (!dirs[i] || dirs[i][0] != '/' ||
-		    (size_t)snprintf(path, len, "%s/.stdin.%d.%lx" IMAGE_SUFFIX, dirs[i], (int)getpid(), (unsigned long)now_ns()) >= len)
+		    (size_t)snprintf(path, len, "%s/.stdin.%d.%lx" IMAGE_SUFFIX, dirs[i],
+				     (int)getpid(), (unsigned long)now_ns()) >= len)
 			continue;
 		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 		if (fd >= 0)
 			return fd;
 	}
-	return say(c, EXIT_OTHER, "there is no place for the image: neither '%s' nor your home can be written to", store), -1;
+	return say(c, EXIT_OTHER,
+		   "there is no place for the image: neither '%s' nor your home can be written to",
+		   store),
+	       -1;
 }
 
 /* The signals that end us wait until the file has gone again; those of the restart are its own matter. */
@@ -149,8 +160,8 @@ static void on_end(int sig)
 
 int pipe_take_image(struct ctx *c, char *path, size_t len)
 {
-	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP };
-	struct err e = { 0 };
+	static const int sigs[] = {SIGINT, SIGTERM, SIGHUP};
+	struct err e = {0};
 	int fd, r;
 
 	if (isatty(STDIN_FILENO))

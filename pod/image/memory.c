@@ -2,10 +2,11 @@
 /*
  * What lies where in the memory of an image's processes, without a process to put it into.
  *
- * Page frames come in order, and a later one wins over an earlier one; so does a mapping that is another than the one at
- * its place in the tree before: what came for that one is gone. All of that are stretches of addresses with a kind. The
- * list of them is halved, each half settled, and the newer half laid over the older, so that the order in which a program
- * writes its memory does not matter for the time it takes.
+ * Page frames come in order, and a later one wins over an earlier one; so does a mapping that is
+ * another than the one at its place in the tree before: what came for that one is gone. All of
+ * that are stretches of addresses with a kind. The list of them is halved, each half settled, and
+ * the newer half laid over the older, so that the order in which a program writes its memory does
+ * not matter for the time it takes.
  */
 #include "pod/image/memory.h"
 
@@ -89,7 +90,7 @@ static int overlay(const struct spans *older, const struct spans *newer, struct 
 /* @in[0..n) in the order of time, into @out in the order of addresses. */
 static int settle(const struct span *in, size_t n, struct spans *out)
 {
-	struct spans older = { 0 }, newer = { 0 };
+	struct spans older = {0}, newer = {0};
 	int r;
 
 	if (n <= 1)
@@ -108,27 +109,34 @@ static int settle(const struct span *in, size_t n, struct spans *out)
 
 struct load {
 	struct spans all;
-	uint64_t stored;  /* pages, up to here */
-	Pm__Tree *tree;	  /* the last one */
+	uint64_t stored; /* pages, up to here */
+	Pm__Tree *tree;  /* the last one */
 };
 
-static int add(struct load *l, uint32_t id, uint64_t addr, uint64_t len, enum span_kind kind, uint64_t page, struct err *e)
+static int add(struct load *l, uint32_t id, uint64_t addr, uint64_t len, enum span_kind kind,
+	       uint64_t page, struct err *e)
 {
-	struct span x = { span_pos(id, addr), span_pos(id, addr + len), kind, page };
+	struct span x = {span_pos(id, addr), span_pos(id, addr + len), kind, page};
 
 	return push(&l->all, x) < 0 ? err_num(e, ENOMEM, "the pages of an image") : 0;
 }
 
-static int on_run(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data, struct err *e)
+static int on_run(void *arg, uint32_t id, uint64_t addr, uint64_t len, int kind, const void *data,
+		  struct err *e)
 {
 	struct load *l = arg;
-	int r = add(l, id, addr, len, data ? SPAN_PAGES : kind == RUN_ZERO ? SPAN_ZERO : SPAN_NONE, data ? l->stored : 0, e);
+	int r = add(l, id, addr, len,
+		    data               ? SPAN_PAGES
+		    : kind == RUN_ZERO ? SPAN_ZERO
+				       : SPAN_NONE,
+		    data ? l->stored : 0, e);
 
 	l->stored += data ? len / PAGE : 0;
 	return r;
 }
 
-static int on_same(void *arg, uint32_t id, uint64_t addr, uint64_t npages, uint64_t at, struct err *e)
+static int on_same(void *arg, uint32_t id, uint64_t addr, uint64_t npages, uint64_t at,
+		   struct err *e)
 {
 	return add(arg, id, addr, npages * PAGE, SPAN_PAGES, at, e);
 }
@@ -144,10 +152,12 @@ static const Pm__Proc *proc_of(const Pm__Tree *t, uint32_t pid)
 /* As the target of a move decides whether the pages stay (rmem.c). */
 static bool same_backing(const Pm__Vma *a, const Pm__Vma *b)
 {
-	uint32_t mask = VMF_MAYWRITE | VMF_GROWSDOWN | VMF_NORESERVE | VMF_DONTFORK | VMF_DONTDUMP | VMF_WIPEONFORK;
+	uint32_t mask = VMF_MAYWRITE | VMF_GROWSDOWN | VMF_NORESERVE | VMF_DONTFORK | VMF_DONTDUMP |
+			VMF_WIPEONFORK;
 
-	return !b->fresh && a->type == b->type && a->shared == b->shared && a->object == b->object &&
-	       !((a->flags ^ b->flags) & mask) && (a->type == VMA_ANON || a->pgoff - a->start == b->pgoff - b->start);
+	return !b->fresh && a->type == b->type && a->shared == b->shared &&
+	       a->object == b->object && !((a->flags ^ b->flags) & mask) &&
+	       (a->type == VMA_ANON || a->pgoff - a->start == b->pgoff - b->start);
 }
 
 /* The stretches of @p that are not what they were in @was. */
@@ -206,7 +216,7 @@ static int on_tree(struct load *l, const struct record *rec, struct err *e)
 /* One that the index leads to; frames must hold as many pages as it says, for that numbers those that follow. */
 static int load_entry(struct load *l, const struct image *im, size_t i, struct err *e)
 {
-	const struct page_sink sink = { .arg = l, .run = on_run, .same = on_same };
+	const struct page_sink sink = {.arg = l, .run = on_run, .same = on_same};
 	const struct image_entry *en = &im->entry[i];
 	uint64_t was = l->stored;
 	struct record rec;
@@ -233,14 +243,15 @@ static int load_entry(struct load *l, const struct image *im, size_t i, struct e
 int memory_load(const struct image_chain *c, struct image_memory *out, struct err *e)
 {
 	const struct image *im = &c->im[c->n - 1];
-	struct load l = { .stored = im->older };
-	struct spans done = { 0 };
+	struct load l = {.stored = im->older};
+	struct spans done = {0};
 	int r = 0;
 
 	for (size_t i = 0; r >= 0 && i < im->n; i++) {
 		r = load_entry(&l, im, i, e);
 		if (r < 0)
-			err_wrap(e, "image '%s': at byte %lu", im->head->id, (unsigned long)im->entry[i].off);
+			err_wrap(e, "image '%s': at byte %lu", im->head->id,
+				 (unsigned long)im->entry[i].off);
 	}
 	if (r >= 0 && settle(l.all.s, l.all.n, &done) < 0)
 		r = err_num(e, ENOMEM, "the pages of an image");
@@ -251,14 +262,14 @@ int memory_load(const struct image_chain *c, struct image_memory *out, struct er
 		free(done.s);
 		return r;
 	}
-	*out = (struct image_memory){ done.s, done.n };
+	*out = (struct image_memory){done.s, done.n};
 	return 0;
 }
 
 struct span memory_span(const struct image_memory *m, span_at at, span_at end)
 {
 	size_t lo = 0, hi = m->n;
-	struct span none = { at, end, SPAN_NONE, 0 };
+	struct span none = {at, end, SPAN_NONE, 0};
 
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
@@ -280,21 +291,24 @@ int memory_check(const Pm__Proc *p, struct err *e)
 	for (size_t i = 0; p->mm && i < p->mm->n_vmas; i++) {
 		const Pm__Vma *v = p->mm->vmas[i];
 
-		if (v->start >= v->end || v->start % PAGE || v->end % PAGE || v->pgoff % PAGE || v->end > PAGE_ADDR_MAX ||
-		    v->pgoff > PAGE_ADDR_MAX || (i && v->start < p->mm->vmas[i - 1]->end))
-			return err_set(e, EBADMSG, "pid %u: mapping %lx-%lx is none", p->pid, (unsigned long)v->start,
-				       (unsigned long)v->end);
+		if (v->start >= v->end || v->start % PAGE || v->end % PAGE || v->pgoff % PAGE ||
+		    v->end > PAGE_ADDR_MAX || v->pgoff > PAGE_ADDR_MAX ||
+		    (i && v->start < p->mm->vmas[i - 1]->end))
+			return err_set(e, EBADMSG, "pid %u: mapping %lx-%lx is none", p->pid,
+				       (unsigned long)v->start, (unsigned long)v->end);
 	}
 	return 0;
 }
 
-struct span memory_of_vma(const struct image_memory *m, uint32_t pid, const Pm__Vma *v, uint64_t at, uint64_t end)
+struct span memory_of_vma(const struct image_memory *m, uint32_t pid, const Pm__Vma *v, uint64_t at,
+			  uint64_t end)
 {
 	struct span own = memory_span(m, span_pos(pid, at), span_pos(pid, end)), x;
 	uint64_t off = v->pgoff + (at - v->start), to = at + (uint64_t)(own.end - own.start);
 
 	if (own.kind == SPAN_NONE && v->object) {
-		x = memory_span(m, span_pos(CONTENT_FRAME | v->object, off), span_pos(CONTENT_FRAME | v->object, off + (to - at)));
+		x = memory_span(m, span_pos(CONTENT_FRAME | v->object, off),
+				span_pos(CONTENT_FRAME | v->object, off + (to - at)));
 		own.kind = x.kind;
 		own.page = x.page;
 		to = at + (uint64_t)(x.end - x.start);
@@ -304,8 +318,8 @@ struct span memory_of_vma(const struct image_memory *m, uint32_t pid, const Pm__
 	return own;
 }
 
-int memory_read(const struct image_chain *c, const struct image_memory *m, const Pm__Proc *p, uint64_t addr, void *buf,
-		size_t len, struct err *e)
+int memory_read(const struct image_chain *c, const struct image_memory *m, const Pm__Proc *p,
+		uint64_t addr, void *buf, size_t len, struct err *e)
 {
 	char page[PAGE], *to = buf;
 
@@ -317,9 +331,10 @@ int memory_read(const struct image_chain *c, const struct image_memory *m, const
 		while (at < end) {
 			uint64_t from = ALIGN_DOWN(at, PAGE), n = MIN(end, from + PAGE) - at;
 			struct span x = memory_of_vma(m, p->pid, v, from, from + PAGE);
+			int r = x.kind == SPAN_PAGES ? chain_read(c, x.page, 1, page, e) : 0;
 
-			if (x.kind == SPAN_PAGES && chain_read(c, x.page, 1, page, e) < 0)
-				return e->code;
+			if (r < 0)
+				return r;
 			if (x.kind == SPAN_PAGES)
 				memcpy(to + (at - addr), page + (at - from), n);
 			at += n;
@@ -331,5 +346,5 @@ int memory_read(const struct image_chain *c, const struct image_memory *m, const
 void memory_done(struct image_memory *m)
 {
 	free(m->s);
-	*m = (struct image_memory){ .n = 0 };
+	*m = (struct image_memory){.n = 0};
 }

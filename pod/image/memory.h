@@ -40,10 +40,11 @@ struct span memory_span(const struct image_memory *m, span_at at, span_at end);
 /** Are @p's mappings such that the functions below may be given them? 0 or -EBADMSG. */
 int memory_check(const Pm__Proc *p, struct err *e);
 /** The same of process @pid's mapping @v, by addresses: its own pages, else those of what is mapped. */
-struct span memory_of_vma(const struct image_memory *m, uint32_t pid, const Pm__Vma *v, uint64_t at, uint64_t end);
+struct span memory_of_vma(const struct image_memory *m, uint32_t pid, const Pm__Vma *v, uint64_t at,
+			  uint64_t end);
 /** @len bytes at @addr of @p; zeros where there is no page. */
-int memory_read(const struct image_chain *c, const struct image_memory *m, const Pm__Proc *p, uint64_t addr, void *buf,
-		size_t len, struct err *e);
+int memory_read(const struct image_chain *c, const struct image_memory *m, const Pm__Proc *p,
+		uint64_t addr, void *buf, size_t len, struct err *e);
 void memory_done(struct image_memory *m);
 
 #endif

@@ -2,11 +2,13 @@
 /*
  * When compression pays.
  *
- * LZ4 takes 0.5 to 1 ns for each byte, and a fast network or the page cache not half of that: to compress blindly makes most
- * moves slower. So now and then 16 KiB of a frame are compressed for a try. Into a file it pays if the data becomes a good
- * deal smaller: that is space for as long as the image lives. To a peer it pays if the time on the link that is saved is more
- * than the time that it takes; both are measured, the link by how long writes have blocked of late, or by the limit that the
- * user has set. As long as tries fail they become rare: on data that cannot be compressed they cost 1 % or less.
+ * LZ4 takes 0.5 to 1 ns for each byte, and a fast network or the page cache not half of that: to
+ * compress blindly makes most moves slower. So now and then 16 KiB of a frame are compressed for
+ * a try. Into a file it pays if the data becomes a good deal smaller: that is space for as long
+ * as the image lives. To a peer it pays if the time on the link that is saved is more than the
+ * time that it takes; both are measured, the link by how long writes have blocked of late, or by
+ * the limit that the user has set. As long as tries fail they become rare: on data that cannot be
+ * compressed they cost 1 % or less.
  *
  * In the freeze nothing is compressed (live.c).
  */
@@ -20,12 +22,12 @@
 #include "pod/base/util.h"
 #include "pod/mem/mem.h"
 
-#define SAMPLE (16u << 10)
-#define GAP_MIN 8u
-#define GAP_MAX 64u
-#define FILE_PERCENT 60u     /* of its size, at most, that data in a file shall have */
-#define SAVED_PERCENT 90u    /* of the time: else it is not worth the trouble */
-#define FORGET (64ull << 20) /* bytes after which what the link did counts half */
+#define SAMPLE        (16u << 10)
+#define GAP_MIN       8u
+#define GAP_MAX       64u
+#define FILE_PERCENT  60u           /* of its size, at most, that data in a file shall have */
+#define SAVED_PERCENT 90u           /* of the time: else it is not worth the trouble */
+#define FORGET        (64ull << 20) /* bytes after which what the link did counts half */
 
 static bool have_buffer(struct page_pack *p)
 {
@@ -81,7 +83,8 @@ bool pack_wants(struct page_pack *p, const char *data, size_t len)
 
 size_t pack_data(struct page_pack *p, const char *data, size_t len, const char **out)
 {
-	int n = LZ4_compress_default(data, p->buf, (int)len, LZ4_COMPRESSBOUND(PAGE_FRAME_DATA_MAX));
+	int n = LZ4_compress_default(data, p->buf, (int)len,
+				     LZ4_COMPRESSBOUND(PAGE_FRAME_DATA_MAX));
 	/* to take it apart again costs the other side, too */
 	bool small = n > 0 && (size_t)n < len - len / 8;
 
@@ -111,7 +114,11 @@ void pack_done(struct page_pack *p)
 
 int pack_undo(const char *packed, size_t len, char *out, size_t want, struct err *e)
 {
-	int n = want > PAGE_FRAME_DATA_MAX || len > want ? -1 : LZ4_decompress_safe(packed, out, (int)len, (int)want);
+	int n = want > PAGE_FRAME_DATA_MAX || len > want
+			? -1
+			: LZ4_decompress_safe(packed, out, (int)len, (int)want);
 
-	return n >= 0 && (size_t)n == want ? 0 : err_set(e, EBADMSG, "page frame: its compressed data is damaged");
+	return n >= 0 && (size_t)n == want
+		       ? 0
+		       : err_set(e, EBADMSG, "page frame: its compressed data is damaged");
 }

@@ -14,14 +14,14 @@ enum pack_mode { PACK_AUTO, PACK_LZ4, PACK_NONE };
 /* Lasts over the streams of one dump. All zeros: automatic, into a file. */
 struct page_pack {
 	enum pack_mode mode;
-	bool link;	   /* to a peer: it pays if that is slower; a file: if it becomes much smaller */
+	bool link; /* to a peer: it pays if that is slower; a file: if it becomes much smaller */
 	uint64_t rate_max; /* bytes per second that the link may carry; 0: no limit */
 	/* its own */
 	char *buf;
-	bool on;	/* what the last sample said */
+	bool on;            /* what the last sample said */
 	unsigned wait, gap; /* frames to the next one; between two */
 	uint64_t bytes, ns; /* written of late */
-	uint64_t saved;	    /* bytes, in all */
+	uint64_t saved;     /* bytes, in all */
 };
 
 /** Is it worth while for the next frame? @data, @len: a piece of it. */

@@ -546,7 +546,7 @@ int page_frame_unpack(const void *frame, size_t len, void *out, struct err *e)
 		return err_set(e, EPROTO, "page frame: %u bytes announced in %zu", h->bytes, len);
 	r = page_frame_size(h, runs, e);
 	if (r >= 0 && h->magic == PAGE_FRAME_LZ4 && pack_undo((const char *)frame + table, h->bytes, out, (size_t)r, e) < 0)
-		return e->code;
+		return -EBADMSG;
 	if (r >= 0 && h->magic == PAGE_FRAME_MAGIC)
 		memcpy(out, (const char *)frame + table, h->bytes);
 	return r;
@@ -615,7 +615,7 @@ int pages_recv(int fd, const struct page_sink *sink, uint64_t *got, uint64_t dea
 	if (DIGESTS && page_frame_digest(&h, in, 2) != h.digest)
 		return err_set(e, EBADMSG, "page frame: damaged");
 	if (data == packed && pack_undo(packed, h.bytes, block, (size_t)size, e) < 0)
-		return e->code;
+		return -EBADMSG;
 	if (got)
 		*got += sizeof(h) + h.nruns * sizeof(*runs) + h.bytes;
 	return frame_apply(sink, &h, runs, block, e);

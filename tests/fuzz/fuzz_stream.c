@@ -9,14 +9,13 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "image.pb-c.h"
 #include "pod/base/io.h"
 #include "pod/image/stream.h"
 #include "pod/mem/mem.h"
+#include "tests/fuzz/mend.h"
 
-#define HEADER 24
 #define INPUT_MAX 65536
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
@@ -78,24 +77,6 @@ static void feed(const uint8_t *bytes, size_t len)
 		}
 	}
 	close(sv[1]);
-}
-
-static void mend(uint8_t *bytes, size_t len)
-{
-	while (len >= HEADER) {
-		uint32_t n;
-		uint64_t d;
-
-		memcpy(&n, bytes + 4, sizeof(n));
-		if (n > len - HEADER) {
-			n = (uint32_t)(len - HEADER);
-			memcpy(bytes + 4, &n, sizeof(n));
-		}
-		d = XXH3_64bits_withSeed(bytes + HEADER, n, XXH3_64bits(bytes, 16));
-		memcpy(bytes + 16, &d, sizeof(d));
-		bytes += HEADER + n;
-		len -= HEADER + n;
-	}
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)

@@ -10,6 +10,7 @@
 #include "control.pb-c.h"
 #include "pod/base/io.h"
 #include "pod/mem/mem.h"
+#include "pod/mem/pack.h"
 #include "tests/harness.h"
 
 #define PID 5u
@@ -20,6 +21,8 @@ struct builder {
 	struct stream s;
 	struct page_digest hash[64];
 	size_t pages;
+	const char *path;
+	struct page_pack pack;
 };
 
 static void begin(struct builder *b, const char *path, const char *id, const struct image *parent)
@@ -31,7 +34,7 @@ static void begin(struct builder *b, const char *path, const char *id, const str
 	uint8_t packed[64];
 	struct err e = { 0 };
 
-	*b = (struct builder){ .pages = 0 };
+	*b = (struct builder){ .path = path, .pack = { .mode = PACK_LZ4 } };
 	T_OK(image_create(&b->f, path, &me, false, &e), &e);
 	b->s = (struct stream){ .fd = b->f.fd, .deadline = deadline_ms(5000), .file = true };
 	spec.created_ns = 1;
@@ -53,13 +56,16 @@ static void data(struct builder *b, uint32_t id, uint64_t at, size_t n, char c)
 {
 	char *mem = malloc((at + n) * PAGE);
 	int fd = memfd_create("pages", MFD_CLOEXEC);
+	struct page_known known = { 0 };
 	struct runs runs = { 0 };
 	struct err e = { 0 };
 
 	memset(mem, c, n * PAGE);
 	T_REQUIRE(pwrite(fd, mem, n * PAGE, (off_t)(at * PAGE)) == (ssize_t)(n * PAGE));
 	T_REQUIRE(runs_add(&runs, at * PAGE, (at + n) * PAGE) == 0);
-	T_OK(pages_send_file(b->s.fd, fd, id, &runs, NULL, &b->s.sent, b->s.deadline, &e), &e);
+	/* compressed or not must make no difference */
+	known.pack = b->pages % 2 || getenv("POD_CORPUS_DIR") ? &b->pack : NULL;
+	T_OK(pages_send_file(b->s.fd, fd, id, &runs, &known, &b->s.sent, b->s.deadline, &e), &e);
 	for (size_t i = 0; c && i < n; i++)
 		b->hash[b->pages++] = page_digest(mem);
 	runs_done(&runs);
@@ -120,6 +126,20 @@ static void tree(struct builder *b, enum rec_type type, const struct area *a, si
 	T_OK(stream_send_msg(&b->s, type, 0, &t.base, &e), &e);
 }
 
+/* With POD_CORPUS_DIR in the environment: the seeds of tests/fuzz/fuzz_image.c. */
+static void write_seed(const char *path)
+{
+	static unsigned n;
+	char *bytes, seed[300];
+	struct err e = { 0 };
+	size_t len;
+
+	snprintf(seed, sizeof(seed), "%s/image%u", getenv("POD_CORPUS_DIR"), ++n);
+	T_OK(io_read_file(path, 1 << 20, &bytes, &len, &e), &e);
+	T_OK(io_replace_file(seed, bytes, len, 0644, &e), &e);
+	free(bytes);
+}
+
 static void finish(struct builder *b)
 {
 	struct err e = { 0 };
@@ -128,7 +148,10 @@ static void finish(struct builder *b)
 	T_OK(image_hashes(&b->f, &b->s.sent, b->hash, b->pages, &e), &e);
 	T_OK(image_seal(&b->f, &b->s.sent, &digest, &e), &e);
 	T_OK(image_publish(&b->f, &e), &e);
+	if (getenv("POD_CORPUS_DIR"))
+		write_seed(b->path);
 	image_done(&b->f);
+	pack_done(&b->pack);
 }
 
 /* What is in pages [0, n) of the process, a letter each: '.' nothing, '0' zeros. */
