@@ -144,7 +144,8 @@ limit_jobs() {
 	while (($(jobs -rp | wc -l) >= $1)); do wait -n 2>/dev/null || true; done
 }
 
-# goes NAME STEP...: a STEP is a node, NODE:--stop-copy or NODE:image; with work in between. Words in $why.
+# goes NAME STEP...: a STEP is a node, NODE:--stop-copy or NODE:image; with work in between. Words in $why. On a machine that
+# is busy with other things a program may write faster than its pages are sent: that it moves is what is asked here.
 goes() {
 	local name=$1 step node option rc
 	shift
@@ -157,7 +158,7 @@ goes() {
 			pod_through_image "$name" "$node"
 		else
 			# shellcheck disable=SC2086
-			pod_move "$name" "$node" $option
+			pod_move "$name" "$node" ${option:---max-downtime 10000}
 		fi
 		rc=$?
 		if ((rc)); then
