@@ -50,11 +50,17 @@
  * Round trip time. A new socket has none, its retransmission timer is 3 s and its zero window probe
  * too. So the byte before the send queue, acknowledged long ago, is queued as if it were under way
  * (its value does not matter: the peer has it): the first acknowledgement that comes, at the latest
- * the answer to the probe, is a sample, and the timer is back at 200 ms.
+ * the answer to the probe, is a sample, and the timer is back at 200 ms. It is not written in repair
+ * mode: for such bytes only the stamp that the peer echoes gives a time, and while a hole is open that
+ * is the hole's age. A connection that had lost a whole window of 10 segments could then neither send
+ * nor time out before the next of moves 60 ms apart, each time later: bbr sent 20 KB/s. With a true
+ * sample the loss probe goes out after some 10 ms.
  *
  * Timestamps. TCP_TIMESTAMP carries the clock, but the segments of a paced connection (bbr, fq) are
- * stamped with the time when they are due. Without TS_AHEAD the peer dropped the first ones as
- * old (PAWS), and with no round trip time known that was a stall of 3 s.
+ * stamped with the time when they are due. If the clock were carried as it is, the peer would drop
+ * the first ones as old (PAWS), and with no round trip time known that was a stall of 3 s. So it is
+ * put ahead, but by no more than can be: if what was sent is acknowledged at once, the round trip that
+ * is seen first is too long by it.
  *
  * Receive memory. The peer may fill the window that was advertised before the cut. The same bytes
  * take a little more memory here, and what does not fit is dropped: a stall of 200 ms. So a
@@ -101,6 +107,10 @@
 #include "pod/base/util.h"
 
 #define MSS_DEFAULT 536
+#define PACING_RATE_AT 104u /* in the kernel's struct tcp_info */
+#define PACED_BYTES (8ull * 1460)
+#define AHEAD_MIN_MS 4u
+#define AHEAD_MAX_MS 100u
 #define QUEUE_MAX (1u << 30) /* a queue longer than that is not one of TCP's */
 
 const char *tcp_addr(const struct sockaddr_in *a, char *buf)
@@ -388,6 +398,20 @@ static int save_queues(int fd, struct tcp_state *s, struct err *e)
 	return peek_queue(fd, TCP_RECV_QUEUE, s->rcv_len, &s->rcv_queue, e);
 }
 
+/* How far ahead of the clock, in ms, a segment may be stamped: at most by the time that one takes at
+ * the pace of the connection, which may have been a quarter of what it is now. See "Timestamps". */
+static uint32_t stamped_ahead(int fd)
+{
+	uint64_t rate, ti[PACING_RATE_AT / 8 + 1] = {0}; /* the header's struct ends before it */
+	socklen_t len = sizeof(ti);
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, ti, &len) < 0 || len < sizeof(ti))
+		return AHEAD_MAX_MS;
+	rate = ti[PACING_RATE_AT / 8];
+	return rate ? (uint32_t)MIN(AHEAD_MIN_MS + PACED_BYTES * 1000 / rate, (uint64_t)AHEAD_MAX_MS) :
+		      AHEAD_MAX_MS;
+}
+
 static int save_connected(int fd, const struct tcp_info *ti, struct tcp_state *s, struct err *e)
 {
 	int peek_off = tcp_opts_get(s, SOL_SOCKET, SO_PEEK_OFF, -1), r, v;
@@ -416,6 +440,7 @@ static int save_connected(int fd, const struct tcp_info *ti, struct tcp_state *s
 	/* in repair mode: the peer's */
 	s->mss = (uint32_t)get_int(fd, IPPROTO_TCP, TCP_MAXSEG, MSS_DEFAULT);
 	s->ts_val = (uint32_t)get_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, 0);
+	s->ts_val += (stamped_ahead(fd) & ~1u) * (s->ts_val & 1 ? 1000 : 1); /* bit 0 tells the unit, and stays */
 	if (getsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &s->window, &len) < 0)
 		return err_sys(e, "TCP_REPAIR_WINDOW");
 	return set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);

@@ -28,11 +28,6 @@
 #define BUF_MAX   (1u << 30)
 #define ROOMY_MAX (32u << 20)
 #define ROOM      8 /* 32nds */
-/* Segments of a paced connection are stamped with the time when they are due, which may lie ahead
- * of the clock that TCP_TIMESTAMP shows. Without this the peer would drop ours as old (PAWS). Bit 0
- * tells the unit. */
-#define TS_AHEAD_MS        100u
-#define TS_AHEAD_US        100000u
 #define TCPOPT_CODE_MSS    2
 #define TCPOPT_CODE_WSCALE 3
 #define TCPOPT_CODE_SACK   4
@@ -119,10 +114,29 @@ static int queue_chunks(int fd, int queue, const uint8_t *p, size_t len, struct 
 	return r;
 }
 
+/*
+ * The byte that gives the round trip time. What is written in repair mode gives none, only the stamp that the peer echoes,
+ * which is as old as the hole if one is open. So it is written outside, corked, and pushed inside, which counts it as sent.
+ * MSG_EOR: nothing is added to it.
+ */
+static int queue_sample(int fd, struct err *e)
+{
+	int r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR", e);
+
+	if (r == 0)
+		r = set_int(fd, IPPROTO_TCP, TCP_CORK, 1, "TCP_CORK", e);
+	if (r == 0 && send(fd, "", 1, MSG_EOR | MSG_DONTWAIT | MSG_NOSIGNAL) != 1)
+		r = err_sys(e, "send the byte before the queue");
+	if (r == 0)
+		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e);
+	if (r == 0)
+		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE, "TCP_REPAIR_QUEUE", e);
+	return r < 0 ? r : set_int(fd, IPPROTO_TCP, TCP_CORK, 0, "TCP_CORK", e);
+}
+
 static int set_negotiated(int fd, const struct tcp_state *s, struct err *e)
 {
 	struct tcp_repair_opt o[4];
-	uint32_t ts;
 	int n = 0;
 
 	o[n++] = (struct tcp_repair_opt){TCPOPT_CODE_MSS, s->mss};
@@ -135,8 +149,7 @@ static int set_negotiated(int fd, const struct tcp_state *s, struct err *e)
 		o[n++] = (struct tcp_repair_opt){TCPOPT_CODE_TS, 0};
 	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, o, (socklen_t)n * sizeof(o[0])) < 0)
 		return err_sys(e, "TCP_REPAIR_OPTIONS");
-	ts = s->ts_val + (s->ts_val & 1 ? TS_AHEAD_US : TS_AHEAD_MS);
-	if (s->ts && set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)ts, "TCP_TIMESTAMP", e) < 0)
+	if (s->ts && set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)s->ts_val, "TCP_TIMESTAMP", e) < 0)
 		return e ? e->code : -EIO;
 	return 0;
 }
@@ -300,7 +313,7 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	r = queue_chunks(fd, TCP_RECV_QUEUE, s->rcv_queue, s->rcv_len, e);
 	if (r < 0)
 		return r;
-	r = queue_chunks(fd, TCP_SEND_QUEUE, (const uint8_t *)"", sampled ? 1 : 0, e);
+	r = sampled ? queue_sample(fd, e) : 0;
 	if (r < 0)
 		return r;
 	r = queue_chunks(fd, TCP_SEND_QUEUE, s->snd_queue, sent, e);
