@@ -182,7 +182,7 @@ void group_failed(struct op *op)
 
 	if (!g->blamed)
 		g->blamed = op;
-	if (g->committed || op->dry_run || g->blamed != op)
+	if (g->committed || g->gone == PM__BARRIER__BARRIER_SAVED || op->dry_run || g->blamed != op)
 		return;
 	each(g, op, give_up);
 }
@@ -196,7 +196,7 @@ static bool is_checkpoint(const struct op *op)
 
 static void reply_error(struct group *g, struct client *cl)
 {
-	char cause[600], state[300];
+	char cause[600], state[300], hint[] = "podctl kill ends those that run; then restore the job again";
 	Pm__Error er;
 
 	pm__error__init(&er);
@@ -208,6 +208,7 @@ static void reply_error(struct group *g, struct client *cl)
 		er.exit_code = EX_OTHER;
 	if (g->good) {
 		er.exit_code = EX_PARTIAL;
+		er.hint = hint;
 		snprintf(state, sizeof(state), "%zu of %zu pods of job '%s' are done; %s", g->good, g->total, g->job, g->state);
 	} else if (g->state[0]) {
 		snprintf(state, sizeof(state), "%s", g->state);

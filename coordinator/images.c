@@ -500,17 +500,19 @@ void restore_request(struct client *cl, uint32_t id, const Pm__RestoreReq *m)
 /* No name and no address twice; the coordinator knows only what is there already. */
 static int check_members(struct client *cl, uint32_t id, const Pm__RestoreJobReq *m)
 {
-	for (size_t i = 0; i < m->n_pods; i++)
-		for (size_t k = 0; m->pods[i]->spec && k < i; k++) {
+	for (size_t i = 0; i < m->n_pods && m->n_pods <= GROUP_MAX; i++)
+		for (size_t k = 0; k < i; k++) {
 			const Pm__PodSpec *x = m->pods[i]->spec, *y = m->pods[k]->spec;
 
+			if (!x || !y) /* refused where it is looked at */
+				continue;
 			if (strcmp(x->name, y->name) != 0 && (!x->ip[0] || strcmp(x->ip, y->ip) != 0))
 				continue;
 			client_error(cl, id, EX_BADUSE, "check", "nothing was made", "",
 				     "two pods of job '%s' have one name or address", m->job);
 			return -1;
 		}
-	if (m->n_pods && m->n_pods <= GROUP_MAX && pod_name_ok(m->job))
+	if (m->n_pods && m->n_pods <= GROUP_MAX && m->job[0] && strlen(m->job) < sizeof(((struct group *)0)->job))
 		return 0;
 	client_error(cl, id, EX_BADUSE, "check", "nothing was made", "", "not a job of 1 to %d pods", GROUP_MAX);
 	return -1;
