@@ -12,6 +12,7 @@
  * Hold is what makes the cut consistent. Between the stop of the first pod and that of the last, those that still run may
  * send, and what they send is not taken: for TCP it was never received. What must not be is that a pod hears of something
  * that another did after its cut, and nobody does anything after its cut before the last one is made.
+ * Meanwhile the freezer holds it, not the tracer: if the engine dies it runs only when the agent has opened its network again.
  *
  * With --term there is no hold and no agree: the pods stay frozen until READY, and the commit is one for all.
  */

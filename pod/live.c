@@ -647,8 +647,8 @@ int stage_cut(struct dump *d, struct err *e)
 		r = stream_send_msg(&d->s, REC_CUT_END, 0, &end.base, e);
 	if (r >= 0 && end.locks)
 		r = hand_over_locks(d, e);
-	/* a pod that runs on is held by its tracer for the moment that is left */
-	if (r >= 0 && !(d->req->image && !d->req->image->term))
+	/* a pod that runs on is held by its tracer for the moment that is left, unless it waits for others */
+	if (r >= 0 && !(d->req->image && !d->req->image->term && !d->req->image->cut))
 		r = freeze(d, e);
 	log_mark("freeze", &t);
 	d->exit_code = 9;
