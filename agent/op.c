@@ -49,8 +49,8 @@ static const struct {
 	{ SRC_DUMP, EV_DONE, op_keep_last },
 	{ SRC_DUMP, EV_GONE, src_dump_gone },
 	{ SRC_DUMP, EV_ABORT, src_abort },
-	{ SRC_DUMP, EV_LOST, src_abort },
-	{ SRC_DUMP, EV_DIED, src_abort },
+	{ SRC_DUMP, EV_LOST, src_left_alone },
+	{ SRC_DUMP, EV_DIED, src_left_alone },
 	{ SRC_READY, EV_PROGRESS, op_forward_progress },
 	{ SRC_READY, EV_FAILED, op_keep_last },
 	{ SRC_READY, EV_GONE, src_orphaned },
@@ -241,9 +241,10 @@ int op_engine_start(struct op *op, struct err *e)
 	return 0;
 }
 
-void op_tell_engine_abort(struct op *op)
+void op_tell_engine_abort(struct op *op, bool unsure)
 {
 	LINK_ENVELOPE(env, engine_abort, ENGINE_ABORT, Pm__EngineAbort, pm__engine_abort__init);
+	env_body.unsure = unsure;
 	worker_send(op->worker, &env);
 }
 

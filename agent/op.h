@@ -61,7 +61,8 @@ struct op *op_new(struct agent *a, const char *id, struct pod *p, enum op_state 
 void op_finish(struct op *op);
 struct pod *op_pod(struct op *op);
 int op_engine_start(struct op *op, struct err *e);
-void op_tell_engine_abort(struct op *op);
+/** @unsure: it is not the coordinator's word. */
+void op_tell_engine_abort(struct op *op, bool unsure);
 void op_timer(struct op *op, unsigned ms); /* 0: off */
 /** To the coordinator: OpFailed made of what the engine said, or of @e. Once. */
 void op_send_failed(struct op *op, const struct err *e, int exit_code, const char *state);
@@ -75,7 +76,7 @@ void op_keep_last(struct op *op, const Pm__Envelope *env);
 
 /* op_source.c, op_target.c: handlers of the table in op.c */
 typedef void op_handler(struct op *op, const Pm__Envelope *env);
-op_handler src_at, src_go, src_ready, src_dump_gone, src_abort, src_undo_gone, src_undone,
+op_handler src_at, src_go, src_ready, src_dump_gone, src_abort, src_left_alone, src_undo_gone, src_undone,
 	src_started, src_flushed, src_cleaned, src_orphaned, src_kill_engine,
 	src_ready_abort;
 op_handler tgt_listening, tgt_ready, tgt_early, tgt_failed, tgt_gone, tgt_abort, tgt_commit, tgt_recommit,
@@ -101,6 +102,6 @@ int record_read(struct agent *a, const char *id, struct record *out, struct err 
 
 /* undo.c */
 /** Lets a pod go on whose engine died: sockets out of repair mode, filter down, thaw. For a thread. */
-int undo_pod(const char *cgroup, int netns, struct err *e);
+int undo_pod(const struct pod_place *place, int netns, struct err *e);
 
 #endif

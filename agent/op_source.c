@@ -175,7 +175,7 @@ static int repair_thread(void *arg, struct err *e)
 {
 	struct op *op = arg;
 
-	return undo_pod(op->place.cgroup, op->netns, e);
+	return undo_pod(&op->place, op->netns, e);
 }
 
 static void repair(struct op *op)
@@ -218,12 +218,24 @@ void src_dump_gone(struct op *op, const Pm__Envelope *env)
 	}
 }
 
+static void abort_engine(struct op *op, bool unsure)
+{
+	op->state = SRC_UNDO;
+	op_timer(op, UNDO_MS);
+	op_tell_engine_abort(op, unsure);
+}
+
 void src_abort(struct op *op, const Pm__Envelope *env)
 {
 	(void)env;
-	op->state = SRC_UNDO;
-	op_timer(op, UNDO_MS);
-	op_tell_engine_abort(op);
+	abort_engine(op, false);
+}
+
+/* By the coordinator, or by the pod. */
+void src_left_alone(struct op *op, const Pm__Envelope *env)
+{
+	(void)env;
+	abort_engine(op, true);
 }
 
 void src_kill_engine(struct op *op, const Pm__Envelope *env)
@@ -454,7 +466,7 @@ int src_resume(struct op *op, bool alive, struct err *e)
 			 op->id);
 		return 0;
 	}
-	r = undo_pod(op->place.cgroup, op->netns, e);
+	r = undo_pod(&op->place, op->netns, e);
 	if (r < 0)
 		log_error("pod '%s': %s", op->name, e->msg);
 	goes_on(op);

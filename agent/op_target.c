@@ -236,7 +236,7 @@ void tgt_abort(struct op *op, const Pm__Envelope *env)
 	}
 	op->state = TGT_UNDO;
 	op_timer(op, UNDO_MS);
-	op_tell_engine_abort(op);
+	op_tell_engine_abort(op, false);
 }
 
 void tgt_kill_engine(struct op *op, const Pm__Envelope *env)

@@ -53,21 +53,10 @@ static void undo_process(pid_t pid)
 	closedir(d);
 }
 
-/* Of an engine that has died: it holds the pod frozen for its work and a lock on the directory, and then thaws it: pod/still.c. */
-static void await_helper(const char *cgroup)
+int undo_pod(const struct pod_place *place, int netns, struct err *e)
 {
-	autoclose int dir = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	uint64_t end = deadline_ms(HELPER_MS);
-
-	while (dir >= 0 && flock(dir, LOCK_EX | LOCK_NB) < 0 && now_ns() < end) {
-		struct timespec ts = { 0, 500000 };
-
-		nanosleep(&ts, NULL);
-	}
-}
-
-int undo_pod(const char *cgroup, int netns, struct err *e)
-{
+	const char *cgroup = place->cgroup;
+	autoclose int helper = -1;
 	autofree char *text = NULL;
 	char path[PATH_MAX], *save = NULL;
 	int r;
@@ -79,6 +68,7 @@ int undo_pod(const char *cgroup, int netns, struct err *e)
 	r = netns >= 0 ? filter_clear(netns, e) : 0;
 	if (r < 0)
 		return r;
-	await_helper(cgroup);
+	/* of an engine that has died: it holds the pod frozen for its work, and then thaws it: pod/still.c */
+	helper = still_lock(place->dir, deadline_ms(HELPER_MS), NULL);
 	return pod_cgroup_thaw(cgroup, e);
 }

@@ -8,7 +8,8 @@
  *
  * One that fails before the commit takes the others with it. The commit is one transaction of the journal, so a coordinator
  * that dies has decided for all or for none; after that each operation ends by itself, as a lone one would. Images of pods that
- * run on count from the last barrier on: what fails then changes nothing of them.
+ * run on count from the last barrier on: what fails then takes nobody with it, and who is cut off from the coordinator keeps
+ * its image, for it cannot know.
  *
  * The client asked for one thing and hears one answer, when all operations have one.
  */
@@ -99,12 +100,22 @@ static bool all_at(const struct group *g, int at)
 
 /* ---- barriers */
 
+/* At most what the user has allowed for all of it. */
+static void limit(struct op *op, uint64_t ms)
+{
+	uint64_t all = op->asked ? op->asked->migrate_req->timeout_s * 1000ull : 0, gone = (now_ns() - op->begun_ns) / NSEC_PER_MSEC;
+
+	if (all)
+		ms = MIN(ms, all > gone ? all - gone : 1);
+	op_timer(op, (unsigned)ms);
+}
+
 static void go(struct op *op)
 {
 	LINK_ENVELOPE(env, op_go, OP_GO, Pm__OpGo, pm__op_go__init);
 	env_body.op = op->j.id;
 	env_body.barrier = (Pm__Barrier)op->group->gone;
-	op_timer(op, op->group->gone == PM__BARRIER__BARRIER_PRECOPIED && !op->image->checkpoint_req->term ? FREEZE_MS : SAVE_MS);
+	limit(op, op->group->gone == PM__BARRIER__BARRIER_PRECOPIED && !op->image->checkpoint_req->term ? FREEZE_MS : SAVE_MS);
 	node_tell(op->source, &env);
 }
 
@@ -116,9 +127,9 @@ void group_at(struct op *op, int barrier)
 		return;
 	op->at = barrier;
 	if (barrier == PM__BARRIER__BARRIER_CUT)
-		op_timer(op, FREEZE_MS);
+		limit(op, FREEZE_MS);
 	else if (barrier == PM__BARRIER__BARRIER_SAVED)
-		op_timer(op, SAVE_MS);
+		limit(op, SAVE_MS);
 	if (!all_at(g, barrier) || fault_point("coord", "barrier", NULL) < 0)
 		return;
 	log_debug("job '%s': all %zu pods are at barrier %d", g->job, g->total, barrier);
@@ -141,7 +152,7 @@ void group_ready(struct op *op)
 	int r;
 
 	op->at = AT_READY;
-	op_timer(op, SAVE_MS);
+	limit(op, SAVE_MS);
 	if (!all_at(g, AT_READY))
 		return;
 	for (struct op *o = g->coord->ops; o; o = o->next)
@@ -196,7 +207,7 @@ static bool is_checkpoint(const struct op *op)
 
 static void reply_error(struct group *g, struct client *cl)
 {
-	char cause[600], state[300], hint[] = "podctl kill ends those that run; then restore the job again";
+	char look[] = "podctl image list, podctl restore --dry-run", cause[600], state[300], hint[] = "podctl kill ends those that run; then restore the job again";
 	Pm__Error er;
 
 	pm__error__init(&er);
@@ -206,7 +217,11 @@ static void reply_error(struct group *g, struct client *cl)
 	er.cause = cause;
 	if (!er.exit_code)
 		er.exit_code = EX_OTHER;
-	if (g->good) {
+	if (g->gone == PM__BARRIER__BARRIER_SAVED) {
+		er.exit_code = EX_UNKNOWN;
+		er.hint = look;
+		snprintf(state, sizeof(state), "all images of '%s' were there; whether they still are, this node must say", g->image);
+	} else if (g->good && g->committed) {
 		er.exit_code = EX_PARTIAL;
 		er.hint = hint;
 		snprintf(state, sizeof(state), "%zu of %zu pods of job '%s' are done; %s", g->good, g->total, g->job, g->state);
@@ -248,8 +263,6 @@ static void answer(struct group *g)
 
 	if (g->good + g->bad < g->total)
 		return;
-	if (g->gone == PM__BARRIER__BARRIER_SAVED) /* they were all there when it was passed */
-		g->bad = 0;
 	if (!g->bad)
 		log_info("job '%s': %zu pods %s%s", g->job, g->total, g->image[0] ? "are in image " : "run again", g->image);
 	g->client = 0;

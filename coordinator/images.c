@@ -18,8 +18,11 @@
 #include <sys/random.h>
 
 #include "coordinator/ops.h"
+#include "pod/base/io.h"
 #include "pod/base/log.h"
 #include "pod/base/util.h"
+
+#define AGAIN_S 5 /* a job of which a pod is away or busy just now is cut that much later */
 
 const char *pod_held(struct coord *c, const char *name)
 {
@@ -151,18 +154,25 @@ static struct op *begin_checkpoint(struct pod *p, uid_t uid, const Pm__Checkpoin
 	return begin(p->node->coord, &j, &like, g, e);
 }
 
-/* The pods of @p's job that are not over: @out has room for GROUP_MAX. */
+/* The pods of @p's job that are not over: @out has room for GROUP_MAX. How many there are. One that only comes into being
+ * or moves is among them: it is not cut, but refused. */
 static size_t pods_of_job(const struct pod *p, struct pod **out)
 {
 	const Pm__PodSpec *spec = p->info->spec, *other;
 	struct coord *c = p->node->coord;
 	size_t n = 0;
 
-	for (struct pod *q = c->pods; q && n < GROUP_MAX; q = q->next) {
+	for (struct pod *q = c->pods; q; q = q->next) {
+		const struct pod *counts;
+
 		other = q->info->spec;
-		if (strcmp(other->job, spec->job) == 0 && other->uid == spec->uid && q == pod_find(c, other->name) &&
-		    q->info->state != PM__POD_STATE__POD_EXITED)
-			out[n++] = q;
+		counts = pod_find(c, other->name);
+		if (strcmp(other->job, spec->job) != 0 || other->uid != spec->uid ||
+		    q->info->state == PM__POD_STATE__POD_EXITED || (counts && counts != q))
+			continue;
+		if (n < GROUP_MAX)
+			out[n] = q;
+		n++;
 	}
 	return n;
 }
@@ -192,12 +202,19 @@ static int cut_job(struct group *g, struct pod **pod, size_t n, uid_t uid, const
 	log_info("job '%s': %zu pods into image '%s'", g->job, n, g->image);
 	announce(op[0], client_by_serial(g->coord, g->client), g->reply, g->job);
 	group_hold(g); /* it may fail at once */
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		Pm__CheckpointReq own = *m;
+
+		if (!g->client) /* by itself: as each was run */
+			own.keep = pod[i]->info->spec->keep;
 		if (op[i]->stage < ST_COMMIT)
-			send_off(op[i], m, &cut);
+			send_off(op[i], &own, &cut);
+	}
 	group_release(g);
 	return 0;
 }
+
+static void checkpoint_pod(struct client *cl, uint32_t id, const Pm__CheckpointReq *m, struct pod *p);
 
 static void checkpoint_job(struct client *cl, uint32_t id, const Pm__CheckpointReq *m, const struct pod *first)
 {
@@ -206,6 +223,10 @@ static void checkpoint_job(struct client *cl, uint32_t id, const Pm__CheckpointR
 	struct err e = { 0 };
 	struct group *g;
 
+	if (n == 1) {
+		checkpoint_pod(cl, id, m, pod[0]);
+		return;
+	}
 	if (m->path[0] && m->path[strlen(m->path) - 1] != '/') {
 		client_error(cl, id, EX_BADUSE, "check", "nothing was touched", "name a directory that exists",
 			     "'%s' is a job of %zu pods: its image is one file for each, in a directory", m->target, n);
@@ -216,6 +237,11 @@ static void checkpoint_job(struct client *cl, uint32_t id, const Pm__CheckpointR
 			     "'%s' is a job of %zu pods: its image is one file for each", m->target, n);
 		return;
 	}
+	if (!n || n > GROUP_MAX) {
+		client_error(cl, id, EX_BUSY, "check", "nothing was touched", "", "job '%s' has %zu pods: 1 to %d can be cut",
+			     m->target, n, GROUP_MAX);
+		return;
+	}
 	for (size_t i = 0; i < n; i++)
 		if (check_checkpoint(cl, id, m, pod[i]) < 0)
 			return;
@@ -224,38 +250,47 @@ static void checkpoint_job(struct client *cl, uint32_t id, const Pm__CheckpointR
 		client_error(cl, id, EX_OTHER, "check", "the job runs on as before", "", "%s", g ? e.msg : "no memory");
 }
 
-/* A pod's name goes before a job's. */
-void checkpoint_request(struct client *cl, uint32_t id, const Pm__CheckpointReq *m)
+static void checkpoint_pod(struct client *cl, uint32_t id, const Pm__CheckpointReq *m, struct pod *p)
 {
-	struct pod *p = pod_find(cl->coord, m->target), *one = NULL;
 	struct err e = { 0 };
 	struct op *op;
 
-	if (p) {
-		if (check_checkpoint(cl, id, m, p) < 0)
-			return;
-		op = begin_checkpoint(p, cl->uid, m, NULL, &e);
-		if (!op) {
-			client_error(cl, id, EX_OTHER, "check", "the pod runs on as before", "", "%s", e.msg);
-			return;
-		}
-		announce(op, cl, id, m->target);
-		send_off(op, m, NULL);
+	if (check_checkpoint(cl, id, m, p) < 0)
+		return;
+	op = begin_checkpoint(p, cl->uid, m, NULL, &e);
+	if (!op) {
+		client_error(cl, id, EX_OTHER, "check", "the pod runs on as before", "", "%s", e.msg);
 		return;
 	}
+	announce(op, cl, id, p->info->spec->name);
+	send_off(op, m, NULL);
+}
+
+/* A pod, or the pods of a job. Other users' are not there, unless nothing else is meant. */
+void checkpoint_request(struct client *cl, uint32_t id, const Pm__CheckpointReq *m)
+{
+	struct pod *p = m->job ? NULL : pod_find(cl->coord, m->target), *one = NULL, *foreign = NULL;
+	bool alive = p && p->info->state != PM__POD_STATE__POD_EXITED && pod_owned(p, cl), others = false;
+
 	for (struct pod *q = cl->coord->pods; q; q = q->next) {
 		if (!m->target[0] || strcmp(q->info->spec->job, m->target) != 0 || !pod_owned(q, cl) ||
 		    q->info->state == PM__POD_STATE__POD_EXITED)
 			continue;
-		if (one && one->info->spec->uid != q->info->spec->uid) {
-			client_error(cl, id, EX_BADUSE, "check", "nothing was touched", "name its pods",
-				     "users '%s' and '%s' both have a job '%s'", one->info->spec->user,
-				     q->info->spec->user, m->target);
-			return;
-		}
+		if (one && one->info->spec->uid != q->info->spec->uid)
+			foreign = q;
+		others |= q != p;
 		one = q;
 	}
-	if (one)
+	if (alive && others)
+		client_error(cl, id, EX_BADUSE, "check", "nothing was touched", "name the job's pods one by one",
+			     "'%s' is a pod and a job", m->target);
+	else if (alive || (p && !one))
+		checkpoint_pod(cl, id, m, p);
+	else if (foreign)
+		client_error(cl, id, EX_BADUSE, "check", "nothing was touched", "name its pods",
+			     "users '%s' and '%s' both have a job '%s'", one->info->spec->user, foreign->info->spec->user,
+			     m->target);
+	else if (one)
 		checkpoint_job(cl, id, m, one);
 	else if (!image_has_pod(cl, id, m->target))
 		client_error(cl, id, EX_NOTFOUND, "check", "", "see podps -a", "there is no pod or job '%s'", m->target);
@@ -272,6 +307,8 @@ int checkpoint_begin(struct coord *c, struct pod *p)
 
 	pm__checkpoint_req__init(&m);
 	m.keep = p->info->spec->keep;
+	if (n > GROUP_MAX)
+		return -1;
 	if (n < 2) {
 		op = begin_checkpoint(p, p->info->spec->uid, &m, NULL, &e);
 		if (!op)
@@ -281,8 +318,10 @@ int checkpoint_begin(struct coord *c, struct pod *p)
 	}
 	for (size_t i = 0; i < n; i++)
 		if (pod[i]->info->state != PM__POD_STATE__POD_RUNNING || !pod[i]->node->up ||
-		    pod_held(c, pod[i]->info->spec->name))
-			return 0; /* not now: soon again */
+		    pod_held(c, pod[i]->info->spec->name)) {
+			p->checkpoint_ns = now_ns() + AGAIN_S * NSEC_PER_SEC;
+			return 0;
+		}
 	for (size_t i = 0; i < n; i++)
 		pod[i]->checkpoint_ns = p->checkpoint_ns; /* it was theirs too */
 	g = group_new(c, p->info->spec->job, NULL, 0);
@@ -500,6 +539,8 @@ void restore_request(struct client *cl, uint32_t id, const Pm__RestoreReq *m)
 /* No name and no address twice; the coordinator knows only what is there already. */
 static int check_members(struct client *cl, uint32_t id, const Pm__RestoreJobReq *m)
 {
+	bool bad = false;
+
 	for (size_t i = 0; i < m->n_pods && m->n_pods <= GROUP_MAX; i++)
 		for (size_t k = 0; k < i; k++) {
 			const Pm__PodSpec *x = m->pods[i]->spec, *y = m->pods[k]->spec;
@@ -512,7 +553,10 @@ static int check_members(struct client *cl, uint32_t id, const Pm__RestoreJobReq
 				     "two pods of job '%s' have one name or address", m->job);
 			return -1;
 		}
-	if (m->n_pods && m->n_pods <= GROUP_MAX && m->job[0] && strlen(m->job) < sizeof(((struct group *)0)->job))
+	for (size_t i = 1; i < m->n_pods; i++)
+		if (m->pods[i]->dry_run != m->pods[0]->dry_run)
+			bad = true;
+	if (!bad && m->n_pods && m->n_pods <= GROUP_MAX && pod_name_ok(m->job))
 		return 0;
 	client_error(cl, id, EX_BADUSE, "check", "nothing was made", "", "not a job of 1 to %d pods", GROUP_MAX);
 	return -1;
@@ -526,27 +570,30 @@ void restore_job_request(struct client *cl, uint32_t id, const Pm__RestoreJobReq
 	struct err e = { 0 };
 	struct group *g = NULL;
 	size_t i, n = 0;
-	int bad = !r || check_members(cl, id, m) < 0;
+	bool bad = !r || check_members(cl, id, m) < 0, told = false;
 
-	for (i = 0; !bad && i < m->n_pods; i++) {
-		bad = prepare(cl, id, m->pods[i], &r[i]) < 0;
-		if (!bad && r[i].spec.ip[0])
-			peers[n++] = r[i].spec.ip;
-	}
+	for (i = 0; !bad && i < m->n_pods; i++)
+		if (m->pods[i]->spec && m->pods[i]->spec->ip[0])
+			peers[n++] = m->pods[i]->spec->ip;
 	if (!bad)
 		g = group_new(cl->coord, m->job, cl, id);
-	for (i = 0; g && i < m->n_pods; i++) {
-		op[i] = begin_restart(cl, m->pods[i], &r[i], g, peers, n, &e);
-		if (!op[i]) {
-			for (size_t k = 0; k < i; k++)
-				op_unreserve(op[k]);
-			forget(g, op, i);
-			break;
-		}
+	for (i = 0; g && i < m->n_pods; i++) { /* each with its place, so that the next one gets another */
+		op[i] = NULL;
+		told = prepare(cl, id, m->pods[i], &r[i]) < 0;
+		if (!told)
+			op[i] = begin_restart(cl, m->pods[i], &r[i], g, peers, n, &e);
+		if (op[i])
+			continue;
+		for (size_t k = 0; k < i; k++)
+			op_unreserve(op[k]);
+		forget(g, op, i);
+		break;
 	}
-	if (!bad && (!g || i < m->n_pods)) {
+	if (bad || told) {
+		; /* it has heard why */
+	} else if (!g || i < m->n_pods) {
 		client_error(cl, id, EX_OTHER, "check", "the images are as they were", "", "%s", g ? e.msg : "no memory");
-	} else if (!bad) {
+	} else {
 		announce(op[0], cl, id, m->job);
 		log_info("job '%s': %zu pods out of images", m->job, m->n_pods);
 		group_hold(g);

@@ -373,7 +373,8 @@ static void on_progress(struct op *op, struct node *n, const Pm__Envelope *env)
 		return;
 	snprintf(op->phase, sizeof(op->phase), "%s", env->progress->phase);
 	fault_point("coord", env->progress->phase, NULL);
-	if (!op->src_ready && !op->tgt_ready && !op->asked->migrate_req->timeout_s)
+	if (!op->src_ready && !op->tgt_ready && !op->asked->migrate_req->timeout_s &&
+	    !(op->group && op->group->gone > op->at))
 		op_timer(op, strcmp(op->phase, "save") == 0 ? SAVE_MS : SILENT_MS);
 	if (cl) {
 		Pm__Envelope copy = *env;

@@ -239,6 +239,11 @@ void run_request(struct client *cl, uint32_t id, const Pm__RunReq *m)
 		client_error(cl, id, EX_BADUSE, "", "no pod was made", "", "no command");
 		return;
 	}
+	if (m->spec->job[0] && !pod_name_ok(m->spec->job)) {
+		free(r);
+		client_error(cl, id, EX_BADUSE, "", "no pod was made", "", "'%s' is not a job's name: as a pod's", m->spec->job);
+		return;
+	}
 	r->coord = cl->coord;
 	r->client = cl->serial;
 	r->id = id;

@@ -29,24 +29,6 @@
 #define ROUND_NS (2 * NSEC_PER_SEC)
 #define ROUNDS_MAX 8u	    /* while it waits: what they write stays in the image */
 
-/* 1: go on; 0: not yet, or another message. */
-static int hear(struct dump *d, Pm__Barrier b, struct err *e)
-{
-	Pm__Envelope *env;
-	int r = link_recv(d->ctl, &env, deadline_ms(CTL_MS), e);
-
-	if (r < 0)
-		return err_set(e, ECANCELED, "the node's agent has gone");
-	if (env->body_case == PM__ENVELOPE__BODY_ENGINE_ABORT) {
-		d->exit_code = 10;
-		r = err_set(e, ECANCELED, "aborted");
-	} else {
-		r = env->body_case == PM__ENVELOPE__BODY_OP_GO && env->op_go->barrier == b;
-	}
-	link_free(env);
-	return r;
-}
-
 static int tell(struct dump *d, Pm__Barrier b, struct err *e)
 {
 	LINK_ENVELOPE(env, op_at, OP_AT, Pm__OpAt, pm__op_at__init);
@@ -63,20 +45,19 @@ static int wait_all(struct dump *d, Pm__Barrier b, bool runs, struct err *e)
 	unsigned rounds = 0;
 	int r = tell(d, b, e);
 
-	while (r == 0) {
+	while (r == 0 && d->gone < (int)b) {
 		struct pollfd p = { .fd = d->ctl, .events = POLLIN };
 
 		if (runs)
 			cut_let_go(d);
 		if (poll(&p, 1, runs ? LOOK_MS : 500) < 0 && errno != EINTR)
 			return err_sys(e, "poll");
-		if (p.revents)
-			r = hear(d, b, e);
+		r = dump_poll_abort(d, e);
 		if (r == 0 && runs && now_ns() - told > NSEC_PER_SEC) {
 			dump_progress(d, 0, 0, 0, 0, 0);
 			told = now_ns();
 		}
-		if (r == 0 && runs && rounds < ROUNDS_MAX && now_ns() - round > ROUND_NS) {
+		if (r == 0 && runs && d->gone < (int)b && rounds < ROUNDS_MAX && now_ns() - round > ROUND_NS) {
 			r = precopy_again(d, e);
 			round = now_ns();
 			rounds++;
@@ -100,8 +81,9 @@ int stage_agree(struct dump *d, struct err *e)
 {
 	int r = wait_all(d, PM__BARRIER__BARRIER_SAVED, false, e);
 
-	d->disowned = r < 0;
-	if (r >= 0)
+	if (r >= 0) {
+		d->disowned = false;
 		image_prune(d);
+	}
 	return r;
 }

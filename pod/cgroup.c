@@ -16,7 +16,9 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "pod/base/io.h"
 #include "pod/base/util.h"
@@ -267,4 +269,24 @@ int pod_cpus_set(const char *list, struct err *e)
 	if (sched_setaffinity(0, sizeof(set), &set) < 0)
 		return err_sys(e, "--cpus %s", list);
 	return 0;
+}
+
+int still_lock(const char *dir, uint64_t deadline, struct err *e)
+{
+	const struct timespec nap = { 0, 500000 };
+	autoclose int fd = -1;
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/still", dir);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return err_sys(e, "open '%s'", path);
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return err_sys(e, "lock '%s'", path);
+		if (now_ns() > deadline)
+			return err_set(e, ETIMEDOUT, "'%s' is locked", path);
+		nanosleep(&nap, NULL);
+	}
+	return take_fd(&fd);
 }

@@ -107,9 +107,13 @@ int dump_poll_abort(struct dump *d, struct err *e)
 	if (poll(&p, 1, 0) <= 0)
 		return 0;
 	r = link_recv(d->ctl, &env, deadline_ms(CTL_MS), e);
+	d->unsure |= r < 0;
 	if (r < 0)
 		return err_set(e, ECANCELED, "the node's agent has gone");
 	r = env->body_case == PM__ENVELOPE__BODY_ENGINE_ABORT;
+	d->unsure |= r && env->engine_abort->unsure;
+	if (env->body_case == PM__ENVELOPE__BODY_OP_GO) /* for who waits at a barrier, between two looks */
+		d->gone = MAX(d->gone, (int)env->op_go->barrier);
 	link_free(env);
 	if (r)
 		d->exit_code = 10;

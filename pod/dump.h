@@ -86,7 +86,9 @@ struct dump {
 	struct image_file out;	/* of a checkpoint */
 	struct image_user owner;
 	struct image_chain base; /* what it builds on */
-	bool disowned;		/* the other pods' images are not all there: neither is this one */
+	int gone;		/* the last barrier that all pods of the job have passed */
+	bool disowned;		/* the other pods' images are not known to be there: it does not count yet */
+	bool unsure;		/* whether they are, nobody is left to say */
 	struct dedup *dedup;
 	struct page_known known;
 	struct page_pack pack;

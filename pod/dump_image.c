@@ -316,6 +316,7 @@ int stage_save(struct dump *d, struct err *e)
 	log_mark("index", &t);
 	if (r >= 0)
 		r = dump_poll_abort(d, e);
+	d->disowned = d->req->image->cut && !d->req->image->term; /* until all have theirs */
 	if (r >= 0)
 		r = image_publish(&d->out, e);
 	log_mark("to the disk", &t);
@@ -327,7 +328,7 @@ int stage_save(struct dump *d, struct err *e)
 /* With --term only now it is known whether the pod has ended: an image of one that runs on after all says what is not so. */
 void image_end(struct dump *d)
 {
-	if ((d->req->image->term && d->undone) || d->disowned)
+	if ((d->req->image->term && d->undone) || (d->disowned && !d->unsure))
 		image_retract(&d->out);
 	else if (d->req->image->term)
 		image_prune(d);

@@ -76,4 +76,8 @@ int pod_cgroup_thaw(const char *cgroup, struct err *e);
 /** The cgroup v2 mount point of this node (found in /proc/self/mountinfo) into @path[PATH_MAX]. */
 int pod_cgroup_root(char *path, size_t len, struct err *e);
 
+/** Who works on a frozen pod and outlives its engine has this lock, in the pod's directory on its node: pod/still.c, agent/undo.c. An
+ * fd; -ETIMEDOUT. */
+int still_lock(const char *dir, uint64_t deadline, struct err *e);
+
 #endif

@@ -18,6 +18,7 @@
 
 #include "pod/base/io.h"
 #include "pod/base/util.h"
+#include "pod/mem/mem.h"
 #include "pod/dump.h"
 #include "pod/restore.h"
 
@@ -214,6 +215,8 @@ static int check_thread(const struct bounds *b, const Pm__Thread *th, struct err
 	} else if (policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE) {
 		return err_set(e, EPERM, "scheduling policy %u", policy);
 	}
+	if (th->ioprio >> 16) /* the kernel looks at 16 bits */
+		return err_set(e, EBADMSG, "I/O priority %u", th->ioprio);
 	if (th->ioprio >> 13 == IOPRIO_CLASS_RT)
 		return err_set(e, EPERM, "real-time I/O priority");
 	return 0;
@@ -221,7 +224,7 @@ static int check_thread(const struct bounds *b, const Pm__Thread *th, struct err
 
 static int check_proc(const struct bounds *b, const Pm__Proc *w, struct err *e)
 {
-	uint64_t lim[2];
+	uint64_t lim[2], locked = 0;
 	size_t i;
 	int q = 0;
 
@@ -233,6 +236,12 @@ static int check_proc(const struct bounds *b, const Pm__Proc *w, struct err *e)
 			return err_set(e, EPERM, "limit %zu of %llu, %llu here", i, (unsigned long long)lim[1],
 				       (unsigned long long)b->hard[i]);
 	}
+	for (i = 0; w->mm && i < w->mm->n_vmas; i++)
+		if (w->mm->vmas[i]->flags & VMF_LOCKED)
+			locked += w->mm->vmas[i]->end - w->mm->vmas[i]->start;
+	if (locked > b->hard[RLIMIT_MEMLOCK])
+		return err_set(e, EPERM, "%llu bytes of locked memory, %llu here", (unsigned long long)locked,
+			       (unsigned long long)b->hard[RLIMIT_MEMLOCK]);
 	for (i = 0; q >= 0 && i < w->n_threads; i++)
 		q = check_thread(b, w->threads[i], e);
 	return q;

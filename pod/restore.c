@@ -368,7 +368,8 @@ static int on_soon(struct restore *r, const struct record *rec, struct err *e)
 	(void)rec;
 	if (fault_point("engine-target", "quiesce", e) < 0)
 		return e->code;
-	prio_quick(true);
+	if (!r->s.file) /* no frozen pod waits for an image's */
+		prio_quick(true);
 	return in_pod_start(r, e);
 }
 
@@ -382,7 +383,7 @@ static int on_final(struct restore *r, const struct record *rec, struct err *e)
 	q = fault_point("engine-target", "cut", e);
 	if (q >= 0)
 		q = take_tree(r, rec, e);
-	if (q >= 0)
+	if (q >= 0 && !r->s.file)
 		rtask_quick(r);
 	log_mark("target tree", &t);
 	/* while the source reads its last pages */

@@ -84,7 +84,8 @@ static void *in_pod_main(void *arg)
 	struct in_pod *p = arg;
 	int entered, ret;
 
-	prio_quick(true); /* it only works while somebody waits for it */
+	if (!p->r->s.file)
+		prio_quick(true); /* it only works while somebody waits for it */
 	entered = enter(p->r);
 
 	pthread_mutex_lock(&p->lock);
@@ -343,6 +344,11 @@ int restore_socketpair(struct restore *r, int type, pid_t nspid, uid_t uid, gid_
 		close(sv[1]);
 	}
 	return q;
+}
+
+bool restore_of_user(struct restore *r)
+{
+	return r->req->spec->uid != 0;
 }
 
 bool restore_may_be(struct restore *r, uid_t uid, gid_t gid)

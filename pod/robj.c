@@ -122,7 +122,8 @@ static int unpack_objects(struct restore *r, struct err *e)
 		x->msg = o;
 		x->fd = -1;
 		x->kind = o->type < OBJ_MAPFILE ? kind_of_type((uint16_t)o->type) : NULL;
-		if (!x->kind || o->version < x->kind->min_version || o->version > x->kind->version)
+		if (!x->kind || !x->kind->restore || (x->kind->scope != KIND_FD && x->kind->scope != KIND_POD) ||
+		    o->version < x->kind->min_version || o->version > x->kind->version)
 			return err_set(e, EOPNOTSUPP, "'%s': kind %u version %u is not known here", o->link, o->type,
 				       o->version);
 		if (x->kind->schema) {

@@ -5,7 +5,7 @@
  * Theory of operation. The engine's own stops end with the engine: its tracees would run in the middle of it. So the work is done
  * by a helper that outlives the engine, and the freezer holds the pod meanwhile. If the engine dies, the helper ends the
  * work and thaws; if the helper dies, the engine ends it: the work tells by what it finds how far it has come. The agent, which thaws
- * the pods of dead engines, waits for the helper: it holds a lock on the cgroup's directory, before it freezes. Only if
+ * the pods of dead engines, waits for the helper: it holds a lock in the pod's directory, which is root's, before it freezes. Only if
  * both die in that time (some 10 us for each message of a queue) is the work left half done.
  */
 #include <errno.h>
@@ -22,13 +22,16 @@
 
 #define FREEZE_MS 2000
 
-static int work(const struct dump *d, int (*fn)(void *arg), void *arg, struct err *e)
+/* @parent: whose helper this is; it does not begin what nobody has waited for. */
+static int work(const struct dump *d, pid_t parent, int (*fn)(void *arg), void *arg, struct err *e)
 {
-	autoclose int dir = open(d->req->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	autoclose int fd = still_lock(d->req->dir, deadline_ms(FREEZE_MS), e);
 	int r;
 
-	if (dir < 0 || flock(dir, LOCK_EX) < 0)
-		return err_sys(e, "lock '%s'", d->req->cgroup);
+	if (fd < 0)
+		return fd;
+	if (parent && getppid() != parent)
+		return err_num(e, ESRCH, "the engine");
 	r = pod_cgroup_freeze(d->req->cgroup, deadline_ms(FREEZE_MS), e);
 	if (r >= 0) {
 		r = fn(arg);
@@ -41,13 +44,13 @@ static int work(const struct dump *d, int (*fn)(void *arg), void *arg, struct er
 
 int dump_while_frozen(struct dump *d, int (*fn)(void *arg), void *arg, struct err *e)
 {
-	pid_t pid = fork();
+	pid_t self = getpid(), pid = fork();
 	int status = 0, r;
 
 	if (pid < 0)
 		return err_sys(e, "fork");
 	if (!pid) {
-		r = work(d, fn, arg, NULL);
+		r = work(d, self, fn, arg, NULL);
 		_exit(r < 0 ? MIN(-r, 255) : 0);
 	}
 	fault_point("engine-source", "helped", NULL);
@@ -55,6 +58,6 @@ int dump_while_frozen(struct dump *d, int (*fn)(void *arg), void *arg, struct er
 		if (errno != EINTR)
 			return err_sys(e, "wait for a helper");
 	if (!WIFEXITED(status)) /* it was killed */
-		return work(d, fn, arg, e);
+		return work(d, 0, fn, arg, e);
 	return WEXITSTATUS(status) ? err_num(e, WEXITSTATUS(status), "what is done in the frozen pod") : 0;
 }

@@ -183,7 +183,7 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	run podctl checkpoint out -o /nowhere/x.img
 	[ "$status" = 7 ]
 	[[ $output == *"/nowhere"*"runs on 'nodeA' as before; there is no new image"* ]]
-	"$LAB" exec nodeA -- sh -c 'mkdir /mnt/small && mount -t tmpfs -o size=1m none /mnt/small'
+	"$LAB" exec nodeA -- sh -c 'mkdir /mnt/small && mount -t tmpfs -o size=32k none /mnt/small'
 	run podctl checkpoint out -o /mnt/small/x.img
 	[ "$status" = 7 ]
 	[[ $output == *"No space left on device"*"as before"* ]]

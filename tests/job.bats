@@ -38,6 +38,7 @@ teardown() {
 field() { timeout 10 podps -a --noheadings | awk -v p="$1" -v f="$2" '$1 == p { print $f }'; }
 ended() { [[ $(field "$1" 5) == exited* || -z $(field "$1" 5) ]]; }
 running() { [ "$(field "$1" 5)" = running ] && [ -z "$(podps --json | jq -r ".[] | select(.pod == \"$1\") | .op")" ]; }
+held() { [ -n "$(podps --json | jq -r '.[] | select(.pod == "srv") | .op')" ]; }
 both_run() { both_up && running srv && running cli; }
 both_up() { [ "$(timeout 10 podctl nodes --noheadings | awk '$2 == "up"' | wc -l)" = 2 ]; }
 said() { timeout 10 podctl logs "$1" | grep -q -- "$2"; }
@@ -86,7 +87,8 @@ jobs_listed() { podctl image list --noheadings | awk '$8 != "-" { print $8 }' | 
 	run podctl restore --dry-run "$id"
 	[ "$status" = 0 ]
 	[[ $output == *"all 2 pods can be restored"* ]]
-	ended srv && ended cli
+	ended srv
+	ended cli
 	run podctl restore "$id" -N nodeA,nodeB
 	[ "$status" = 0 ]
 	where nodeB nodeA # in the order of their names
@@ -171,7 +173,7 @@ jobs_listed() { podctl image list --noheadings | awk '$8 != "-" { print $8 }' | 
 		if ended srv; then
 			podctl restore "$(podctl image list --noheadings | awk '{ print $8 }' | sort -V | tail -n 1)" -N nodeB,nodeA
 		fi
-		both_run
+		await both_run
 		flows
 	done
 	stream_ends_well
@@ -218,12 +220,13 @@ jobs_listed() { podctl image list --noheadings | awk '$8 != "-" { print $8 }' | 
 	both_run
 	run pod-preempt vacate --job J --deadline "$(($(date +%s) + 60))"
 	[ "$status" = 0 ]
-	ended srv && ended cli
+	ended srv
+	ended cli
 	run pod-preempt vacate --job J
 	[ "$status" = 3 ]
 	run pod-preempt restore --job J
 	[ "$status" = 0 ]
-	both_run
+	await both_run
 	run pod-preempt restore --job J
 	[ "$status" = 0 ]
 	stream_ends_well
@@ -245,5 +248,65 @@ jobs_listed() { podctl image list --noheadings | awk '$8 != "-" { print $8 }' | 
 	run "$LAB" exec --user 1234 client1 -- podctl checkpoint J
 	[ "$status" = 3 ]
 	both_run
+	stream_ends_well
+}
+
+@test "given up in the middle, by hand or by --timeout: nothing stays, and every pod runs on" {
+	job_runs
+	before=$(ls "$STORE")
+	for late in "nodeB engine-source@join" "nodeA engine-source@hold" "nodeB engine-source@save" "nodeB engine-source@agree"; do
+		echo "$late" >&3
+		echo "${late#* }:delay=3000" >"$LAB_DIR/faults/${late%% *}"
+		run timeout 30 podctl checkpoint --timeout 1 J
+		[ "$status" = 10 ]
+		[[ $output == *"all 2 pods of job 'J' run as before; there is no new image"* ]]
+		echo "${late#* }:delay=3000" >"$LAB_DIR/faults/${late%% *}"
+		podctl checkpoint J >"$BATS_TEST_TMPDIR/id" 2>"$BATS_TEST_TMPDIR/said" 3>&- &
+		await held
+		kill -TERM $!
+		wait $! && return 1
+		rm -f "$LAB_DIR/faults/${late%% *}"
+		[ ! -s "$BATS_TEST_TMPDIR/id" ]
+		await both_run
+		[ "$(ls "$STORE")" = "$before" ]
+		flows
+	done
+	stream_ends_well
+}
+
+@test "a job that is just coming back is not cut; one that cannot come back in part says why; its images go together" {
+	job_runs
+	id=$(podctl checkpoint J)
+	both_die
+	echo "engine-target@precopy:delay=2000" >"$LAB_DIR/faults/nodeA"
+	podctl restore "$id" -N nodeA 3>&- &
+	busy() { run podctl checkpoint J && [ "$status" = 13 ]; }
+	await busy
+	wait %1
+	rm -f "$LAB_DIR/faults/nodeA"
+	await both_run
+	both_die
+	run podctl restore --dry-run "$id" -N nosuch,nodeA
+	[ "$status" = 3 ]
+	run podctl image rm "$id"
+	[ "$status" = 0 ]
+	[ -z "$(podctl image list --noheadings | awk -v j="$id" '$8 == j')" ]
+}
+
+@test "a pod that is called as a job is not taken for it, whosever it is" {
+	"$LAB" exec --user 1234 client1 -- podrun -d -n J -N nodeA -- sleep 1000
+	job_runs
+	run podctl checkpoint J
+	[ "$status" = 2 ]
+	[[ $output == *"'J' is a pod and a job"* ]]
+	run pod-preempt vacate --job J
+	[ "$status" = 0 ]
+	ended srv
+	ended cli
+	running J
+	run pod-preempt restore --job J
+	[ "$status" = 0 ]
+	podctl kill -s KILL -a J
+	await ended J
 	stream_ends_well
 }

@@ -111,6 +111,8 @@ static int by_cut(const void *a, const void *b)
 
 	if (r)
 		return r;
+	if (x->uid != y->uid) /* what another user calls his is no part of it */
+		return x->uid < y->uid ? -1 : 1;
 	return strcmp(x->spec->name, y->spec->name);
 }
 
@@ -141,7 +143,8 @@ static bool choose(struct cut *all, char *part, char *without, size_t len)
 		const char *missing;
 		uint64_t made = 0;
 
-		for (n = 0; i + n < all->n && strcmp(all->m[i].head->cut, all->m[i + n].head->cut) == 0; n++)
+		for (n = 0; i + n < all->n && strcmp(all->m[i].head->cut, all->m[i + n].head->cut) == 0 &&
+			    all->m[i].uid == all->m[i + n].uid; n++)
 			made = MAX(made, all->m[i + n].head->created_ns);
 		missing = lacks(&all->m[i], n);
 		if (missing) {

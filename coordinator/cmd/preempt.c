@@ -92,8 +92,9 @@ static int vacate(struct hook *h)
 		link_free(rep);
 		return HOOK_TOO_LATE;
 	}
-	m.subject = n > 1 ? h->job : p->spec->name;
+	m.subject = h->job;
 	q_body.target = (char *)(uintptr_t)m.subject;
+	q_body.job = true;
 	q_body.term = true;
 	if (h->deadline)
 		q_body.timeout_s = (uint32_t)MIN(h->deadline - now, (uint64_t)TIMEOUT_MAX_S);
@@ -106,7 +107,7 @@ static int vacate(struct hook *h)
 	return code;
 }
 
-/* The newest image of the job in @dir, if it is newer than *@best. */
+/* The newest image of a job of one pod in @dir, if it is newer than *@best. */
 static void newest(struct hook *h, const char *dir, uint64_t *best, char *out, size_t len)
 {
 	struct err e = { 0 };
@@ -132,7 +133,7 @@ static void newest(struct hook *h, const char *dir, uint64_t *best, char *out, s
 			continue;
 		}
 		spec = pm__pod_spec__unpack(NULL, im.head->spec.len, im.head->spec.data);
-		if (spec && strcmp(spec->job, h->job) == 0 && im.head->created_ns > *best) {
+		if (spec && !im.head->cut[0] && strcmp(spec->job, h->job) == 0 && im.head->created_ns > *best) {
 			*best = im.head->created_ns;
 			snprintf(out, len, "%s", path);
 		}
@@ -192,9 +193,9 @@ static int bring_back(struct hook *h, const char *node)
 	pm__restore_req__init(&req);
 	req.node = (char *)(uintptr_t)node;
 	code = h->dir ? cut_find(h->c, h->dir, NULL, h->job, &cut) : cut_find_in_store(h->c, NULL, h->job, &cut);
-	if (code < 0 && !best)
+	if (code < 0)
 		return HOOK_FAILED;
-	if (code == 1 && cut.made_ns >= best) { /* the newest is one of its members */
+	if (code == 1 && cut.made_ns > best) {
 		code = as_hook(cut_restore(&m, &req, &cut, !h->dir));
 		cut_done(&cut);
 		return code;

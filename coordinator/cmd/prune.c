@@ -54,10 +54,15 @@ static int each_of_job(struct ctx *c, const char *dir, const char *name,
 	if (r <= 0)
 		return r < 0 ? -r : -ENOENT; /* it has said what is wrong */
 	*e = (struct err){ 0 };
-	for (size_t i = 0; r >= 0 && i < cut.n; i++)
+	for (size_t i = 0; r >= 0 && i < cut.n; i++) {
 		r = one(dir, cut.m[i].head->id, e);
+		if (r < 0 && i)
+			r = say(c, EXIT_PARTIAL, "%s; it was done for %zu of the %zu images of '%s'", e->msg, i, cut.n, name);
+		if (r > 0)
+			break;
+	}
 	cut_done(&cut);
-	return r < 0 ? r : 0;
+	return r;
 }
 
 /* @one for each image that is named, in the caller's directory. */

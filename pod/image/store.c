@@ -31,7 +31,7 @@ struct entry {
 	unsigned long number;
 	uint64_t born, made; /* the pod, the image: ns */
 	int fd;		     /* locked; -1: not */
-	bool bad, keep, own_name, pinned;
+	bool bad, keep, own_name, cut, pinned;
 };
 
 struct listing {
@@ -100,6 +100,7 @@ static int read_head(int dir, struct entry *x, struct err *e)
 		r = err_set(e, EBADMSG, "'%s': it does not say what pod it is", x->file);
 	}
 	x->made = im.head->created_ns;
+	x->cut = im.head->cut[0];
 	x->own_name = strlen(x->file) == strlen(im.head->id) + strlen(IMAGE_SUFFIX) &&
 		      strncmp(x->file, im.head->id, strlen(im.head->id)) == 0;
 	snprintf(x->parent, sizeof(x->parent), "%s", im.head->parent);
@@ -191,17 +192,21 @@ static const struct entry *bad_one(const struct listing *l, const char *pod)
 	return NULL;
 }
 
+/* Of each pod the newest that is of a job's cut stays as well: the other pods' are of no use without it. */
 static void mark(const struct listing *l, const struct store_scope *s, size_t keep)
 {
+	bool cut_seen = false;
 	size_t seen = 0;
 
 	for (size_t i = 0; i < l->n; i++) {
 		struct entry *x = &l->x[i];
 
 		seen = i && strcmp(x[-1].pod, x->pod) == 0 && x[-1].born == x->born ? seen + 1 : 0;
-		if (seen < keep || x->pinned || (s->pod && strcmp(s->pod, x->pod) != 0) || (s->born && *s->born != x->born) ||
+		cut_seen = seen && cut_seen;
+		if (seen < keep || x->pinned || (keep && x->cut && !cut_seen) || (s->pod && strcmp(s->pod, x->pod) != 0) || (s->born && *s->born != x->born) ||
 		    (s->fresh && strcmp(s->fresh, x->file) == 0) || bad_one(l, x->pod))
 			keep_with_parents(l, x);
+		cut_seen |= x->cut;
 	}
 }
 

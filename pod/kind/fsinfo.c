@@ -37,18 +37,34 @@ static int take_cwd(struct dump *d, struct task *t, struct batch *b, uint64_t co
 	return 0;
 }
 
-static int give_cwd(struct restore *r, const Pm__Proc *proc, const Pm__Thread *th, struct batch *b, struct err *e)
+static int chdir_to(const Pm__Proc *proc, struct batch *b, struct err *e)
 {
-	(void)r;
-	(void)th;
 	if (proc->cwd[0] != '/')
 		return err_set(e, EBADMSG, "working directory '%s'", proc->cwd);
 	batch_add1(b, SYS_chdir, batch_data(b, proc->cwd, strlen(proc->cwd) + 1));
 	return 0;
 }
 
+/* In a user's pod with the user's rights, after kind_creds: an image must not lead into directories that others keep shut. In root's
+ * before, for a program that has given up its own may be in one. */
+static int give_cwd(struct restore *r, const Pm__Proc *proc, const Pm__Thread *th, struct batch *b, struct err *e)
+{
+	(void)th;
+	if (restore_of_user(r))
+		return 0;
+	return chdir_to(proc, b, e);
+}
+
+static int give_cwd_late(struct restore *r, const Pm__Proc *proc, const Pm__Thread *th, struct batch *b, struct err *e)
+{
+	(void)th;
+	return restore_of_user(r) ? chdir_to(proc, b, e) : 0;
+}
+
 const struct kind kind_cwd = { .name = "cwd", .type = 112, .version = 1, .min_version = 1, .scope = KIND_PROC,
 			       .take = take_cwd, .give = give_cwd };
+const struct kind kind_cwd_late = { .name = "cwd", .type = 112, .version = 1, .min_version = 1, .scope = KIND_PROC,
+				    .give = give_cwd_late };
 
 static int take_umask(struct dump *d, struct task *t, struct batch *b, uint64_t cookie, Pm__Proc *proc,
 		      Pm__Thread *th, struct err *e)

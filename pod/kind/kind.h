@@ -154,6 +154,8 @@ pid_t dump_nspid(struct dump *, pid_t pid);
 /* ---- what kinds may ask of the restore (pod/restore_api.c) */
 /** Is the peer at this address (network byte order) gone? At a restart all outside the pod are. */
 bool restore_peer_gone(struct restore *, uint32_t addr);
+/** Is the pod a user's, not root's? */
+bool restore_of_user(struct restore *);
 /** A line that tells the user what is not as it was. */
 void restore_note(struct restore *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int restore_netns(struct restore *);

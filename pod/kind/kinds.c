@@ -20,7 +20,7 @@ static const struct kind *const table[] = {
 	/* tasks */
 	&kind_comm, &kind_sigaction, &kind_altstack, &kind_tidaddr, &kind_robust, &kind_umask, &kind_cwd,
 	&kind_ctty, &kind_sched, &kind_attrs, &kind_proc_attrs, &kind_itimer, &kind_sigpending_proc, &kind_sigpending_thread, &kind_posixtimer, &kind_rlimit,
-	&kind_creds, &kind_proc_prctl, &kind_thread_prctl, &kind_rseq, &kind_filelock,
+	&kind_creds, &kind_cwd_late, &kind_proc_prctl, &kind_thread_prctl, &kind_rseq, &kind_filelock,
 };
 
 /* Is @name in the comma-separated list of POD_KINDS_WITHOUT? */

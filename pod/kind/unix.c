@@ -273,6 +273,8 @@ static int connect_pending(struct restore *r, struct robject *o, const Pm__BodyU
 	size_t i;
 	int ret = unix_reach(o->fd, &m->name, &sa, &len, &node, e);
 
+	if (ret == 0 && m->n_pending > (size_t)m->backlog + 1) /* the next one would wait for ever */
+		return KIND_DAMAGED(e, "%zu clients in an accept queue of %d", m->n_pending, (int)m->backlog);
 	for (i = 0; ret == 0 && i < m->n_pending; i++) {
 		struct robject *c = unix_find(r, o, m->pending[i]);
 		const Pm__BodyUnix *cm = c ? (const void *)c->body : NULL;

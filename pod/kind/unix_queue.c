@@ -411,7 +411,7 @@ static int put_fds(struct restore *r, struct msghdr *mh, const Pm__UnixMsg *m, s
 	for (i = 0; i < m->n_objects; i++) {
 		const struct robject *o = restore_object(r, m->objects[i]);
 
-		if (!o || o->fd < 0)
+		if (!o || o->fd < 0 || o->kind->scope != KIND_FD)
 			return KIND_DAMAGED(e, "a descriptor of the unknown object %u in a message", m->objects[i]);
 		fds[i] = o->fd;
 	}

@@ -77,7 +77,9 @@ uint64_t batch_data(struct batch *b, const void *in, size_t len)
 
 void *batch_local(struct batch *b, uint64_t addr)
 {
-	return b->data + (addr - b->scratch - OFF_DATA);
+	uint64_t at = addr - b->scratch - OFF_DATA;
+
+	return b->data + (at < sizeof(b->data) ? at : 0); /* what has been in the program's memory may be anything */
 }
 
 int batch_install(pid_t pid, uint64_t scratch, struct err *e)
