@@ -207,12 +207,40 @@ struct open_arg {
 	const char *path;
 	int flags;
 	mode_t mode;
+	const Pm__PodSpec *spec;
 };
+
+static int be_owner(const Pm__PodSpec *spec, bool on)
+{
+	if (!spec->uid)
+		return 0;
+	if (on)
+		return syscall(SYS_setresgid, -1, spec->gid, -1) < 0 || syscall(SYS_setresuid, -1, spec->uid, -1) < 0 ? -errno : 0;
+	return syscall(SYS_setresuid, -1, 0, -1) < 0 || syscall(SYS_setresgid, -1, 0, -1) < 0 ? -errno : 0;
+}
+
+/* Wholly the user, not only for the file system: an open file remembers who opened it, and files of /proc ask that at each read. Raw
+ * calls: this thread alone. What setfsuid() had said goes with it. */
+static int open_as(const struct open_arg *o)
+{
+	int fd, err;
+
+	if (be_owner(o->spec, true) < 0)
+		return -1;
+	fd = open(o->path, o->flags | O_CLOEXEC | O_NOCTTY, o->mode);
+	err = errno;
+	if (be_owner(o->spec, false) < 0)
+		abort(); /* with the user's rights nothing can go on, nor be undone */
+	syscall(SYS_setfsgid, o->spec->gid);
+	syscall(SYS_setfsuid, o->spec->uid);
+	errno = err;
+	return fd;
+}
 
 static int do_open(void *arg, struct err *e)
 {
 	const struct open_arg *o = arg;
-	int fd = open(o->path, o->flags | O_CLOEXEC | O_NOCTTY, o->mode);
+	int fd = o->spec->uid ? open_as(o) : open(o->path, o->flags | O_CLOEXEC | O_NOCTTY, o->mode);
 
 	return fd < 0 ? err_sys(e, "open '%s'", o->path) : fd;
 }
@@ -229,7 +257,7 @@ int restore_check_owner(struct restore *r, uint32_t uid, uint32_t gid, const cha
 
 int restore_open(struct restore *r, const char *path, int flags, mode_t mode, struct err *e)
 {
-	struct open_arg o = { path, flags, mode };
+	struct open_arg o = { path, flags, mode, r->req->spec };
 
 	return restore_in_pod(r, true, do_open, &o, e);
 }
@@ -349,6 +377,11 @@ int restore_socketpair(struct restore *r, int type, pid_t nspid, uid_t uid, gid_
 bool restore_of_user(struct restore *r)
 {
 	return r->req->spec->uid != 0;
+}
+
+int restore_be_owner(struct restore *r, bool on)
+{
+	return be_owner(r->req->spec, on);
 }
 
 bool restore_may_be(struct restore *r, uid_t uid, gid_t gid)

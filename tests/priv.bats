@@ -209,3 +209,26 @@ holder() { # holder NAME: a pod of the user's on nodeA with one process that is 
 	as_user podctl exec alien -- test -e /tmp/suid # it runs as before
 	as_user podctl kill -s KILL -a alien
 }
+
+@test "what is opened and made anew for a user is the user's: kernel addresses stay hidden, a listener is not root" {
+	as_user sh -c "cat >$MINE/opened.py" <<-'END'
+		import os, socket, struct, time
+		k = os.open('/proc/kallsyms', os.O_RDONLY)
+		s = socket.socket(socket.AF_UNIX)
+		s.bind('/tmp/l')
+		s.listen(4)
+		print('ready', flush=True)
+		while not os.path.exists('/tmp/go'):
+		    time.sleep(0.05)
+		c = socket.socket(socket.AF_UNIX)
+		c.connect('/tmp/l')
+		peer = struct.unpack('3i', c.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+		print(os.read(k, 16).decode(), peer[1], flush=True)
+	END
+	pod -d -n opened -N nodeA -- /usr/bin/python3 "$MINE/opened.py"
+	said() { as_user podctl logs opened | grep -q "$1"; }
+	await said ready
+	as_user podmigrate opened nodeB
+	as_user podctl exec opened -- touch /tmp/go
+	await said '^0000000000000000 1000$'
+}

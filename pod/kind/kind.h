@@ -156,6 +156,8 @@ pid_t dump_nspid(struct dump *, pid_t pid);
 bool restore_peer_gone(struct restore *, uint32_t addr);
 /** Is the pod a user's, not root's? */
 bool restore_of_user(struct restore *);
+/** This thread is the pod's user (@on) or root again. For what remembers who made it. */
+int restore_be_owner(struct restore *, bool on);
 /** A line that tells the user what is not as it was. */
 void restore_note(struct restore *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int restore_netns(struct restore *);

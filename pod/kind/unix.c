@@ -205,8 +205,16 @@ static int make_single(struct restore *r, struct robject *o, const Pm__BodyUnix 
 		ret = unix_bind_unseen(restore_netns(r), fd, &m->name, e);
 	if (ret < 0)
 		return ret;
-	if (m->state == UNIX_LISTEN && listen(fd, m->backlog) < 0)
-		return err_sys(e, "listen");
+	/* who listens is what clients see of the other end */
+	if (m->state == UNIX_LISTEN && restore_be_owner(r, true) == 0) {
+		ret = listen(fd, m->backlog) < 0 ? err_sys(e, "listen") : 0;
+		if (restore_be_owner(r, false) < 0)
+			abort();
+	} else if (m->state == UNIX_LISTEN) {
+		ret = err_set(e, EPERM, "listen as the pod's user");
+	}
+	if (ret < 0)
+		return ret;
 	o->fd = take_fd(&fd);
 	return 0;
 }
