@@ -35,6 +35,7 @@ static void set_timer(struct node *n, unsigned ms)
 	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
 
 	event_add(n->timer, &tv);
+	n->due_ns = now_ns() + ms * NSEC_PER_MSEC;
 }
 
 static void ask_end(struct ask *k, const Pm__Envelope *reply)
@@ -182,9 +183,13 @@ static void dial(struct node *n)
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct node *n = arg;
+	uint64_t now = now_ns();
+	bool late = n->due_ns && now - n->due_ns > PING_MS * NSEC_PER_MSEC;
 
 	(void)fd;
 	(void)what;
+	if (n->conn && late) /* we have not listened ourselves: its word may be waiting */
+		n->heard_ns = MAX(n->heard_ns, now - (SILENT_MS - PING_MS) * NSEC_PER_MSEC);
 	if (!n->conn) {
 		dial(n);
 	} else if (now_ns() - n->heard_ns > SILENT_MS * NSEC_PER_MSEC) {

@@ -475,6 +475,7 @@ static int on_cut_end(struct restore *r, const struct record *rec, struct err *e
 		q = pod_cgroup_freeze(r->place.cgroup, deadline_ms(FREEZE_MS), e);
 	if (q >= 0)
 		q = rtask_release(r, e);
+	robj_leave_ends(r);
 	if (q >= 0)
 		q = wait_clock(r, end, e);
 	if (q >= 0 && r->s.file)

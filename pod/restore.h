@@ -201,6 +201,8 @@ int robj_fd_of(struct restore *, uint32_t id); /* of a content or mapped file; -
 int robj_send(struct restore *, const int *fds, size_t n, struct err *);
 /** Adds the recvmsg of @n fds to the batch: they become the lowest free ones. Its entry. */
 unsigned robj_recv_call(struct batch *b, int sock, size_t n);
+/** A pipe's or FIFO's ends are the pod's alone from here on: somebody may wait for the last one, or in open(2) for the first. */
+void robj_leave_ends(struct restore *);
 void robj_done(struct restore *);
 
 /* rtask.c */

@@ -13,6 +13,7 @@
 
 #include "pod/base/io.h"
 #include "pod/base/util.h"
+#include "pod/kind/kinds.h"
 #include "pod/restore.h"
 
 #define MAX_FDS_CALL 200
@@ -315,6 +316,13 @@ int robj_place(struct restore *r, struct rproc *p, struct err *e)
 		q = batch_run_ok(p->tasks[0], r->b, deadline_ms(5000), e);
 	}
 	return q < 0 ? err_wrap(e, "pid %d (%s): open files", p->nspid, w->comm) : 0;
+}
+
+void robj_leave_ends(struct restore *r)
+{
+	for (size_t i = 0; i < r->nobjects; i++)
+		if (r->objects[i].kind == &kind_pipe || r->objects[i].kind == &kind_fifo)
+			close_fdp(&r->objects[i].fd);
 }
 
 void robj_done(struct restore *r)
