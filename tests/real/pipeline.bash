@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Runs in a pod, see tests/real/scripts. One pipeline for all the time, others one after the other.
 set -u -o pipefail
+exec 2>/dev/null # bash tells there which of its children the group's SIGTERM has ended
 stop=
 trap 'stop=1' TERM
 
