@@ -23,8 +23,6 @@
 #include "pod/base/log.h"
 #include "pod/base/util.h"
 
-#define FREEZE_MS 15000 /* pods of a job stand still no longer than that for each other */
-#define SAVE_MS 1800000
 #define AT_READY 100 /* beyond all barriers */
 
 struct group *group_new(struct coord *c, const char *job, struct client *cl, uint32_t reply)
@@ -200,14 +198,11 @@ void group_failed(struct op *op)
 
 /* ---- the answer */
 
-static bool is_checkpoint(const struct op *op)
-{
-	return op_is_checkpoint(op);
-}
-
 static void reply_error(struct group *g, struct client *cl)
 {
-	char look[] = "podctl image list, podctl restore --dry-run", cause[600], state[300], hint[] = "podctl kill ends those that run; then restore the job again";
+	char look[] = "podctl image list, podctl restore --dry-run";
+	char again[] = "podctl kill ends those that run; then restore the job again";
+	char cause[600], state[300];
 	Pm__Error er;
 
 	pm__error__init(&er);
@@ -223,7 +218,7 @@ static void reply_error(struct group *g, struct client *cl)
 		snprintf(state, sizeof(state), "all images of '%s' were there; whether they still are, this node must say", g->image);
 	} else if (g->good && g->committed) {
 		er.exit_code = EX_PARTIAL;
-		er.hint = hint;
+		er.hint = again;
 		snprintf(state, sizeof(state), "%zu of %zu pods of job '%s' are done; %s", g->good, g->total, g->job, g->state);
 	} else if (g->state[0]) {
 		snprintf(state, sizeof(state), "%s", g->state);
@@ -291,7 +286,7 @@ void group_result(struct op *op, const Pm__MigrateRep *r)
 	g->sent += r->sent;
 	for (size_t i = 0; i < r->n_notes; i++)
 		note(g, op->j.pod, r->notes[i]);
-	if (is_checkpoint(op)) {
+	if (op_is_checkpoint(op)) {
 		char words[80];
 
 		snprintf(words, sizeof(words), "frozen %.1f ms", (double)r->frozen_ns / 1e6);

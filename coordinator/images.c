@@ -214,7 +214,21 @@ static int cut_job(struct group *g, struct pod **pod, size_t n, uid_t uid, const
 	return 0;
 }
 
-static void checkpoint_pod(struct client *cl, uint32_t id, const Pm__CheckpointReq *m, struct pod *p);
+static void checkpoint_pod(struct client *cl, uint32_t id, const Pm__CheckpointReq *m, struct pod *p)
+{
+	struct err e = { 0 };
+	struct op *op;
+
+	if (check_checkpoint(cl, id, m, p) < 0)
+		return;
+	op = begin_checkpoint(p, cl->uid, m, NULL, &e);
+	if (!op) {
+		client_error(cl, id, EX_OTHER, "check", "the pod runs on as before", "", "%s", e.msg);
+		return;
+	}
+	announce(op, cl, id, p->info->spec->name);
+	send_off(op, m, NULL);
+}
 
 static void checkpoint_job(struct client *cl, uint32_t id, const Pm__CheckpointReq *m, const struct pod *first)
 {
@@ -248,22 +262,6 @@ static void checkpoint_job(struct client *cl, uint32_t id, const Pm__CheckpointR
 	g = group_new(cl->coord, m->target, cl, id);
 	if (!g || cut_job(g, pod, n, cl->uid, m, &e) < 0)
 		client_error(cl, id, EX_OTHER, "check", "the job runs on as before", "", "%s", g ? e.msg : "no memory");
-}
-
-static void checkpoint_pod(struct client *cl, uint32_t id, const Pm__CheckpointReq *m, struct pod *p)
-{
-	struct err e = { 0 };
-	struct op *op;
-
-	if (check_checkpoint(cl, id, m, p) < 0)
-		return;
-	op = begin_checkpoint(p, cl->uid, m, NULL, &e);
-	if (!op) {
-		client_error(cl, id, EX_OTHER, "check", "the pod runs on as before", "", "%s", e.msg);
-		return;
-	}
-	announce(op, cl, id, p->info->spec->name);
-	send_off(op, m, NULL);
 }
 
 /* A pod, or the pods of a job. Other users' are not there, unless nothing else is meant. */
@@ -536,71 +534,78 @@ void restore_request(struct client *cl, uint32_t id, const Pm__RestoreReq *m)
 	send_restart(op);
 }
 
-/* No name and no address twice; the coordinator knows only what is there already. */
+/* A request that makes sense: the coordinator knows only what is there already. */
 static int check_members(struct client *cl, uint32_t id, const Pm__RestoreJobReq *m)
 {
-	bool bad = false;
+	bool ok = m->n_pods && m->n_pods <= GROUP_MAX && pod_name_ok(m->job);
 
-	for (size_t i = 0; i < m->n_pods && m->n_pods <= GROUP_MAX; i++)
+	for (size_t i = 0; ok && i < m->n_pods; i++)
+		ok = m->pods[i]->spec && m->pods[i]->dry_run == m->pods[0]->dry_run;
+	if (!ok) {
+		client_error(cl, id, EX_BADUSE, "check", "nothing was made", "", "not a job of 1 to %d pods", GROUP_MAX);
+		return -1;
+	}
+	for (size_t i = 0; i < m->n_pods; i++)
 		for (size_t k = 0; k < i; k++) {
 			const Pm__PodSpec *x = m->pods[i]->spec, *y = m->pods[k]->spec;
 
-			if (!x || !y) /* refused where it is looked at */
-				continue;
 			if (strcmp(x->name, y->name) != 0 && (!x->ip[0] || strcmp(x->ip, y->ip) != 0))
 				continue;
 			client_error(cl, id, EX_BADUSE, "check", "nothing was made", "",
 				     "two pods of job '%s' have one name or address", m->job);
 			return -1;
 		}
-	for (size_t i = 1; i < m->n_pods; i++)
-		if (m->pods[i]->dry_run != m->pods[0]->dry_run)
-			bad = true;
-	if (!bad && m->n_pods && m->n_pods <= GROUP_MAX && pod_name_ok(m->job))
+	return 0;
+}
+
+/* One operation for each, with its place, so that the next one gets another. 0, or -1 after the client was told why not. */
+static int begin_all(struct client *cl, uint32_t id, const Pm__RestoreJobReq *m, struct group *g, struct op **op)
+{
+	char *peers[GROUP_MAX];
+	struct err e = { 0 };
+	size_t i, n = 0;
+
+	for (i = 0; i < m->n_pods; i++)
+		if (m->pods[i]->spec->ip[0])
+			peers[n++] = m->pods[i]->spec->ip;
+	for (i = 0; i < m->n_pods; i++) {
+		struct restart r = { .user = "" };
+
+		if (prepare(cl, id, m->pods[i], &r) < 0)
+			break;
+		op[i] = begin_restart(cl, m->pods[i], &r, g, peers, n, &e);
+		if (op[i])
+			continue;
+		client_error(cl, id, EX_OTHER, "check", "the images are as they were", "", "%s", e.msg);
+		break;
+	}
+	if (i == m->n_pods)
 		return 0;
-	client_error(cl, id, EX_BADUSE, "check", "nothing was made", "", "not a job of 1 to %d pods", GROUP_MAX);
+	for (size_t k = 0; k < i; k++)
+		op_unreserve(op[k]);
+	forget(g, op, i);
 	return -1;
 }
 
 void restore_job_request(struct client *cl, uint32_t id, const Pm__RestoreJobReq *m)
 {
-	struct restart *r = calloc(m->n_pods + 1, sizeof(*r));
-	char *peers[GROUP_MAX];
 	struct op *op[GROUP_MAX];
-	struct err e = { 0 };
-	struct group *g = NULL;
-	size_t i, n = 0;
-	bool bad = !r || check_members(cl, id, m) < 0, told = false;
+	struct group *g;
 
-	for (i = 0; !bad && i < m->n_pods; i++)
-		if (m->pods[i]->spec && m->pods[i]->spec->ip[0])
-			peers[n++] = m->pods[i]->spec->ip;
-	if (!bad)
-		g = group_new(cl->coord, m->job, cl, id);
-	for (i = 0; g && i < m->n_pods; i++) { /* each with its place, so that the next one gets another */
-		op[i] = NULL;
-		told = prepare(cl, id, m->pods[i], &r[i]) < 0;
-		if (!told)
-			op[i] = begin_restart(cl, m->pods[i], &r[i], g, peers, n, &e);
-		if (op[i])
-			continue;
-		for (size_t k = 0; k < i; k++)
-			op_unreserve(op[k]);
-		forget(g, op, i);
-		break;
+	if (check_members(cl, id, m) < 0)
+		return;
+	g = group_new(cl->coord, m->job, cl, id);
+	if (!g) {
+		client_error(cl, id, EX_OTHER, "check", "the images are as they were", "", "no memory");
+		return;
 	}
-	if (bad || told) {
-		; /* it has heard why */
-	} else if (!g || i < m->n_pods) {
-		client_error(cl, id, EX_OTHER, "check", "the images are as they were", "", "%s", g ? e.msg : "no memory");
-	} else {
-		announce(op[0], cl, id, m->job);
-		log_info("job '%s': %zu pods out of images", m->job, m->n_pods);
-		group_hold(g);
-		for (i = 0; i < m->n_pods; i++)
-			if (op[i]->stage < ST_COMMIT)
-				send_restart(op[i]);
-		group_release(g);
-	}
-	free(r);
+	if (begin_all(cl, id, m, g, op) < 0)
+		return;
+	announce(op[0], cl, id, m->job);
+	log_info("job '%s': %zu pods out of images", m->job, m->n_pods);
+	group_hold(g); /* it may fail at once */
+	for (size_t i = 0; i < m->n_pods; i++)
+		if (op[i]->stage < ST_COMMIT)
+			send_restart(op[i]);
+	group_release(g);
 }

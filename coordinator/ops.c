@@ -26,9 +26,7 @@
 #include "pod/base/prio.h"
 #include "pod/base/util.h"
 
-#define FREEZE_MS 15000 /* one side is READY: the other has this long */
 #define SILENT_MS 60000 /* no progress at all for so long: given up */
-#define SAVE_MS 1800000 /* an image goes to the disk: nobody stands still for it, or nobody can help it */
 #define CONNECT_MS 30000
 #define LOST_MS 5000 /* the user waits so long for a lost node */
 
@@ -147,7 +145,7 @@ Pm__Envelope *envelope_copy(const Pm__Envelope *env)
 
 static struct client *op_client(struct op *op)
 {
-	uint64_t serial = op->group ? op->group->client : op->client;
+	uint64_t serial = op_waiting(op);
 
 	return serial ? client_by_serial(op->coord, serial) : NULL;
 }

@@ -8,6 +8,8 @@
 
 enum stage { ST_RESERVE, ST_PRECOPY, ST_COMMIT, ST_CLEAN, ST_UNDO, NUM_STAGES };
 
+#define FREEZE_MS 15000 /* one side is READY, or one pod of a job stands still: the others have this long */
+#define SAVE_MS 1800000 /* an image goes to the disk: nobody stands still for it, or nobody can help it */
 #define GROUP_MAX 1024 /* pods of a job */
 
 /* The operations of one job; see group.c. Lives as long as they do. */
@@ -70,6 +72,11 @@ static inline bool op_is_checkpoint(const struct op *op)
 static inline bool op_is_restart(const struct op *op)
 {
 	return !op->j.source[0];
+}
+/** The client that waits for it, or for its job: a serial, or 0. */
+static inline uint64_t op_waiting(const struct op *op)
+{
+	return op->group ? op->group->client : op->client;
 }
 /** The pod ends with its image: who asks for it is to hear that. */
 void image_ended(struct op *op);

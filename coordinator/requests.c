@@ -111,7 +111,7 @@ void migrate_request(struct client *cl, uint32_t id, const Pm__MigrateReq *m)
 static struct op *op_of_client(struct client *cl, const char *id)
 {
 	for (struct op *op = cl->coord->ops; op; op = op->next)
-		if (id[0] ? strcmp(op->j.id, id) == 0 : (op->group ? op->group->client : op->client) == cl->serial)
+		if (id[0] ? strcmp(op->j.id, id) == 0 : op_waiting(op) == cl->serial)
 			return op;
 	return NULL;
 }
@@ -145,7 +145,7 @@ void ops_client_gone(struct client *cl)
 
 	for (struct op *op = cl->coord->ops; op; op = next) {
 		next = op->next;
-		if ((op->group ? op->group->client : op->client) != cl->serial)
+		if (op_waiting(op) != cl->serial)
 			continue;
 		op->client = 0;
 		if (op->group)

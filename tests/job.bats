@@ -170,6 +170,10 @@ jobs_listed() { podctl image list --noheadings | awk '$8 != "-" { print $8 }' | 
 		case $at in *agent-* | head*) "$LAB" start "${at%% *}" >/dev/null ;; esac
 		both_or_none() { both_run || { both_up && ended srv && ended cli; }; }
 		await both_or_none
+		if [ "$status" = 0 ]; then
+			ended srv
+			ended cli
+		fi
 		if ended srv; then
 			podctl restore "$(podctl image list --noheadings | awk '{ print $8 }' | sort -V | tail -n 1)" -N nodeB,nodeA
 		fi

@@ -41,14 +41,6 @@ void cut_done(struct cut *c)
 	*c = (struct cut){ .n = 0 };
 }
 
-/* Not a copy of one that is there as well. */
-static bool own_name(const Pm__ImageHead *h, const char *file)
-{
-	size_t n = strlen(h->id);
-
-	return strncmp(file, h->id, n) == 0 && strcmp(file + n, IMAGE_SUFFIX) == 0;
-}
-
 /* 1: @m is it; 0: it is no image of a cut that is looked for. */
 static int read_member(int dir, const char *file, const char *name, const char *job, struct member *m)
 {
@@ -59,7 +51,7 @@ static int read_member(int dir, const char *file, const char *name, const char *
 	*m = (struct member){ .head = NULL };
 	if (image_open_at(&im, dir, file, &e) < 0)
 		return 0; /* who lists images says so */
-	if (im.head->cut[0] && own_name(im.head, file) && image_is_ours(im.fd) && (!name || strcmp(name, im.head->cut_name) == 0) &&
+	if (im.head->cut[0] && image_own_name(im.head, file) && image_is_ours(im.fd) && (!name || strcmp(name, im.head->cut_name) == 0) &&
 	    fstat(im.fd, &st) == 0)
 		m->spec = pm__pod_spec__unpack(NULL, im.head->spec.len, im.head->spec.data);
 	if (m->spec && (!job || strcmp(job, m->spec->job) == 0)) {
@@ -103,7 +95,7 @@ static int read_members(const char *path, const char *name, const char *job, str
 	return d ? 0 : -1;
 }
 
-/* The newest member first, those of a cut side by side. */
+/* Those of a cut side by side, by the names of their pods. */
 static int by_cut(const void *a, const void *b)
 {
 	const struct member *x = a, *y = b;
@@ -223,42 +215,41 @@ static char *nth_node(const char *list, size_t i)
 	return strndup(s, strcspn(s, ","));
 }
 
+/* What is asked for one of them; strings of our own in node and id or path. False: no memory. */
+static bool member_req(const Pm__RestoreReq *like, const struct cut *cut, size_t i, bool in_store, Pm__RestoreReq *out)
+{
+	const struct member *x = &cut->m[i];
+	char **name = in_store ? &out->id : &out->path;
+
+	*out = *like;
+	out->spec = x->spec;
+	out->epoch = x->head->epoch;
+	out->owner = x->uid;
+	out->owner_gid = x->gid;
+	out->node = nth_node(like->node, i);
+	if ((in_store ? asprintf(name, "%s", x->head->id) : asprintf(name, "%s/%s", cut->dir, x->file)) < 0)
+		*name = NULL;
+	return out->node && *name;
+}
+
 int cut_restore(struct operation *m, const Pm__RestoreReq *like, const struct cut *cut, bool in_store)
 {
 	Pm__RestoreReq *req = calloc(cut->n, sizeof(*req)), **ptr = calloc(cut->n, sizeof(*ptr));
+	bool ok = req && ptr;
 	int code = EXIT_OTHER;
 
 	LINK_ENVELOPE(q, restore_job_req, RESTORE_JOB_REQ, Pm__RestoreJobReq, pm__restore_job_req__init);
-	for (size_t i = 0; req && ptr && i < cut->n; i++) {
-		const struct member *x = &cut->m[i];
-		char *path;
-
-		if (asprintf(&path, "%s/%s", cut->dir, x->file) < 0)
-			path = NULL;
-		if (in_store && path) {
-			memmove(path, x->file, strlen(x->file) + 1);
-			*strrchr(path, '.') = 0;
-		}
-		req[i] = *like;
-		req[i].spec = x->spec;
-		req[i].epoch = x->head->epoch;
-		req[i].owner = x->uid;
-		req[i].owner_gid = x->gid;
-		req[i].node = nth_node(like->node, i);
-		if (in_store)
-			req[i].id = path;
-		else
-			req[i].path = path;
-		ptr[i] = &req[i];
+	for (q_body.n_pods = 0; ok && q_body.n_pods < cut->n; q_body.n_pods++) {
+		ptr[q_body.n_pods] = &req[q_body.n_pods];
+		ok = member_req(like, cut, q_body.n_pods, in_store, ptr[q_body.n_pods]);
 	}
-	if (req && ptr) {
+	if (ok) {
 		q_body.job = cut->m[0].spec->job;
 		q_body.pods = ptr;
-		q_body.n_pods = cut->n;
 		m->subject = q_body.job;
 		code = operation_run(m, &q);
 	}
-	for (size_t i = 0; req && ptr && i < cut->n; i++) {
+	for (size_t i = 0; i < q_body.n_pods; i++) {
 		free(req[i].node);
 		free(in_store ? req[i].id : req[i].path);
 	}
