@@ -217,10 +217,7 @@ static int next_id(struct dump *d, struct err *e)
 /* Was its name made from its number, in the store or in a directory that the user has named? */
 static bool is_numbered(const Pm__CheckpointReq *req)
 {
-	const char *name = strrchr(req->path, '/') + 1;
-	size_t n = strlen(req->id);
-
-	return (req->store && !req->stream) || (n && strncmp(name, req->id, n) == 0 && strcmp(name + n, IMAGE_SUFFIX) == 0);
+	return (req->store && !req->stream) || (req->id[0] && image_own_name(req->id, strrchr(req->path, '/') + 1));
 }
 
 static int create(struct dump *d, struct err *e)

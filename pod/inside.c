@@ -32,16 +32,6 @@ uint32_t dump_object_id(struct dump *d, int fd)
 	return 0;
 }
 
-pid_t dump_pod_pid(struct dump *d, pid_t pid)
-{
-	size_t i;
-
-	for (i = 0; i < d->procs.n; i++)
-		if (d->procs.p[i]->pid == pid)
-			return d->procs.p[i]->nspid;
-	return 0;
-}
-
 /* No process has it: so nobody can be asked for its locks, nor told whom it sends signals. */
 static int check_loose(struct dump *d, const struct probe *pr, const struct kind *k, struct err *e)
 {

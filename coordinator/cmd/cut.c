@@ -51,7 +51,7 @@ static int read_member(int dir, const char *file, const char *name, const char *
 	*m = (struct member){ .head = NULL };
 	if (image_open_at(&im, dir, file, &e) < 0)
 		return 0; /* who lists images says so */
-	if (im.head->cut[0] && image_own_name(im.head, file) && image_is_ours(im.fd) && (!name || strcmp(name, im.head->cut_name) == 0) &&
+	if (im.head->cut[0] && image_own_name(im.head->id, file) && image_is_ours(im.fd) && (!name || strcmp(name, im.head->cut_name) == 0) &&
 	    fstat(im.fd, &st) == 0)
 		m->spec = pm__pod_spec__unpack(NULL, im.head->spec.len, im.head->spec.data);
 	if (m->spec && (!job || strcmp(job, m->spec->job) == 0)) {

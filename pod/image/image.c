@@ -515,11 +515,11 @@ int image_open_at(struct image *im, int dir, const char *name, struct err *e)
 	return image_open_fd(im, fd, e) < 0 ? err_wrap(e, "'%s'", name) : 0;
 }
 
-bool image_own_name(const Pm__ImageHead *h, const char *file)
+bool image_own_name(const char *id, const char *file)
 {
-	size_t n = strlen(h->id);
+	size_t n = strlen(id);
 
-	return strncmp(file, h->id, n) == 0 && strcmp(file + n, IMAGE_SUFFIX) == 0;
+	return strncmp(file, id, n) == 0 && strcmp(file + n, IMAGE_SUFFIX) == 0;
 }
 
 int image_open(struct image *im, const char *path, const struct image_user *u, struct err *e)

@@ -103,8 +103,8 @@ int image_open_at(struct image *im, int dir, const char *name, struct err *e);
 int image_open_fd(struct image *im, int fd, struct err *e);
 /** The bytes that frames with pages take in the file, and of those that are compressed: of how many they are made. */
 uint64_t image_stored(const struct image *im, uint64_t *compressed);
-/** Is the file called as the image calls itself? Else it is a copy, or was renamed. */
-bool image_own_name(const Pm__ImageHead *h, const char *file);
+/** Is @file called as the image @id calls itself? Else it is a copy, or was renamed. */
+bool image_own_name(const char *id, const char *file);
 /** The last record of @type; record_done() it. -ENOENT: there is none. */
 int image_record(const struct image *im, enum rec_type type, struct record *out, struct err *e);
 /** The @i-th record of the index, which is not a frame. */

@@ -101,7 +101,7 @@ static int read_head(int dir, struct entry *x, struct err *e)
 	}
 	x->made = im.head->created_ns;
 	x->cut = im.head->cut[0];
-	x->own_name = image_own_name(im.head, x->file);
+	x->own_name = image_own_name(im.head->id, x->file);
 	snprintf(x->parent, sizeof(x->parent), "%s", im.head->parent);
 	image_close(&im);
 	return r;

@@ -130,8 +130,6 @@ struct object *dump_next_object(struct dump *, size_t *i);
 int dump_found(struct dump *, const struct object *carrier, int fd, struct err *);
 /** Id of the object whose description the engine's @fd is; 0: none. */
 uint32_t dump_object_id(struct dump *, int fd);
-/** The pod's number of the process that is @pid to the engine; 0: none of the pod's. */
-pid_t dump_pod_pid(struct dump *, pid_t pid);
 /** fds the engine holds on the pod's namespaces. */
 int dump_netns(struct dump *);
 int dump_pod_root(struct dump *); /* O_PATH of the pod's root directory */

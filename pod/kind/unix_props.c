@@ -118,7 +118,7 @@ void unix_get_cred(struct dump *d, int fd, Pm__BodyUnix *m)
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || cred.pid <= 0)
 		return;
-	pid = dump_pod_pid(d, cred.pid);
+	pid = dump_nspid(d, cred.pid);
 	if (!pid)
 		return; /* it has ended, or is not the pod's */
 	m->cred_pid = (uint32_t)pid;

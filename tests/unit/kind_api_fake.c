@@ -217,12 +217,6 @@ int dump_found(struct dump *d, const struct object *carrier, int fd, struct err 
 	return 0;
 }
 
-pid_t dump_pod_pid(struct dump *d, pid_t pid)
-{
-	(void)d;
-	return pid == getpid() ? pid : 0;
-}
-
 int dump_held_outside(struct dump *d, const struct stat *st, pid_t *pid, struct err *e)
 {
 	(void)d;
@@ -672,7 +666,7 @@ void dump_thing(struct dump *d, const struct kind *kind, const char *link, Proto
 pid_t dump_nspid(struct dump *d, pid_t pid)
 {
 	(void)d;
-	return pid;
+	return pid == getpid() ? pid : 0;
 }
 
 int dump_while_frozen(struct dump *d, int (*fn)(void *arg), void *arg, struct err *e)
