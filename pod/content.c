@@ -97,9 +97,6 @@ int content_add(struct dump *d, int fd, enum content_source source, const char *
 	c = content_by_inode(d, st.st_dev, st.st_ino);
 	if (!c)
 		r = content_add_as(d, take_fd(&own), source, name, st.st_dev, st.st_ino, &c, e);
-	/* what was mapped by a name that is gone may have another (sem_open makes its semaphores so) */
-	else if (source == CONTENT_TMPFS && c->source == CONTENT_UNLINKED && !c->told)
-		c->source = source;
 	if (r >= 0)
 		*id = c->id;
 	return r;
@@ -299,7 +296,6 @@ int content_messages(struct dump *d, Pm__Object ***out, size_t *n, struct err *e
 
 		if (r < 0)
 			return r;
-		c->told = true;
 		pm__object__init(o);
 		pm__body_mem__init(&m);
 		m.name = c->name;
@@ -381,7 +377,7 @@ static int add_file(struct walk *w, int fd, const struct stat *st, const char *p
 	r = content_add(w->d, fd, CONTENT_TMPFS, path, &node->object, e);
 	c = content_by_inode(w->d, st->st_dev, st->st_ino);
 	if (r >= 0 && c && c->source == CONTENT_UNLINKED) {
-		/* it is open or mapped by a name that has gone, or by none; this one is another or new */
+		/* it is open or mapped by a name that has gone, or by none; this one is another or new (sem_open makes its semaphores so) */
 		c->source = CONTENT_TMPFS;
 		c->name = dump_strdup(w->d, path);
 	}

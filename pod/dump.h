@@ -23,7 +23,6 @@ struct content {
 	struct timespec mtime, ctime; /* when its pages were read */
 	uint64_t read_at;	/* CLOCK_REALTIME ns of that */
 	bool mapped;		/* a process maps it shared: times say nothing */
-	bool told;		/* the target knows what it is */
 	uint64_t *hash;		/* XXH3 per page as last sent; 0 = zero page or never */
 	size_t nhash;
 	uint32_t mode, uid, gid, seals;

@@ -115,10 +115,8 @@ static int wish(struct restore *r, const Pm__Mm *mm, struct segs *out, struct er
 
 bool seg_same_backing(const struct seg *a, const struct seg *b)
 {
-	uint32_t mask = VMF_MAYWRITE | VMF_GROWSDOWN | VMF_NORESERVE;
-
 	if (a->type != b->type || a->shared != b->shared || a->object != b->object ||
-	    ((a->flags ^ b->flags) & mask))
+	    ((a->flags ^ b->flags) & VMF_FOR_GOOD))
 		return false;
 	if (is_kernel_made(a->type))
 		return a->start == b->start && a->end == b->end;

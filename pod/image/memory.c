@@ -152,11 +152,8 @@ static const Pm__Proc *proc_of(const Pm__Tree *t, uint32_t pid)
 /* As the target of a move decides whether the pages stay (rmem.c). */
 static bool same_backing(const Pm__Vma *a, const Pm__Vma *b)
 {
-	uint32_t mask = VMF_MAYWRITE | VMF_GROWSDOWN | VMF_NORESERVE | VMF_DONTFORK | VMF_DONTDUMP |
-			VMF_WIPEONFORK;
-
 	return !b->fresh && a->type == b->type && a->shared == b->shared &&
-	       a->object == b->object && !((a->flags ^ b->flags) & mask) &&
+	       a->object == b->object && !((a->flags ^ b->flags) & VMF_FOR_GOOD) &&
 	       (a->type == VMA_ANON || a->pgoff - a->start == b->pgoff - b->start);
 }
 

@@ -33,6 +33,8 @@ enum { VMF_GROWSDOWN = 1, VMF_NORESERVE = 2, VMF_HUGEPAGE = 4, VMF_NOHUGEPAGE = 
        VMF_ACCOUNT = 32768,
        VMF_MAYWRITE = 65536 /* of System V segments alone */,
        VMF_ONFAULT = 131072 /* locked, each page when it comes */, VMF_SEALED = 262144, VMF_SHADOW = 524288, VMF_PKEY = 1048576 };
+/* Those that a mapping has for good: with another of them it is another mapping, whose pages are not those that came before. */
+#define VMF_FOR_GOOD (VMF_MAYWRITE | VMF_GROWSDOWN | VMF_NORESERVE)
 
 struct vma {
 	uint64_t start, end;

@@ -97,7 +97,7 @@ static void same(struct builder *b, uint64_t at, uint64_t number)
 struct area {
 	uint64_t start, end;
 	bool fresh;
-	uint32_t object;
+	uint32_t object, flags;
 };
 
 static void tree(struct builder *b, enum rec_type type, const struct area *a, size_t n, uint64_t starttime)
@@ -114,6 +114,7 @@ static void tree(struct builder *b, enum rec_type type, const struct area *a, si
 		v[i].end = a[i].end * PAGE;
 		v[i].fresh = a[i].fresh;
 		v[i].object = a[i].object;
+		v[i].flags = a[i].flags;
 		vmas[i] = &v[i];
 	}
 	mm.vmas = vmas;
@@ -189,7 +190,7 @@ static const char *look(const char *path, size_t n)
 static void test_later_wins(void)
 {
 	const char *path = t_path("p.1" IMAGE_SUFFIX);
-	struct area all = { 0, 16, false, 0 };
+	struct area all = { 0, 16, false, 0, 0 };
 	struct builder b;
 
 	begin(&b, path, "p.1", NULL);
@@ -209,8 +210,8 @@ static void test_later_wins(void)
 static void test_mapped_over(void)
 {
 	const char *path = t_path("p.1" IMAGE_SUFFIX);
-	struct area before[] = { { 0, 4, false, 0 }, { 4, 8, false, 0 }, { 8, 12, false, 3 } };
-	struct area after[] = { { 0, 2, false, 0 }, { 2, 6, true, 0 }, { 6, 10, false, 0 }, { 10, 12, false, 3 } };
+	struct area before[] = { { 0, 4, false, 0, 0 }, { 4, 8, false, 0, 0 }, { 8, 12, false, 3, 0 } };
+	struct area after[] = { { 0, 2, false, 0, 0 }, { 2, 6, true, 0, 0 }, { 6, 10, false, 0, 0 }, { 10, 12, false, 3, 0 } };
 	struct builder b;
 
 	begin(&b, path, "p.1", NULL);
@@ -223,10 +224,30 @@ static void test_mapped_over(void)
 	unlink(path);
 }
 
+/* What madvise(2) may change leaves the pages where they are; another sort of mapping has none of them. */
+static void test_advice(void)
+{
+	const char *path = t_path("p.1" IMAGE_SUFFIX);
+	struct area before[] = { { 0, 2, false, 0, 0 }, { 2, 4, false, 0, VMF_WIPEONFORK }, { 4, 6, false, 0, 0 } };
+	struct area after[] = { { 0, 1, false, 0, VMF_DONTFORK },
+				{ 1, 2, false, 0, VMF_DONTDUMP },
+				{ 2, 4, false, 0, 0 },
+				{ 4, 6, false, 0, VMF_NORESERVE } };
+	struct builder b;
+
+	begin(&b, path, "p.1", NULL);
+	tree(&b, REC_TREE, before, ARRAY_SIZE(before), 1);
+	data(&b, PID, 0, 6, 'a');
+	tree(&b, REC_FINAL, after, ARRAY_SIZE(after), 1);
+	finish(&b);
+	LOOKS(path, "aaaa..");
+	unlink(path);
+}
+
 static void test_another_of_that_pid(void)
 {
 	const char *path = t_path("p.1" IMAGE_SUFFIX);
-	struct area all = { 0, 4, false, 0 };
+	struct area all = { 0, 4, false, 0, 0 };
 	struct builder b;
 
 	begin(&b, path, "p.1", NULL);
@@ -242,7 +263,7 @@ static void test_another_of_that_pid(void)
 static void test_chain_and_contents(void)
 {
 	char base[64], path[64], buf[6 * PAGE];
-	struct area map = { 2, 6, false, SHM };
+	struct area map = { 2, 6, false, SHM, 0 };
 	struct builder b;
 	struct image_chain c;
 	struct image_memory m;
@@ -280,6 +301,7 @@ static void test_chain_and_contents(void)
 static const struct test_case cases[] = {
 	{ "later_wins", test_later_wins },
 	{ "mapped_over", test_mapped_over },
+	{ "advice", test_advice },
 	{ "another_of_that_pid", test_another_of_that_pid },
 	{ "chain_and_contents", test_chain_and_contents },
 };
