@@ -99,11 +99,11 @@ static int inet_line(struct look *l, const char *line, uint32_t type)
 		return 0;
 	pm__body_tcp__init(&t);
 	pm__body_udp__init(&u);
-	t.v6 = parse_address(local, a[0]) == 16;
+	u.v6 = t.v6 = parse_address(local, a[0]) == 16;
 	parse_address(peer, a[1]);
 	if (t.v6) {
-		t.laddr6 = (ProtobufCBinaryData){16, a[0]};
-		t.paddr6 = (ProtobufCBinaryData){16, a[1]};
+		u.laddr6 = t.laddr6 = (ProtobufCBinaryData){16, a[0]};
+		u.paddr6 = t.paddr6 = (ProtobufCBinaryData){16, a[1]};
 	} else {
 		memcpy(&t.laddr, a[0], 4);
 		memcpy(&t.paddr, a[1], 4);
@@ -149,6 +149,7 @@ static void add_unlisted(struct look *l, const char *path, uint64_t inode)
 	pm__body_udp__init(&u);
 	t.state = TCP_CLOSE;
 	t.v6 = !strcmp(name, "TCPv6");
+	u.v6 = !strcmp(name, "UDPv6");
 	if (!strncmp(name, "TCP", 3))
 		add_sock(l, inode, TYPE_TCP, &t.base);
 	else if (!strncmp(name, "UDP", 3))

@@ -173,10 +173,21 @@ gdb_says() { # CORE COMMAND...
 		        assert a[k] == b[k], (k, a[k], b[k])
 		assert any(f["what"] == "/tmp/big" and f["pos"] == 777 for f in a["fds"])
 	END
+	podrun -d -n pipe -N nodeB -- sh -c 'mkfifo /tmp/f; exec 3<>/tmp/f; echo ready; kill -STOP $$'
+	await said pipe '^ready$'
+	podctl inspect pipe --files | grep -Eq '^2 3 rw /tmp/f$'
+	podctl kill -s KILL -a pipe
 	# what a move would refuse is shown as well
-	podrun -d -n odd -N nodeB -- sh -c 'mkfifo /tmp/f; exec 3<>/tmp/f; echo ready; kill -STOP $$'
+	podrun -d -n odd -N nodeB -- python3 -c 'if True:
+		import socket, time
+		u, n = (socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for i in (1, 2))
+		u.bind(("::1", 4714))
+		print("ready", flush=True)
+		time.sleep(3600)'
 	await said odd '^ready$'
-	podctl inspect odd --files | grep -Eq '^2 3 rw /tmp/f$'
+	run podctl inspect odd --sockets --pid 2
+	grep -Eq '^2 [0-9]+ udp6 CLOSE \[::1\]:4714 -$' <<<"$output"
+	grep -Eq '^2 [0-9]+ udp6 CLOSE \[::\]:0 -$' <<<"$output"
 	podctl kill -s KILL -a odd
 }
 
@@ -246,6 +257,9 @@ import json, sys
 m = [m for p in json.load(sys.stdin)["processes"] if p["pid"] == 2 for m in p["memory"]]
 assert sum(x["bytes"] for x in m) <= 5 * 4096, m
 assert not [x for x in m if "debuggee" in x["name"] or x["name"] == "[heap]"], m'
+	# whatever the files are called
+	cp "$STORE/root/$a.img" "$LAB_SHARED/"$'\xff'
+	podctl image diff --json "$LAB_SHARED/"$'\xff' "$c" | python3 -c 'import json, sys; assert json.load(sys.stdin)["processes"]'
 	run podctl image diff "$a"
 	[ "$status" = 2 ]
 	run podctl image diff "$a" nobody.1

@@ -333,8 +333,9 @@ int image_diff(struct ctx *c, int argc, char **argv)
 	if (!code) {
 		diff_all(&d);
 		if (d.json) {
-			json_t *all = json_pack("{s:s, s:s, s:I, s:O}", "first", argv[optind],
-						"second", argv[optind + 1], "bytes",
+			json_t *all = json_pack("{s:s, s:s, s:I, s:O}", "first",
+						clean(argv[optind]), "second",
+						clean(argv[optind + 1]), "bytes",
 						(json_int_t)d.bytes, "processes", d.list);
 
 			json_dumpf(all, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);

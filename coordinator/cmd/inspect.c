@@ -88,7 +88,8 @@ static void show_stats(const struct content *x)
 	if (image_stored(im, &packed), packed)
 		printf(", compressed to %lu %%", (unsigned long)(image_stored(im, &packed) * 100 / (im->npages * PAGE)));
 	if (x->chain.n > 1)
-		printf(", %lu in the %zu images that it builds on", (unsigned long)(all - im->npages), x->chain.n - 1);
+		printf(", %lu in the %zu image%s that it builds on", (unsigned long)(all - im->npages), x->chain.n - 1,
+		       x->chain.n == 2 ? "" : "s");
 	printf("\n");
 }
 
@@ -237,11 +238,11 @@ static bool udp_words(const Pm__Object *o, struct socket_words *w)
 
 	if (!u)
 		return false;
-	w->protocol = "udp";
+	w->protocol = u->v6 ? "udp6" : "udp";
 	w->state = u->pport ? "ESTABLISHED" : "CLOSE";
-	address(w->local, sizeof(w->local), false, NULL, u->laddr, u->lport);
+	address(w->local, sizeof(w->local), u->v6, &u->laddr6, u->laddr, u->lport);
 	if (u->pport)
-		address(w->peer, sizeof(w->peer), false, NULL, u->paddr, u->pport);
+		address(w->peer, sizeof(w->peer), u->v6, &u->paddr6, u->paddr, u->pport);
 	pm__body_udp__free_unpacked(u, NULL);
 	return true;
 }
