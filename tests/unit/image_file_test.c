@@ -28,7 +28,7 @@ static uint64_t made = 100; /* when the next image is, and of what pod */
 static uint64_t born = 1;
 static char own_id[64] = "p.7";
 static struct image *builds_on;
-static bool compress;
+static bool compress, of_cut;
 static uint32_t version = IMAGE_VERSION;
 
 /* A head, a frame with two pages, a record: as an engine writes them. */
@@ -62,6 +62,8 @@ static void fill(struct image_file *f, uint64_t *size)
 	head.version = version;
 	head.compat = version;
 	head.id = own_id;
+	if (of_cut)
+		head.cut = own_id;
 	T_OK(stream_send_msg(&s, REC_HEAD, 0, &head.base, &e), &e);
 	T_OK(pages_send_file(s.fd, mem, 5, &runs, compress ? &known : NULL, &s.sent, s.deadline, &e), &e);
 	pack_done(&pack);
@@ -546,6 +548,27 @@ static void test_pins(void)
 	clear_store();
 }
 
+/* The newest of a job's cut stays, with what it builds on, as long as any stays. */
+static void test_prune_cut(void)
+{
+	struct store_scope what = { .pod = "p" };
+	struct err e = { 0 };
+
+	temp_dir(store);
+	put("p.1", 1, NULL);
+	of_cut = true;
+	put("p.2", 1, NULL);
+	put("p.3", 1, "p.1");
+	of_cut = false;
+	put("p.4", 1, NULL);
+	put("p.9", 1, NULL);
+	T_OK(store_prune(store, &what, 1, NULL, &e), &e);
+	T_CHECK(there("p.1") && !there("p.2") && there("p.3") && !there("p.4") && there("p.9"));
+	T_OK(store_prune(store, &what, 0, NULL, &e), &e);
+	T_CHECK(!there("p.1") && !there("p.3") && !there("p.9"));
+	clear_store();
+}
+
 /* The pin is there with the name, and goes when that is taken back. */
 static void test_pinned_from_birth(void)
 {
@@ -583,6 +606,7 @@ static const struct test_case cases[] = {
 	{ "prune_by_identity", test_prune_by_identity },
 	{ "prune_unreadable", test_prune_unreadable },
 	{ "prune_held", test_prune_held },
+	{ "prune_cut", test_prune_cut },
 	{ "pins", test_pins },
 	{ "pinned_from_birth", test_pinned_from_birth },
 };
