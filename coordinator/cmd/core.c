@@ -208,8 +208,8 @@ static int note_threads(struct core *k, FILE *f, struct err *e)
 					 .pr_sid = (int)k->p->sid,
 					 .pr_fpvalid = 1};
 
-		if (t->gp.len != sizeof(struct user_regs_struct) || t->gp.len != sizeof(s.pr_reg) ||
-		    t->xstate.len < XSTATE_LEAST || t->xstate.len > XSTATE_MOST)
+		_Static_assert(sizeof(struct user_regs_struct) == sizeof(s.pr_reg), "one layout");
+		if (t->gp.len != sizeof(s.pr_reg) || t->xstate.len < XSTATE_LEAST || t->xstate.len > XSTATE_MOST)
 			return err_set(e, EBADMSG, "thread %u: its registers are damaged", t->tid);
 		memcpy(&s.pr_reg, t->gp.data, sizeof(s.pr_reg));
 		note(f, "CORE", NT_PRSTATUS, &s, sizeof(s));

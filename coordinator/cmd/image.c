@@ -608,5 +608,6 @@ int cmd_image(struct ctx *c, int argc, char **argv)
 	for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(verbs); i++)
 		if (!strcmp(verbs[i].name, argv[1]))
 			return verbs[i].run(c, argc - 1, argv + 1);
-	return say_usage(c, argc > 1 ? "'%s' is unknown" : "list, verify, diff, prune, rm, pin, unpin or core?", argc > 1 ? argv[1] : "");
+	return say_usage(c, argc > 1 ? "'%s' is unknown" : "list, verify, diff, prune, rm, pin, unpin or core?",
+			 argc > 1 ? argv[1] : "");
 }

@@ -5,8 +5,9 @@
  * What is newer is told by when it was made; numbers go back when a coordinator has lost its journal. Images that can take
  * each other's place are those of one pod: of one name and one time of birth, which survives moves and restarts.
  *
- * What is pinned stays, and what it builds on. Who writes an image holds shared locks on those that it builds on until it has its name. Removal first takes an exclusive
- * lock, then looks again at what builds on what: so either it sees the new image, or the new one sees that its base goes.
+ * What is pinned stays, and what it builds on. Who writes an image holds shared locks on those that it builds on until it has
+ * its name. Removal first takes an exclusive lock, then looks again at what builds on what: so either it sees the new image, or
+ * the new one sees that its base goes.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -202,7 +203,8 @@ static void mark(const struct listing *l, const struct store_scope *s, size_t ke
 
 		seen = i && strcmp(x[-1].pod, x->pod) == 0 && x[-1].born == x->born ? seen + 1 : 0;
 		cut_seen = seen && cut_seen;
-		if (seen < keep || x->pinned || (keep && x->cut && !cut_seen) || (s->pod && strcmp(s->pod, x->pod) != 0) || (s->born && *s->born != x->born) ||
+		if (seen < keep || x->pinned || (keep && x->cut && !cut_seen) ||
+		    (s->pod && strcmp(s->pod, x->pod) != 0) || (s->born && *s->born != x->born) ||
 		    (s->fresh && strcmp(s->fresh, x->file) == 0) || bad_one(l, x->pod))
 			keep_with_parents(l, x);
 		cut_seen |= x->cut;
@@ -348,7 +350,8 @@ int store_pin(const char *dir, const char *id, bool pinned, struct err *e)
 	char path[PATH_MAX], pin[PATH_MAX], file[300];
 	struct entry x;
 
-	if ((size_t)snprintf(file, sizeof(file), "%s" IMAGE_SUFFIX, id) >= sizeof(file) || strchr(id, '/') || !parse_id(file, &x) ||
+	if ((size_t)snprintf(file, sizeof(file), "%s" IMAGE_SUFFIX, id) >= sizeof(file) || strchr(id, '/') ||
+	    !parse_id(file, &x) ||
 	    (size_t)snprintf(path, sizeof(path), "%s/%s", dir, file) >= sizeof(path) ||
 	    (size_t)snprintf(pin, sizeof(pin), "%s" PIN_SUFFIX, path) >= sizeof(pin))
 		return err_set(e, ENOENT, "there is no image '%s'", id);

@@ -10,7 +10,8 @@
  * 4096 runs. The sender gathers runs of any mappings of one process until they are 256 KiB, reads
  * them with one process_vm_readv of up to 64 remote pieces, takes the pages that are all zeros out
  * of the data by leaving them out of the vector, and writes header, runs and data with one writev:
- * no byte is copied by us, unless the data is compressed (pack.c), as one block for a frame. Runs of zeros are only table entries, so an empty gigabyte is one frame.
+ * no byte is copied by us, unless the data is compressed (pack.c), as one block for a frame. Runs of
+ * zeros are only table entries, so an empty gigabyte is one frame.
  *
  * What cannot be read as the process reads it (PROT_NONE, a mapping that vanished while the process
  * runs) is tried through /proc/PID/mem, which knows no protection; pages that are in neither are
