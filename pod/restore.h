@@ -182,7 +182,9 @@ int advice_guards(struct restore *, const Pm__CutEnd *, struct err *);
 int advice_finish(struct restore *, struct rproc *, struct err *);
 
 /* rtmpfs.c: contents, tmpfs trees */
-/** -EPERM if the pod's user could not have made what belongs to @uid and @gid. */
+/** Can the pod's user make what belongs to @uid and @gid? */
+bool rtmpfs_may_be(const Pm__PodSpec *, uint32_t uid, uint32_t gid);
+/** -EPERM if not. */
 int rtmpfs_owner(const Pm__PodSpec *, uint32_t uid, uint32_t gid, const char *name, struct err *);
 int robj_contents(struct restore *, struct err *);
 struct rcontent *robj_content(struct restore *, uint32_t id);

@@ -21,6 +21,7 @@
 #include "pod/base/prio.h"
 #include "pod/base/util.h"
 #include "pod/dump.h"
+#include "pod/kind/ipc.h"
 #include "pod/restore.h"
 #include "pod/sysv.h"
 
@@ -212,15 +213,11 @@ struct open_arg {
 
 static int be_owner(const Pm__PodSpec *spec, bool on)
 {
-	if (!spec->uid)
-		return 0;
-	if (on)
-		return syscall(SYS_setresgid, -1, spec->gid, -1) < 0 || syscall(SYS_setresuid, -1, spec->uid, -1) < 0 ? -errno : 0;
-	return syscall(SYS_setresuid, -1, 0, -1) < 0 || syscall(SYS_setresgid, -1, 0, -1) < 0 ? -errno : 0;
+	return !spec->uid ? 0 : on ? ipc_become(spec->uid, spec->gid) : ipc_become(0, 0);
 }
 
-/* Wholly the user, not only for the file system: an open file remembers who opened it, and files of /proc ask that at each read. Raw
- * calls: this thread alone. What setfsuid() had said goes with it. */
+/* Wholly the user, not only for the file system: an open file remembers who opened it, and files of /proc ask that at each read.
+ * What setfsuid() had said goes with it. */
 static int open_as(const struct open_arg *o)
 {
 	int fd, err;
@@ -386,15 +383,7 @@ int restore_be_owner(struct restore *r, bool on)
 
 bool restore_may_be(struct restore *r, uid_t uid, gid_t gid)
 {
-	const Pm__PodSpec *spec = r->req->spec;
-	size_t i;
-
-	if (!spec->uid || (uid == spec->uid && gid == spec->gid))
-		return true;
-	for (i = 0; uid == spec->uid && i < spec->n_groups; i++)
-		if (spec->groups[i] == gid)
-			return true;
-	return false;
+	return rtmpfs_may_be(r->req->spec, uid, gid);
 }
 
 pid_t restore_host_pid(struct restore *r, pid_t nspid)

@@ -76,18 +76,24 @@ static int make_memfd(const char *name, struct err *e)
 	return fd < 0 ? err_sys(e, "memfd '%s'", name) : fd;
 }
 
-/*
- * What an image says of owners gains nobody anything: in a user's pod a file of its private trees is the user's. What
- * was removed, or came as an fd, may have been another's; then it is no program that would run as that other.
- */
-int rtmpfs_owner(const Pm__PodSpec *spec, uint32_t uid, uint32_t gid, const char *name, struct err *e)
+bool rtmpfs_may_be(const Pm__PodSpec *spec, uint32_t uid, uint32_t gid)
 {
 	bool ok = !spec->uid || (uid == spec->uid && gid == spec->gid);
 	size_t i;
 
 	for (i = 0; !ok && uid == spec->uid && i < spec->n_groups; i++)
 		ok = spec->groups[i] == gid;
-	return ok ? 0 : err_set(e, EPERM, "'%s' belongs to %u:%u, which user '%s' is not", name, uid, gid, spec->user);
+	return ok;
+}
+
+/*
+ * What an image says of owners gains nobody anything: in a user's pod a file of its private trees is the user's. What
+ * was removed, or came as an fd, may have been another's; then it is no program that would run as that other.
+ */
+int rtmpfs_owner(const Pm__PodSpec *spec, uint32_t uid, uint32_t gid, const char *name, struct err *e)
+{
+	return rtmpfs_may_be(spec, uid, gid) ? 0 :
+					      err_set(e, EPERM, "'%s' belongs to %u:%u, which user '%s' is not", name, uid, gid, spec->user);
 }
 
 static int check_content(struct restore *r, const Pm__BodyMem *b, struct err *e)

@@ -27,7 +27,6 @@
 #include <sys/shm.h>
 #include <sys/syscall.h>
 
-#include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/kind/ipc.h"
 
@@ -98,29 +97,28 @@ struct make {
 	int op;
 };
 
+static int get(const void *arg, key_t key, int flags)
+{
+	const Pm__BodyMem *m = arg;
+
+	return shmget(key, m->size, flags);
+}
+
 static int make(void *arg, struct err *e)
 {
 	const Pm__BodyMem *m = ((struct make *)arg)->m;
 	struct shmid_ds ds = { .shm_perm = { .uid = m->uid, .gid = m->gid, .mode = (unsigned short)(m->mode & 0777) } };
-	char text[16];
-	int id, q, err;
+	Pm__IpcPerm p = PM__IPC_PERM__INIT;
+	int id;
 
-	snprintf(text, sizeof(text), "%d", (int)m->sysv_id);
-	q = io_write_file("/proc/sys/kernel/shm_next_id", text, e);
-	if (q < 0)
-		return q;
-	/* who made it is who it is when it is made */
-	q = ipc_become(m->cuid, m->cgid);
-	id = q < 0 ? -1 : shmget(m->mode & SHM_DEST ? IPC_PRIVATE : m->sysv_key, m->size, IPC_CREAT | IPC_EXCL | (int)(m->mode & 0777));
-	err = errno;
-	if (ipc_become(0, 0) < 0 || q < 0)
-		return err_num(e, q < 0 ? q : -EPERM, "make a System V segment as user %u", m->cuid);
+	p.id = m->sysv_id;
+	p.key = m->mode & SHM_DEST ? IPC_PRIVATE : m->sysv_key;
+	p.mode = m->mode;
+	p.cuid = m->cuid;
+	p.cgid = m->cgid;
+	id = ipc_create("shm", "System V segment", &p, get, m, e);
 	if (id < 0)
-		return err_num(e, err, "make the System V segment %d (key 0x%x)", (int)m->sysv_id, (unsigned)m->sysv_key);
-	if (id != (int)m->sysv_id) {
-		shmctl(id, IPC_RMID, NULL);
-		return err_set(e, EEXIST, "the System V segment %d would be %d here", (int)m->sysv_id, id);
-	}
+		return id;
 	if (shmctl(id, IPC_SET, &ds) < 0)
 		return err_sys(e, "owner of the System V segment %d", id);
 	return sysv_open_segment(id, m->size, O_RDWR, e);

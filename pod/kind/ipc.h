@@ -22,7 +22,7 @@ struct ipc_perm ipc_perm_in(const Pm__IpcPerm *);
 int ipc_check(struct restore *, const char *what, const Pm__IpcPerm *, struct err *e);
 /**
  * Makes a System V object as its creator, under its id: @get as msgget(2) with what else it needs in @arg.
- * @file: "msg" or "sem", whose next id is set; @what: for messages.
+ * @file: "msg", "sem" or "shm", whose next id is set; @what: for messages.
  */
 int ipc_create(const char *file, const char *what, const Pm__IpcPerm *, int (*get)(const void *arg, key_t key, int flags),
 	       const void *arg, struct err *e);
