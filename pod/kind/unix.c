@@ -47,14 +47,6 @@ static bool match(const struct probe *p)
 	return type == SOCK_STREAM || type == SOCK_SEQPACKET;
 }
 
-static int check(struct dump *d, const struct probe *p, struct err *e)
-{
-	int r = unix_check(p, e);
-
-	(void)d;
-	return r < 0 ? r : unix_queue_check(p->fd, e);
-}
-
 /* Is there a socket in the pod that was bound to this name and not just born with it? */
 static bool has_binder(struct dump *d, const struct object *o, const ProtobufCBinaryData *name)
 {
@@ -129,22 +121,9 @@ static int get_connection(struct dump *d, struct object *o, const struct unix_in
 static int describe(struct dump *d, struct object *o, const struct unix_info *u, Pm__BodyUnix *m,
 		    struct err *e)
 {
-	struct sockaddr_un sa;
-	socklen_t len = sizeof(sa);
 	int r;
 
-	m->inode = o->p.st.st_ino;
-	m->sock_type = (uint32_t)unix_type(&o->p);
 	m->state = u->state;
-	m->sk_uid = o->p.st.st_uid;
-	m->sk_gid = o->p.st.st_gid;
-	if (getsockname(o->p.fd, (void *)&sa, &len) < 0)
-		return err_sys(e, "getsockname");
-	m->name = unix_get_name(d, &sa, len);
-	len = sizeof(sa);
-	if (getpeername(o->p.fd, (void *)&sa, &len) == 0)
-		m->peer_name = unix_get_name(d, &sa, len);
-	unix_get_options(d, o->p.fd, m);
 	if (u->state != UNIX_ESTABLISHED || !has_binder(d, o, &m->name)) {
 		r = unix_get_node(d, o, m, e);
 		if (r < 0)
@@ -162,15 +141,10 @@ static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struc
 {
 	Pm__BodyUnix *m = dump_alloc(d, sizeof(*m));
 	struct unix_info *u = dump_alloc(d, sizeof(*u));
-	int r = unix_check(&o->p, e);
+	int r = unix_describe(d, o, u, m, e);
 
-	if (r == 0)
-		r = unix_open_diag(d, o->p.st.st_ino, u, e);
-	if (r < 0)
-		return r;
-	pm__body_unix__init(m);
 	*body = &m->base;
-	return describe(d, o, u, m, e);
+	return r < 0 ? r : describe(d, o, u, m, e);
 }
 
 /* ---- restore */
@@ -340,7 +314,7 @@ const struct kind kind_unix = {
 	.loose = true,
 	.schema = &pm__body_unix__descriptor,
 	.match = match,
-	.check = check,
+	.check = unix_check,
 	.inside = unix_inside,
 	.dump = dump,
 	.restore = restore,

@@ -38,49 +38,25 @@ static bool match(const struct probe *p)
 	return unix_type(p) == SOCK_DGRAM;
 }
 
-static int check(struct dump *d, const struct probe *p, struct err *e)
-{
-	int r = unix_check(p, e);
-
-	(void)d;
-	return r < 0 ? r : unix_queue_check(p->fd, e);
-}
-
 static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struct err *e)
 {
 	Pm__BodyUnix *m = dump_alloc(d, sizeof(*m));
 	struct unix_info *u = dump_alloc(d, sizeof(*u));
-	struct sockaddr_un sa;
-	socklen_t len = sizeof(sa);
-	int r = unix_check(&o->p, e);
+	int r = unix_describe(d, o, u, m, e);
 
-	if (r == 0)
-		r = unix_open_diag(d, o->p.st.st_ino, u, e);
 	if (r < 0)
 		return r;
-	pm__body_unix__init(m);
 	*body = &m->base;
-	m->inode = o->p.st.st_ino;
-	m->sock_type = SOCK_DGRAM;
 	m->state = UNIX_CLOSE;
-	m->sk_uid = o->p.st.st_uid;
-	m->sk_gid = o->p.st.st_gid;
 	m->shut_rd = u->shutdown & 1;
 	m->shut_wr = u->shutdown & 2;
-	if (getsockname(o->p.fd, (void *)&sa, &len) < 0)
-		return err_sys(e, "getsockname");
-	m->name = unix_get_name(d, &sa, len);
 	if (u->has_peer) {
 		m->state = UNIX_ESTABLISHED;
 		m->peer = u->peer;
 		m->dead = !u->peer;
 		m->outside = u->peer && !dump_find_inode(d, o->kind, o->p.st.st_dev, u->peer, NULL);
-		len = sizeof(sa);
-		if (getpeername(o->p.fd, (void *)&sa, &len) == 0)
-			m->peer_name = unix_get_name(d, &sa, len);
 	}
 	unix_get_cred(d, o->p.fd, m);
-	unix_get_options(d, o->p.fd, m);
 	r = unix_get_node(d, o, m, e);
 	return r < 0 ? r : unix_queue_read(d, o, SOCK_DGRAM, m, e);
 }
@@ -391,7 +367,7 @@ const struct kind kind_unix_dgram = {
 	.loose = true,
 	.schema = &pm__body_unix__descriptor,
 	.match = match,
-	.check = check,
+	.check = unix_check,
 	.inside = unix_inside,
 	.dump = dump,
 	.restore = restore,

@@ -13,6 +13,7 @@ enum { UNIX_ESTABLISHED = 1, UNIX_CLOSE = 7, UNIX_LISTEN = 10 };
 
 #define UNIX_PENDING_MAX 1000
 #define UNIX_MESSAGES_MAX 65536
+#define UNIX_QUEUE_MAX (64u << 20) /* bytes */
 
 /* What the kernel says of one socket. */
 struct unix_info {
@@ -46,13 +47,13 @@ int unix_make_node(struct restore *, const Pm__BodyUnix *m, struct err *e);
 /* ---- unix_props.c */
 /** SOCK_*, or -1 if it is no unix socket. */
 int unix_type(const struct probe *);
-/** What is refused of any unix socket. */
-int unix_check(const struct probe *, struct err *);
-int unix_open_diag(struct dump *, uint64_t ino, struct unix_info *, struct err *);
+/** check() of the kinds. */
+int unix_check(struct dump *, const struct probe *, struct err *);
+/** What sock_diag says of @o, into @u; and what all have, into @m: inode, type, owner, names, options. */
+int unix_describe(struct dump *, const struct object *o, struct unix_info *u, Pm__BodyUnix *m, struct err *);
 /** A name as in sun_path: without a path's closing NUL. */
 ProtobufCBinaryData unix_get_name(struct dump *, const struct sockaddr_un *, socklen_t len);
 bool unix_same_name(const ProtobufCBinaryData *, const ProtobufCBinaryData *);
-void unix_get_options(struct dump *, int fd, Pm__BodyUnix *);
 /** Path, mode and owner of the node that the socket is bound to, if it can still be reached. */
 int unix_get_node(struct dump *, const struct object *, Pm__BodyUnix *, struct err *);
 /** SO_PEERCRED, if that is a process of the pod. */

@@ -21,7 +21,6 @@
 #ifndef SIOCUNIXFILE
 #define SIOCUNIXFILE (SIOCPROTOPRIVATE + 0)
 #endif
-#define QUEUE_MAX (64u << 20)
 
 static const struct {
 	int name;
@@ -55,7 +54,7 @@ bool unix_same_name(const ProtobufCBinaryData *a, const ProtobufCBinaryData *b)
 	return a->len == b->len && (!a->len || !memcmp(a->data, b->data, a->len));
 }
 
-void unix_get_options(struct dump *d, int fd, Pm__BodyUnix *m)
+static void get_options(struct dump *d, int fd, Pm__BodyUnix *m)
 {
 	static const int bufs[] = { SO_SNDBUF, SO_RCVBUF };
 	size_t i, n = 0, all = ARRAY_SIZE(options) + ARRAY_SIZE(bufs);
@@ -173,13 +172,13 @@ int unix_validate(const Pm__BodyUnix *m, struct err *e)
 
 	if ((m->state != UNIX_ESTABLISHED && m->state != UNIX_CLOSE && m->state != UNIX_LISTEN))
 		return KIND_DAMAGED(e, "a unix socket of type %u in state %u", m->sock_type, m->state);
-	if (m->name.len > cap || m->peer_name.len > cap || m->data.len > QUEUE_MAX ||
+	if (m->name.len > cap || m->peer_name.len > cap || m->data.len > UNIX_QUEUE_MAX ||
 	    (m->path[0] && m->path[0] != '/') || m->n_pending > UNIX_PENDING_MAX ||
 	    m->n_queue > UNIX_MESSAGES_MAX)
 		return KIND_DAMAGED(e, "a unix socket's names or queue");
 	for (i = 0; i < m->n_queue; i++) {
 		bytes += m->queue[i]->data.len;
-		if (m->queue[i]->from.len > cap || bytes > QUEUE_MAX)
+		if (m->queue[i]->from.len > cap || bytes > UNIX_QUEUE_MAX)
 			return KIND_DAMAGED(e, "a message in a unix socket's queue");
 	}
 	for (i = 0; i < m->n_opts; i++) {
@@ -220,7 +219,8 @@ int unix_reach(int fd, const ProtobufCBinaryData *name, struct sockaddr_un *sa, 
 	return 0;
 }
 
-int unix_check(const struct probe *p, struct err *e)
+/* What is refused of any unix socket, whatever is in its queue. */
+static int refuse_any(const struct probe *p, struct err *e)
 {
 	socklen_t len = 0;
 	int r = kind_check_common(p, e);
@@ -232,9 +232,38 @@ int unix_check(const struct probe *p, struct err *e)
 	return 0;
 }
 
-int unix_open_diag(struct dump *d, uint64_t ino, struct unix_info *u, struct err *e)
+int unix_check(struct dump *d, const struct probe *p, struct err *e)
 {
-	autoclose int nl = netns_socket(dump_netns(d), AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG, e);
+	int r = refuse_any(p, e);
 
-	return nl < 0 ? nl : unix_diag_get(nl, (uint32_t)ino, u, e);
+	(void)d;
+	return r < 0 ? r : unix_queue_check(p->fd, e);
+}
+
+int unix_describe(struct dump *d, const struct object *o, struct unix_info *u, Pm__BodyUnix *m, struct err *e)
+{
+	autoclose int nl = -1;
+	struct sockaddr_un sa;
+	socklen_t len = sizeof(sa);
+	int r = refuse_any(&o->p, e);
+
+	if (r == 0)
+		nl = r = netns_socket(dump_netns(d), AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG, e);
+	if (r >= 0)
+		r = unix_diag_get(nl, (uint32_t)o->p.st.st_ino, u, e);
+	if (r < 0)
+		return r;
+	pm__body_unix__init(m);
+	m->inode = o->p.st.st_ino;
+	m->sock_type = (uint32_t)unix_type(&o->p);
+	m->sk_uid = o->p.st.st_uid;
+	m->sk_gid = o->p.st.st_gid;
+	if (getsockname(o->p.fd, (void *)&sa, &len) < 0)
+		return err_sys(e, "getsockname");
+	m->name = unix_get_name(d, &sa, len);
+	len = sizeof(sa);
+	if (getpeername(o->p.fd, (void *)&sa, &len) == 0)
+		m->peer_name = unix_get_name(d, &sa, len);
+	get_options(d, o->p.fd, m);
+	return 0;
 }

@@ -32,7 +32,6 @@
 
 #define MAX_FDS 253 /* SCM_MAX_FD */
 #define NOBODY 65534
-#define QUEUE_MAX (64u << 20)
 #define PIECE 65536
 #define MARK 0x504d5a30
 
@@ -172,9 +171,9 @@ static int add(struct reading *q, uint8_t *data, size_t len, const struct peeked
 {
 	Pm__UnixMsg *m = dump_alloc(q->d, sizeof(*m));
 
-	if (q->n == UNIX_MESSAGES_MAX || q->bytes + len > QUEUE_MAX)
+	if (q->n == UNIX_MESSAGES_MAX || q->bytes + len > UNIX_QUEUE_MAX)
 		return KIND_REFUSE(e, "a unix socket has more than %u messages or %u MiB in its queue: cannot be carried",
-				   UNIX_MESSAGES_MAX, QUEUE_MAX >> 20);
+				   UNIX_MESSAGES_MAX, UNIX_QUEUE_MAX >> 20);
 	if (q->n == q->cap) {
 		Pm__UnixMsg **nm = dump_alloc(q->d, (q->cap * 2 + 16) * sizeof(*nm));
 
@@ -457,7 +456,7 @@ int unix_queue_fill(struct restore *r, int fd, const Pm__BodyUnix *m, struct err
 		bytes += m->queue[i]->data.len;
 	if (!bytes && !m->n_queue)
 		return 0;
-	if (bytes > QUEUE_MAX)
+	if (bytes > UNIX_QUEUE_MAX)
 		return KIND_DAMAGED(e, "%zu bytes in a unix socket's queue", bytes);
 	old = unix_queue_room(fd, bytes, m->n_queue, e);
 	if (old < 0)
