@@ -150,6 +150,7 @@ int rtree_zombies(struct restore *, struct err *);
 /** Parents, sessions and groups are as the tree wants them. */
 int rtree_verify(struct restore *, struct err *);
 struct rproc *rproc_by_ns(struct restore *, pid_t nspid);
+struct task *rproc_task(const struct rproc *, pid_t nstid);
 void rtree_done(struct restore *);
 
 /* rmem.c: mappings, pages */

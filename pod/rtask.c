@@ -19,6 +19,7 @@
 #include <sys/syscall.h>
 
 #include "pod/base/io.h"
+#include "pod/base/kernel.h"
 #include "pod/base/util.h"
 #include "pod/dump.h"
 #include "pod/mqnotify.h"
@@ -63,16 +64,6 @@ static bool has_sigurg(const ProtobufCBinaryData *infos)
 	return false;
 }
 
-static struct task *task_of(struct rproc *p, uint32_t tid)
-{
-	size_t i;
-
-	for (i = 0; i < p->ntasks; i++)
-		if (p->tasks[i]->nstid == (pid_t)tid)
-			return p->tasks[i];
-	return NULL;
-}
-
 /* Single calls are made there while the scratch is mapped. */
 static uint64_t scratch_sysinsn(const struct restore *r)
 {
@@ -83,7 +74,7 @@ static int give(struct restore *r, struct rproc *p, size_t ti, struct err *e)
 {
 	const Pm__Proc *w = p->want;
 	const Pm__Thread *th = w->threads[ti];
-	struct task *t = task_of(p, th->tid);
+	struct task *t = rproc_task(p, (pid_t)th->tid);
 	const struct kind *const *kinds;
 	size_t n, i;
 	unsigned first;
@@ -139,7 +130,7 @@ static int drop_scratch(struct restore *r, struct rproc *p, struct err *e)
 /* Must be made while the scratch is there; what is left to do in this thread then is registers. */
 static int replay(struct restore *r, struct rproc *p, const Pm__Thread *th, struct err *e)
 {
-	struct task *t = task_of(p, th->tid);
+	struct task *t = rproc_task(p, (pid_t)th->tid);
 	struct user_regs_struct want;
 	int q;
 
@@ -154,7 +145,7 @@ static int replay(struct restore *r, struct rproc *p, const Pm__Thread *th, stru
 
 static int set_registers(struct restore *r, struct rproc *p, const Pm__Thread *th, struct err *e)
 {
-	struct task *t = task_of(p, th->tid);
+	struct task *t = rproc_task(p, (pid_t)th->tid);
 	int q;
 
 	(void)r;
@@ -237,7 +228,7 @@ void rtask_quick(struct restore *r)
 
 static int set_slice(pid_t tid, const Pm__Thread *th)
 {
-	struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t prio; uint64_t runtime, deadline, period; } a = {
+	struct sched_attrs a = {
 		.size = sizeof(a), .policy = th->policy & ~(uint32_t)SCHED_RESET_ON_FORK, .nice = th->nice, .runtime = th->slice_ns,
 		.flags = th->policy & SCHED_RESET_ON_FORK ? 1 /* SCHED_FLAG_RESET_ON_FORK */ : 0,
 	};
@@ -249,7 +240,7 @@ static int set_slice(pid_t tid, const Pm__Thread *th)
 static int end_quick(struct restore *r, struct rproc *p, const Pm__Thread *th, struct err *e)
 {
 	struct sched_param sp = { .sched_priority = (int)th->rt_prio };
-	pid_t tid = task_of(p, th->tid)->tid;
+	pid_t tid = rproc_task(p, (pid_t)th->tid)->tid;
 	uint8_t all[AFFINITY_BYTES];
 	char path[48], text[24];
 

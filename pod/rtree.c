@@ -435,7 +435,7 @@ static int apply_groups(struct restore *r, struct err *e)
 
 /* ---- threads */
 
-static struct task *thread_of(struct rproc *p, pid_t nstid)
+struct task *rproc_task(const struct rproc *p, pid_t nstid)
 {
 	size_t i;
 
@@ -494,7 +494,7 @@ static int make_threads(struct restore *r, struct rproc *p, const Pm__Proc *w, s
 		for (n = 0; i < w->n_threads && n < THREADS_PER_BATCH; i++) {
 			pid_t tid = (pid_t)w->threads[i]->tid;
 
-			if (thread_of(p, tid))
+			if (rproc_task(p, tid))
 				continue;
 			call_clone(r->b, THREAD_FLAGS, 0, &tid);
 			n++;

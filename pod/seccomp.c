@@ -114,16 +114,6 @@ static bool same_filters(const Pm__Thread *a, const Pm__Thread *b)
 	       (!a->n_filters || !memcmp(a->filters, b->filters, a->n_filters * sizeof(a->filters[0])));
 }
 
-static struct task *task_of(const struct rproc *p, uint32_t tid)
-{
-	size_t i;
-
-	for (i = 0; i < p->ntasks; i++)
-		if (p->tasks[i]->nstid == (pid_t)tid)
-			return p->tasks[i];
-	return NULL;
-}
-
 static int run(struct restore *r, struct task *t, struct err *e)
 {
 	unsigned i;
@@ -177,7 +167,7 @@ int seccomp_give(struct restore *r, struct rproc *p, struct err *e)
 			q = install(r, p->tasks[0], w->threads[0], SECCOMP_FILTER_FLAG_TSYNC, e);
 	} else {
 		for (i = 0; any && q >= 0 && i < w->n_threads; i++) {
-			struct task *t = task_of(p, w->threads[i]->tid);
+			struct task *t = rproc_task(p, (pid_t)w->threads[i]->tid);
 
 			q = t ? install(r, t, w->threads[i], 0, e) : err_set(e, EIO, "thread %u was not made", w->threads[i]->tid);
 		}

@@ -107,6 +107,15 @@ struct filter_metadata {
 	uint64_t filter_off, flags;
 };
 
+/* ---- scheduler: as struct sched_attr, which newer C libraries have in <sched.h>, and the kernel's header has too */
+struct sched_attrs {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t prio;
+	uint64_t runtime, deadline, period;
+};
+
 /* ---- sockets */
 #ifndef SO_PASSPIDFD
 #define SO_PASSPIDFD 76

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "pod/base/kernel.h"
 #include "pod/base/util.h"
 #include "pod/dump.h"
 #include "pod/kind/task_kinds.h"
@@ -26,7 +27,7 @@ static bool all_cpus(const uint8_t *mask, size_t len)
 /* 0: not one of the fair scheduler, or an old kernel's */
 static uint64_t slice_of(pid_t tid)
 {
-	struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t prio; uint64_t runtime, deadline, period; } a = { .size = sizeof(a) };
+	struct sched_attrs a = { .size = sizeof(a) };
 
 	if (syscall(SYS_sched_getattr, tid, &a, sizeof(a), 0) < 0 || (a.policy != SCHED_OTHER && a.policy != SCHED_BATCH))
 		return 0;
