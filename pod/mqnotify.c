@@ -7,8 +7,8 @@
  * taken, the signal is taken, and the registration is made again with the value that it brought. A batch comes to
  * its end even if the engine does not. On the target the process registers when all queues hold what they held.
  *
- * Refused (kind_mqueue_refuse()): registrations by netlink (SIGEV_THREAD), for signals that cannot be taken so, or while there are
- * messages; and here, while that signal is pending already, since another of it would not come, or not alone.
+ * Refused by the kind (pod/kind/mqueue.c): registrations by netlink (SIGEV_THREAD), for signals that cannot be taken so, or while
+ * there are messages; and here, while that signal is pending already, since another of it would not come, or not alone.
  */
 #include "pod/mqnotify.h"
 
@@ -64,7 +64,7 @@ static int ask_value(struct dump *d, struct proc *p, int fdno, const struct mque
 			       p->nspid, p->st.comm, fdno, s->signo);
 	batch_begin(b, p->scratch);
 	add_traffic(b, p, fdno, s);
-	info = batch_data(b, NULL, AT_VALUE + MAX(SIGEVENT, 128));
+	info = batch_data(b, NULL, sizeof(siginfo_t)); /* and the sigevent in it */
 	noise = batch_data(b, NULL, 64);
 	taken = batch_add4(b, SYS_rt_sigtimedwait, batch_data(b, &set, sizeof(set)), info, batch_data(b, zero, sizeof(zero)), 8);
 	/* what it answers, the signal's number, is the sigevent's word after the value; SIGEV_SIGNAL is 0 */

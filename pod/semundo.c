@@ -188,6 +188,7 @@ int semundo_look(struct dump *d, bool still, struct err *e)
 		r = ipc_each("sem", look_set, &l, e);
 	return r < 0 || !l.n ? r : look_shared(&l, e);
 }
+
 /* ---- operations */
 
 struct ops {

@@ -150,7 +150,7 @@ static int open_one(struct restore *r, const Pm__BodyFifo *m, int flags, int hel
 }
 
 /* Is what it shall hold there already, by the frozen copy on the same machine? 1/0; what others have put there is an error. */
-static int holds(int helper, const Pm__BodyFifo *m, const Pm__BodyPipe *p, struct err *e)
+static int holds(int helper, const Pm__BodyFifo *m, struct err *e)
 {
 	autofree uint8_t *buf = NULL;
 	autoclose int rd = -1, wr = -1;
@@ -166,13 +166,13 @@ static int holds(int helper, const Pm__BodyFifo *m, const Pm__BodyPipe *p, struc
 		return err_sys(e, "pipe");
 	rd = pair[0];
 	wr = pair[1];
-	if ((size_t)len == p->data.len && fcntl(wr, F_SETPIPE_SZ, fcntl(helper, F_GETPIPE_SZ)) >= 0 &&
+	if ((size_t)len == m->pipe->data.len && fcntl(wr, F_SETPIPE_SZ, fcntl(helper, F_GETPIPE_SZ)) >= 0 &&
 	    tee(helper, wr, (size_t)len, SPLICE_F_NONBLOCK) == len) {
 		buf = malloc((size_t)len);
 		while (buf && done < (size_t)len && (n = read(rd, buf + done, (size_t)len - done)) > 0)
 			done += (size_t)n;
 	}
-	if (buf && done == (size_t)len && !memcmp(buf, p->data.data, done))
+	if (buf && done == (size_t)len && !memcmp(buf, m->pipe->data.data, done))
 		return 1;
 	return err_set(e, EBUSY, "the FIFO '%s' is in use here: it holds %d bytes of others", m->path, len);
 }
@@ -216,7 +216,7 @@ static int fill_all(struct restore *r, const struct robject *o, int helper, stru
 			continue;
 		ret = pipe_validate(x, b->pipe, e);
 		if (ret == 0 && b->pipe->data.len) {
-			ret = holds(helper, b, b->pipe, e);
+			ret = holds(helper, b, e);
 			if (ret == 0)
 				ret = pipe_fill(helper, b->pipe, e);
 		}

@@ -208,7 +208,6 @@ struct queue {
 
 struct queues {
 	struct dump *d;
-	bool final;
 	struct queue *q;
 	size_t n;
 };
@@ -376,7 +375,7 @@ static void give_out(struct queues *l, const struct queue *q)
 
 static int gather(struct dump *d, bool final, struct err *e)
 {
-	struct queues l = { d, final, NULL, 0 };
+	struct queues l = { d, NULL, 0 };
 	size_t i;
 	int r = final ? list_unlinked(&l, e) : 0;
 

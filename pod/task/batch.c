@@ -212,7 +212,7 @@ static int run_loop(struct task *t, uint64_t scratch, uint64_t deadline, struct 
 	int status = 0, r, tries;
 
 	for (tries = 0; tries < 16; tries++) {
-		if (ptrace(PTRACE_CONT, t->tid, NULL, (void *)(long)(task_is_sigstop(status) ? 19 : 0)) < 0)
+		if (ptrace(PTRACE_CONT, t->tid, NULL, (void *)(long)(task_is_sigstop(status) ? SIGSTOP : 0)) < 0)
 			return err_sys(e, "pid %d: run a batch", t->nstid);
 		t->stopped = false;
 		r = task_wait(t, &status, deadline, e);

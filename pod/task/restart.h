@@ -25,9 +25,9 @@
 /** File in a pod's directory on its node: "tid end call" of sleeps that an engine has set going again, CLOCK_MONOTONIC ns. */
 #define RESTART_NOTES "sleeps"
 /** Replaces the notes in @dir; not durable, as they do not outlive the pod. Errors do not matter: such sleeps take longer. */
+void restart_write_notes(const char *dir, const char *text, size_t len);
 /** A restore @age_ns ago has noted that the task sleeps in @call till @until: so it does if it is stopped and has not run since. */
 void restart_noted(struct task *, pid_t tgid, uint64_t until, uint32_t call, uint64_t age_ns);
-void restart_write_notes(const char *dir, const char *text, size_t len);
 
 /** The task has been stopped and saved, to whatever end: what call it is in, for a later stop that cannot tell; and one that the stop
  * has ended with EINTR is made again when it goes on. */

@@ -15,11 +15,11 @@
  * register sets carry orig_rax = -1, or the kernel would restart a syscall that is not there.
  *
  * States of a task:   running --seize/stop--> STOPPED --batch/remote--> BORROWED --repair--> STOPPED --release--> running
- * A SIGURG of another process's may come while a batch runs (PostgreSQL wakes its processes so): it is told from the loop's
- * own by its siginfo, and queued again at the end of the batch.
- *
  * BORROWED tasks that were left in a syscall-exit stop are brought to an EVENT_STOP by task_repair()
  * first: only from there does the kernel look at the restart codes.
+ *
+ * A SIGURG of another process's may come while a batch runs (PostgreSQL wakes its processes so): it is told from the loop's
+ * own by its siginfo, and queued again at the end of the batch.
  */
 #ifndef POD_TASK_TASK_H
 #define POD_TASK_TASK_H
@@ -78,7 +78,7 @@ int task_save(struct task *, struct err *e);
 /** Is it the delivery of a SIGSTOP, which cannot be blocked? Who meets it in the middle of a call passes it on, and goes on. */
 static inline bool task_is_sigstop(int status)
 {
-	return status >> 16 == 0 && (status >> 8 & 0xff) == 19 /* SIGSTOP */;
+	return status >> 16 == 0 && (status >> 8 & 0xff) == SIGSTOP;
 }
 /** Puts saved registers and mask back if they were borrowed. */
 int task_repair(struct task *, struct err *e);

@@ -2,8 +2,9 @@
 /*
  * Job control. Processes that stay stopped: one whose parent has waited for the stop, one whose parent has not
  * yet, a pipeline of two with threads that ^Z has stopped, one that was stopped in sleeps and in a read and
- * has a signal pending; a sleep is over in its time, stopped or not. One that goes on and whose parent has not waited for that. And one that is stopped and
- * continued over and over: each stop, each continuation and each SIGCHLD is heard of once.
+ * has a signal pending; a sleep is over in its time, stopped or not. One that goes on and whose parent has not
+ * waited for that. And one that is stopped and continued over and over: each stop, each continuation and each
+ * SIGCHLD is heard of once.
  */
 #include "wl.h"
 
