@@ -456,6 +456,7 @@ static void *forks(void *none)
 
 	(void)none;
 	if (!pid) {
+		changed = true; /* for both */
 		for (;;)
 			pause();
 	}
@@ -468,6 +469,7 @@ static void hold_vfork(const char *none)
 
 	(void)none;
 	WL_ZERO(pthread_create(&t, NULL, forks, NULL));
+	WL_AWAIT(changed, "the child");
 }
 
 static void hold_nothing(const char *none)
