@@ -126,7 +126,7 @@ pid_t dump_nspid(struct dump *d, pid_t pid)
 {
 	size_t i;
 
-	for (i = 0; pid && i < d->procs.n; i++)
+	for (i = 0; i < d->procs.n; i++)
 		if (d->procs.p[i]->pid == pid)
 			return d->procs.p[i]->nspid;
 	return 0;
@@ -150,16 +150,6 @@ bool dump_is_private_tmpfs(struct dump *d, uint64_t dev)
 		if (d->private_dev[i] == dev)
 			return true;
 	return false;
-}
-
-static bool is_ours(const struct dump *d, pid_t pid)
-{
-	size_t i;
-
-	for (i = 0; i < d->procs.n; i++)
-		if (d->procs.p[i]->pid == pid)
-			return true;
-	return pid == getpid();
 }
 
 /* What cannot be looked at has ended. DONT_SYNC: a server that does not answer must not hold us. */
@@ -199,7 +189,7 @@ int dump_held_outside(struct dump *d, const struct stat *st, pid_t *pid, struct 
 		return err_sys(e, "read '/proc'");
 	while (!found && (de = readdir(dir))) {
 		*pid = (pid_t)strtol(de->d_name, NULL, 10);
-		if (*pid > 0 && !is_ours(d, *pid))
+		if (*pid > 0 && *pid != getpid() && !dump_nspid(d, *pid))
 			found = has_open(dirfd(dir), de->d_name, st);
 	}
 	closedir(dir);

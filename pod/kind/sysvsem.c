@@ -51,10 +51,8 @@ static int read_set(struct dump *d, int id, Pm__BodySemSet *m, struct err *e)
 	m->pids = dump_alloc(d, ds.sem_nsems * sizeof(*m->pids));
 	m->n_values = m->n_pids = ds.sem_nsems;
 	for (i = 0; i < ds.sem_nsems; i++) {
-		int pid = semctl(id, (int)i, GETPID);
-
 		m->values[i] = val[i];
-		m->pids[i] = (uint32_t)dump_nspid(d, pid > 0 ? pid : 0);
+		m->pids[i] = (uint32_t)dump_nspid(d, semctl(id, (int)i, GETPID));
 	}
 	return 0;
 }

@@ -188,7 +188,7 @@ static int add(struct reading *q, uint8_t *data, size_t len, const struct peeked
 	if (p->from_len > offsetof(struct sockaddr_un, sun_path))
 		m->from = unix_get_name(q->d, &p->from, p->from_len);
 	m->cred = p->cred.pid || p->cred.uid != NOBODY || p->cred.gid != NOBODY;
-	m->pid = p->cred.pid ? (uint32_t)dump_nspid(q->d, p->cred.pid) : 0;
+	m->pid = (uint32_t)dump_nspid(q->d, p->cred.pid);
 	m->uid = m->cred ? p->cred.uid : 0;
 	m->gid = m->cred ? p->cred.gid : 0;
 	q->msg[q->n++] = m;
