@@ -3,9 +3,10 @@
 # The checking clients must see what is wrong, else a move that loses bytes would pass with them.
 
 bats_require_minimum_version 1.5.0
+load lib
 
 setup_file() {
-	export T=${B:-build}/tests PORT=$((20000 + $$ % 9000))
+	export T=${B:-build}/tests PORT=$((20000 + $$ % 9000)) AWAIT_S=10
 	export D=$BATS_FILE_TMPDIR
 }
 
@@ -13,15 +14,6 @@ teardown() {
 	for p in ${server:-} ${client:-}; do
 		kill "$p" 2>/dev/null && wait "$p" || true
 	done
-}
-
-# waits until file $2 has word $1
-await() {
-	for _ in $(seq 200); do
-		grep -qs "$1" "$2" && return 0
-		sleep 0.05
-	done
-	return 1
 }
 
 # python: $1 is run with one accepted connection "c"; what it leaves open ends with it
@@ -36,14 +28,14 @@ bad_server() {
 	$1
 	END
 	server=$!
-	await listening "$D/listening"
+	await grep -qs listening "$D/listening"
 	rm "$D/listening"
 }
 
 @test "streamcheck: both directions at once, no error" {
 	timeout 30 "$T/streamcheck" -l -a 127.0.0.1 "$PORT" >"$D/server" 3>&- &
 	server=$!
-	await ready "$D/server"
+	await grep -qs ready "$D/server"
 	run timeout 20 "$T/streamcheck" -c 3 -t 1 127.0.0.1 "$PORT"
 	[ "$status" = 0 ]
 	jq -e '.errors == 0 and .sent > 1000000 and .received > 1000000' <<<"${lines[1]}"
@@ -55,7 +47,7 @@ bad_server() {
 @test "streamcheck: the totals of both ends agree" {
 	timeout 30 "$T/streamcheck" -l -a 127.0.0.1 "$PORT" >"$D/server" 3>&- &
 	server=$!
-	await ready "$D/server"
+	await grep -qs ready "$D/server"
 	run timeout 20 "$T/streamcheck" -t 1 127.0.0.1 "$PORT"
 	kill -TERM $server
 	wait $server
@@ -86,26 +78,26 @@ list(iter(lambda: c.recv(65536), bytes()))'
 @test "redis_check: counts; a wrong value and a lost connection are errors" {
 	redis-server --port "$PORT" --bind 127.0.0.1 --save '' --dir "$D" >"$D/redis" 3>&- &
 	server=$!
-	await 'Ready to accept' "$D/redis"
+	await grep -qs 'Ready to accept' "$D/redis"
 	run timeout 20 "$T/redis_check" -c 4 -n 3000 127.0.0.1 "$PORT"
 	[ "$status" = 0 ]
 	jq -e '.errors == 0 and .requests >= 3000 and .connections == 4' <<<"${lines[1]}"
 
 	timeout 20 "$T/redis_check" -c 2 -t 15 127.0.0.1 "$PORT" >"$D/client" 2>&1 3>&- &
 	client=$!
-	await ready "$D/client"
+	await grep -qs ready "$D/client"
 	for k in $(redis-cli -p "$PORT" --scan --pattern 'check:*:0:n'); do
 		redis-cli -p "$PORT" incr "$k" >/dev/null
 	done
 	rc=0
-	await 'wrong reply' "$D/client"
+	await grep -qs 'wrong reply' "$D/client"
 	kill -TERM $client
 	wait $client || rc=$?
 	[ $rc = 1 ]
 
 	timeout 20 "$T/redis_check" -c 2 -t 15 127.0.0.1 "$PORT" >"$D/client" 2>&1 3>&- &
 	client=$!
-	await ready "$D/client"
+	await grep -qs ready "$D/client"
 	redis-cli -p "$PORT" client kill type normal >/dev/null
 	rc=0
 	wait $client || rc=$?
@@ -133,7 +125,7 @@ list(iter(lambda: c.recv(65536), bytes()))'
 
 	timeout 20 "$T/http_check" -t 3 -f "$D/body" 127.0.0.1 "$PORT" /body >"$D/client" 2>/dev/null 3>&- &
 	client=$!
-	await ready "$D/client"
+	await grep -qs ready "$D/client"
 	kill -TERM $server
 	wait $server
 	rc=0

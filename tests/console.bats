@@ -6,22 +6,21 @@ bats_require_minimum_version 1.5.0
 load lib
 
 setup_file() {
-	[ "$(id -u)" = 0 ] || skip "must be root"
-	export LAB_NAME=podcons$$
-	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
-	"$LAB" up -n 2 --bin "$(realpath "$BATS_TEST_DIRNAME/../${B:-build}/bin" 2>/dev/null || realpath "$B/bin")"
-	eval "$("$LAB" env)"
+	is_root || return 0
+	lab_up podcons
 }
 
 teardown_file() {
-	tmux -L "$LAB_NAME" kill-server 2>/dev/null || true
-	"$LAB" down
+	tmux -L "${LAB_NAME-}" kill-server 2>/dev/null || true
+	lab_down
 }
 
 setup() {
-	[ "$(id -u)" = 0 ] || skip "must be root"
+	is_root || skip "must be root"
 	cd "$BATS_TEST_TMPDIR" || return 1
 }
+
+teardown() { end_jobs; }
 
 has() { grep -q -- "$1" "$2"; }
 
@@ -36,7 +35,7 @@ to_and_fro() {
 @test "output in full flood over moves" {
 	# the command waits for a last word, so that it cannot end before the moves are done
 	mkfifo go
-	podrun -n flood -N nodeA -- sh -c 'seq 1 8000000; read x; seq 8000001 8000100' <go >out &
+	podrun -n flood -N nodeA -- sh -c 'seq 1 8000000; read x; seq 8000001 8000100' <go >out 3>&- &
 	pid=$!
 	exec 9>go
 	await test -s out
@@ -49,12 +48,12 @@ to_and_fro() {
 
 @test "stdin over moves" {
 	mkfifo go
-	podrun -n input -N nodeA -- md5sum <go >sum &
+	podrun -n input -N nodeA -- md5sum <go >sum 3>&- &
 	pid=$!
 	exec 9>go
 	seq 1 300000 >&9
 	for i in 1 2; do
-		podmigrate input nodeB &
+		podmigrate input nodeB 3>&- &
 		mover=$!
 		seq $((i * 1000000)) $((i * 1000000 + 300000)) >&9
 		wait $mover
@@ -79,10 +78,10 @@ to_and_fro() {
 		while True:
 		    signal.pause()
 	END
-	podrun -n sig -N nodeA -- python3 -c "$(cat count.py)" >out &
+	podrun -n sig -N nodeA -- python3 -c "$(cat count.py)" >out 3>&- &
 	pid=$!
 	await has ready out
-	to_and_fro sig 2 &
+	to_and_fro sig 2 3>&- &
 	mover=$!
 	for i in $(seq 30); do
 		kill -USR1 $pid
@@ -97,7 +96,7 @@ to_and_fro() {
 
 @test "a reader that goes away after a move ends the command" {
 	mkfifo pipe
-	podrun -n reader -N nodeA -- yes >pipe &
+	podrun -n reader -N nodeA -- yes >pipe 3>&- &
 	pid=$!
 	exec 8<pipe
 	head -c 1000 <&8 >/dev/null
@@ -111,7 +110,7 @@ to_and_fro() {
 @test "an exec session goes with its pod" {
 	podrun -d -n host -N nodeA -- sleep 1000
 	mkfifo go
-	podctl exec host sh -c 'while read x; do echo "$x"; done; exit 7' <go >out &
+	podctl exec host sh -c 'while read x; do echo "$x"; done; exit 7' <go >out 3>&- &
 	pid=$!
 	exec 9>go
 	echo one >&9
@@ -131,7 +130,7 @@ to_and_fro() {
 
 @test "logs follow and are whole after moves" {
 	podrun -d -n log -N nodeA -- sh -c 'i=0; while [ ! -e /tmp/end ]; do i=$((i+1)); echo line $i; sleep 0.01; done; echo end $i'
-	podctl logs -f log >follow &
+	podctl logs -f log >follow 3>&- &
 	pid=$!
 	await has 'line 20$' follow
 	to_and_fro log 1

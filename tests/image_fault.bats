@@ -7,11 +7,9 @@ bats_require_minimum_version 1.5.0
 load lib
 
 setup_file() {
-	[ "$(id -u)" = 0 ] || skip "must be root"
-	export LAB_NAME=imgfault$$ AWAIT_S=30
-	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
-	"$LAB" up -n 2 --faults --bin "$(realpath "$BATS_TEST_DIRNAME/../${B:-build}/bin" 2>/dev/null || realpath "$B/bin")"
-	eval "$("$LAB" env)"
+	is_root || return 0
+	lab_up imgfault --faults
+	export AWAIT_S=30
 	export STORE=$LAB_SHARED/images/root
 	cat >"$LAB_SHARED/count" <<-'END'
 		i=0
@@ -19,12 +17,10 @@ setup_file() {
 	END
 }
 
-teardown_file() {
-	"$LAB" down
-}
+teardown_file() { lab_down; }
 
 setup() {
-	[ "$(id -u)" = 0 ] || skip "must be root"
+	is_root || skip "must be root"
 	cd / || return 1
 }
 

@@ -7,22 +7,16 @@ bats_require_minimum_version 1.5.0
 load lib
 
 setup_file() {
-	[ "$(id -u)" = 0 ] || skip "must be root"
-	export LAB_NAME=ipcfault$$ AWAIT_S=30
-	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
-	local bin
-	bin=$(realpath "$BATS_TEST_DIRNAME/../${B:-build}/bin" 2>/dev/null || realpath "$B/bin")
-	"$LAB" up -n 2 --faults --bin "$bin"
-	eval "$("$LAB" env)"
-	cp "$bin"/workload/{mqueue,sysvmsg,sysvsem} "$LAB_SHARED"
+	is_root || return 0
+	lab_up ipcfault --faults
+	export AWAIT_S=30
+	cp "$LAB_BIN"/workload/{mqueue,sysvmsg,sysvsem} "$LAB_SHARED"
 }
 
-teardown_file() {
-	"$LAB" down
-}
+teardown_file() { lab_down; }
 
 setup() {
-	[ "$(id -u)" = 0 ] || skip "must be root"
+	is_root || skip "must be root"
 	cd / || return 1
 }
 

@@ -6,29 +6,24 @@ bats_require_minimum_version 1.5.0
 load lib
 
 setup_file() {
-	[ "$(id -u)" = 0 ] || skip "must be root"
-	export LAB_NAME=job$$ AWAIT_S=60
-	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
-	local build
-	build=$(realpath "$BATS_TEST_DIRNAME/../${B:-build}" 2>/dev/null || realpath "$B")
-	"$LAB" up -n 2 --faults --bin "$build/bin"
-	eval "$("$LAB" env)"
+	is_root || return 0
+	lab_up job --faults
+	export AWAIT_S=60
 	export STORE=$LAB_SHARED/images/root
 	mkdir -p "$STORE"
-	cp "$build/tests/streamcheck" "$build/bin/workload/refused" "$LAB_SHARED/"
+	cp "$LAB_BIN/../tests/streamcheck" "$LAB_BIN/workload/refused" "$LAB_SHARED/"
 	mkdir -m 1777 "$LAB_SHARED/data"
 }
 
-teardown_file() {
-	"$LAB" down
-}
+teardown_file() { lab_down; }
 
 setup() {
-	[ "$(id -u)" = 0 ] || skip "must be root"
+	is_root || skip "must be root"
 	cd / || return 1
 }
 
 teardown() {
+	is_root || return 0
 	[ "$BATS_TEST_COMPLETED" ] || { podps -a; timeout 10 podctl recover; podctl logs cli; podctl logs srv; } >&2 || true
 	for p in srv cli; do podctl kill -s KILL -a $p || true; done >/dev/null 2>&1
 	await ended srv && await ended cli

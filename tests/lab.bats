@@ -3,17 +3,18 @@
 # The lab itself: what the other tests rely on.
 
 bats_require_minimum_version 1.5.0
+load lib
 
 setup_file() {
-	[ "$(id -u)" = 0 ] || skip "must be root"
+	is_root || return 0
 	export LAB_NAME=labtest$$
 	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
 	"$LAB" up -n 2 --no-daemons
 }
 
-teardown_file() {
-	"$LAB" down
-}
+teardown_file() { lab_down; }
+
+setup() { is_root || skip "must be root"; }
 
 lab() { "$LAB" "$@"; }
 
@@ -62,7 +63,7 @@ s.settimeout(20)
 c, peer = s.accept()
 c.sendall(peer[0].encode())' 3>&- &
 	server=$!
-	for _ in $(seq 200); do [ -e "/run/podmigrate-lab/$LAB_NAME/shared/listening" ] && break; sleep 0.05; done
+	AWAIT_S=10 await test -e "/run/podmigrate-lab/$LAB_NAME/shared/listening"
 	run lab exec client1 -- bash -c 'exec 3<>/dev/tcp/nodeB/5555 && cat <&3'
 	[ "$output" = 10.77.1.1 ]
 	wait $server
@@ -71,7 +72,8 @@ c.sendall(peer[0].encode())' 3>&- &
 
 @test "a host writes everywhere without a trace outside; /home/shared is common" {
 	lab exec nodeA -- sh -c 'echo A >/etc/labtest; echo A >/root/labtest; echo A >/home/shared/common'
-	[ ! -e /etc/labtest ] && [ ! -e /root/labtest ]
+	[ ! -e /etc/labtest ]
+	[ ! -e /root/labtest ]
 	run lab exec nodeB -- cat /etc/labtest
 	[ "$status" -ne 0 ]
 	[ "$(lab exec nodeB -- cat /home/shared/common)" = A ]

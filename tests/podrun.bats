@@ -6,21 +6,21 @@ bats_require_minimum_version 1.5.0
 load lib
 
 setup_file() {
-	[ "$(id -u)" = 0 ] || skip "must be root"
-	export LAB_NAME=podrun$$
-	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
-	"$LAB" up -n 2 --bin "$(realpath "$BATS_TEST_DIRNAME/../${B:-build}/bin" 2>/dev/null || realpath "$B/bin")"
-	eval "$("$LAB" env)"
+	is_root || return 0
+	lab_up podrun
 }
 
 teardown_file() {
-	"$LAB" down
+	tmux -L "${LAB_NAME-}" kill-server 2>/dev/null || true
+	lab_down
 }
 
 setup() {
-	[ "$(id -u)" = 0 ] || skip "must be root"
+	is_root || skip "must be root"
 	cd "$BATS_TEST_TMPDIR" || return 1
 }
+
+teardown() { end_jobs; }
 
 has() { grep -q -- "$1" "$2"; }
 state_is() { [ "$(podps -a --noheadings | awk -v p="$1" '$1 == p { print $5 }')" = "$2" ]; }
@@ -121,7 +121,7 @@ state_is() { [ "$(podps -a --noheadings | awk -v p="$1" '$1 == p { print $5 }')"
 }
 
 @test "signals to podrun go to the command" {
-	podrun -- sh -c 'trap "echo int; exit 3" INT; echo ready; while :; do sleep 0.05; done' >out &
+	podrun -- sh -c 'trap "echo int; exit 3" INT; echo ready; while :; do sleep 0.05; done' >out 3>&- &
 	pid=$!
 	await has ready out
 	kill -INT $pid
@@ -170,15 +170,15 @@ state_is() { [ "$(podps -a --noheadings | awk -v p="$1" '$1 == p { print $5 }')"
 }
 
 @test "attach shows what comes and gives the exit code" {
-	podrun -d -n att -- sh -c 'while [ ! -e /tmp/go ]; do sleep 0.05; done; echo after; exit 6'
-	podctl attach att </dev/null >out &
+	podrun -d -n att -- sh -c 'while [ ! -e /tmp/go ]; do echo before; sleep 0.05; done; echo after; exit 6'
+	podctl attach att </dev/null >out 3>&- &
 	pid=$!
-	sleep 0.2
+	await has before out
 	podctl exec att touch /tmp/go || true # the end of the pod may overtake its answer
 	code=0
 	wait $pid || code=$?
 	[ $code = 6 ]
-	[ "$(cat out)" = after ]
+	[ "$(uniq out)" = $'before\nafter' ]
 }
 
 @test "a name that is taken is refused, and the pod lives on" {
@@ -225,12 +225,12 @@ state_is() { [ "$(podps -a --noheadings | awk -v p="$1" '$1 == p { print $5 }')"
 }
 
 @test "output goes on byte for byte when the node's agent is killed" {
-	podrun -n agent1 -N nodeA -- seq 1 3000000 | {
+	podrun -n agent1 -N nodeA -- seq 1 3000000 3>&- | {
 		head -c 100000
 		touch half
-		for i in $(seq 400); do [ -e again ] && break; sleep 0.05; done
+		await test -e again
 		cat
-	} | md5sum >sum &
+	} 3>&- | md5sum >sum 3>&- &
 	pid=$!
 	await test -e half
 	"$LAB" stop nodeA podagent --kill
@@ -244,9 +244,9 @@ state_is() { [ "$(podps -a --noheadings | awk -v p="$1" '$1 == p { print $5 }')"
 	{
 		seq 1 200000
 		touch half
-		for i in $(seq 400); do [ -e again ] && break; sleep 0.05; done
+		await test -e again
 		seq 200001 400000
-	} | podrun -n agent2 -N nodeA -- md5sum >sum &
+	} 3>&- | podrun -n agent2 -N nodeA -- md5sum >sum 3>&- &
 	pid=$!
 	await test -e half
 	"$LAB" stop nodeA podagent --kill

@@ -6,25 +6,21 @@ bats_require_minimum_version 1.5.0
 load lib
 
 setup_file() {
-	[ "$(id -u)" = 0 ] || skip "must be root"
-	export LAB_NAME=podpriv$$
-	export LAB=$BATS_TEST_DIRNAME/../deploy/lab/lab
-	"$LAB" up -n 2 --bin "$(realpath "$BATS_TEST_DIRNAME/../${B:-build}/bin" 2>/dev/null || realpath "$B/bin")"
-	eval "$("$LAB" env)"
+	is_root || return 0
+	lab_up podpriv
 	export MINE=/home/shared/mine
 	as_user mkdir "$MINE"
 	as_user sh -c 'echo root::0:0:root:/root:/bin/sh >'"$MINE"'/passwd; echo root::19000:0:99999:7::: >'"$MINE"'/shadow'
 	# what root left lying about: a setuid shell, and one that can change ids by file capabilities
-	cp /bin/bash "$LAB_SHARED/suidsh" && chmod 4755 "$LAB_SHARED/suidsh"
+	cp /bin/bash "$LAB_SHARED/suidsh"
+	chmod 4755 "$LAB_SHARED/suidsh"
 }
 
-teardown_file() {
-	"$LAB" down
-}
+teardown_file() { lab_down; }
 
 setup() {
+	is_root || skip "must be root"
 	cd / || return 1 # a pod starts where podrun is called; a checkout may be in /tmp
-	[ "$(id -u)" = 0 ] || skip "must be root"
 }
 
 as_user() { "$LAB" exec --user 1000 client1 -- "$@"; }
@@ -155,12 +151,8 @@ outer_pid() {
 
 holder() { # holder NAME: a pod of the user's on nodeA with one process that is known by its environment
 	pod -d -n "$1" -N nodeA -- env "MARK=$1" sleep 1000
-	for _ in $(seq 100); do
-		held=$(outer_pid nodeA "$1")
-		[ -n "$held" ] && return 0
-		sleep 0.05
-	done
-	return 1
+	is_there() { held=$(outer_pid nodeA "$1") && [ -n "$held" ]; }
+	AWAIT_S=5 await is_there "$1"
 }
 
 @test "a user's pod moves with its files, and is the user's still" {
