@@ -25,6 +25,7 @@ ENGINE_SRC += pod/kind/fifo.c
 ENGINE_SRC += pod/inside.c
 ENGINE_SRC += pod/kind/tcp.c
 ENGINE_SRC += pod/kind/udp.c
+ENGINE_SRC += pod/kind/netlink.c
 NET_SRC += netfreeze/udp.c netfreeze/udp_restore.c
 ENGINE_SRC += pod/kind/epoll.c
 ENGINE_SRC += pod/kind/eventfd.c

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Tables of socket options that travel; for TCP and UDP, nobody else includes it. */
+/* Tables of socket options that travel; for TCP and UDP, and the kinds of other sockets. */
 #ifndef NETFREEZE_SOCKOPT_H
 #define NETFREEZE_SOCKOPT_H
 

@@ -258,8 +258,8 @@ static int hold_connections(struct dump *d, int nl, struct err *e)
 	return r < 0 ? r : (int)n.closing;
 }
 
-/* Who has the socket with inode @ino. */
-static int refuse_queue(struct dump *d, uint64_t ino, struct err *e)
+/* Who has the socket with inode @ino, and what is in its way. */
+static int refuse_queue(struct dump *d, uint64_t ino, const char *what, struct err *e)
 {
 	char path[64], link[64], want[64];
 	size_t i;
@@ -277,16 +277,16 @@ static int refuse_queue(struct dump *d, uint64_t ino, struct err *e)
 				continue;
 			link[n] = 0;
 			if (!strcmp(link, want))
-				return err_set(e, EBUSY,
-					       "pid %d (%s): fd %d is a unix socket whose accept queue holds data that the program does not take: cannot be carried",
-					       p->nspid, p->st.comm, fd);
+				return err_set(e, EBUSY, "pid %d (%s): fd %d is %s that the program does not take: cannot be carried",
+					       p->nspid, p->st.comm, fd, what);
 		}
-	return err_set(e, EBUSY, "a unix socket's accept queue holds data that no program takes: cannot be carried");
+	return err_set(e, EBUSY, "there is %s that no program takes: cannot be carried", what);
 }
 
 struct filled {
 	struct tcp_unheld tcp;
 	uint64_t listener;	/* a unix socket's inode */
+	uint64_t netlink;	/* and a netlink socket's */
 	const struct watcher *w;
 };
 
@@ -300,6 +300,8 @@ static int queues_filled(struct dump *d, int nl, struct filled *f, struct err *e
 	if (r < 0 || f->tcp.half_open)
 		return r < 0 ? r : 1;
 	r = kind_unix_unaccepted(nl, &f->listener, e);
+	if (!r)
+		r = kind_netlink_unread(d->pid1, &f->netlink, e);
 	return r ? r : watchers_unread(d, &f->w);
 }
 
@@ -325,7 +327,9 @@ static int await_queues(struct dump *d, int nl, struct err *e)
 	if (f.tcp.half_open)
 		return err_set(e, EBUSY, "%u connections wait in an accept queue and the program does not take them",
 			       f.tcp.half_open);
-	return refuse_queue(d, f.listener, e);
+	if (f.netlink)
+		return refuse_queue(d, f.netlink, "a netlink socket with messages", e);
+	return refuse_queue(d, f.listener, "a unix socket whose accept queue holds data", e);
 }
 
 /* What tasks closed until they stood still; @left: those whose peer has not answered for long. */

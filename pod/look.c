@@ -136,6 +136,18 @@ static int unix_line(struct look *l, const char *line, uint32_t type)
 	return add_sock(l, inode, type, &u.base);
 }
 
+/* "sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode" */
+static int netlink_line(struct look *l, const char *line, uint32_t type)
+{
+	Pm__BodyNetlink n;
+	unsigned long inode;
+
+	pm__body_netlink__init(&n);
+	if (sscanf(line, "%*s %u %u %*x %*d %*d %*d %*d %*u %lu", &n.protocol, &n.port, &inode) != 3 || !inode)
+		return 0;
+	return add_sock(l, inode, type, &n.base);
+}
+
 /* One that is in no table: not bound, or of another kind. */
 static void add_unlisted(struct look *l, const char *path, uint64_t inode)
 {
@@ -173,6 +185,7 @@ static int read_sockets(struct look *l, struct err *e)
 		      {"tcp6", TYPE_TCP, inet_line},
 		      {"udp", TYPE_UDP, inet_line},
 		      {"udp6", TYPE_UDP, inet_line},
+		      {"netlink", TYPE_NETLINK, netlink_line},
 		      {"unix", TYPE_UNIX, unix_line}};
 	int r = 0;
 

@@ -268,6 +268,23 @@ static bool unix_words(const Pm__Object *o, struct socket_words *w)
 	return true;
 }
 
+static bool netlink_words(const Pm__Object *o, struct socket_words *w)
+{
+	static const char *const names[] = { [0] = "route", [2] = "usersock", [4] = "sock_diag", [15] = "kobject_uevent" };
+	Pm__BodyNetlink *n = pm__body_netlink__unpack(NULL, o->body.len, o->body.data);
+
+	if (!n)
+		return false;
+	w->protocol = "netlink";
+	w->state = n->protocol < ARRAY_SIZE(names) && names[n->protocol] ? names[n->protocol] : "?";
+	if (n->port)
+		snprintf(w->local, sizeof(w->local), "%u", n->port);
+	if (n->peer_port)
+		snprintf(w->peer, sizeof(w->peer), "%u", n->peer_port);
+	pm__body_netlink__free_unpacked(n, NULL);
+	return true;
+}
+
 /* What the kind of the object says of it, if it is a socket. */
 static bool socket_words(const Pm__Object *o, struct socket_words *w)
 {
@@ -279,6 +296,8 @@ static bool socket_words(const Pm__Object *o, struct socket_words *w)
 		return udp_words(o, w);
 	case TYPE_UNIX:
 		return unix_words(o, w);
+	case TYPE_NETLINK:
+		return netlink_words(o, w);
 	default: /* of a kind that cannot be carried */
 		w->protocol = w->state = "?";
 		return o && !strncmp(o->link, "socket:", 7);

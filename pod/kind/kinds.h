@@ -24,6 +24,7 @@ enum {
 	TYPE_UDP = 20,
 	TYPE_FIFO = 21,
 	TYPE_UNIX_DGRAM = 22,
+	TYPE_NETLINK = 23,
 	TYPE_SYSVMSG = 30,
 	TYPE_SYSVSEM = 31,
 	TYPE_MQUEUE = 32,
@@ -31,7 +32,7 @@ enum {
 };
 
 extern const struct kind kind_file, kind_pipe, kind_fifo, kind_tcp, kind_udp, kind_unix, kind_unix_dgram, kind_epoll, kind_eventfd,
-	kind_signalfd, kind_timerfd, kind_inotify, kind_chardev, kind_pty;
+	kind_signalfd, kind_timerfd, kind_inotify, kind_chardev, kind_pty, kind_netlink;
 /** Scope POD. */
 extern const struct kind kind_sysvmsg, kind_sysvsem, kind_mqueue;
 extern const struct kind kind_mqueue_fd;
@@ -53,6 +54,10 @@ int kind_ctty_early(struct restore *, const Pm__Proc *proc, struct batch *b, str
 /** Does a unix socket of the pod listen whose accept queue holds what cannot be made again: data, or a client that has
  * gone? 1 and its inode, or 0. @nl: a NETLINK_SOCK_DIAG socket of the pod's network namespace. */
 int kind_unix_unaccepted(int nl, uint64_t *listener, struct err *e);
+
+/** Has a netlink socket of a kind that is carried, in the network namespace of process @pid, messages that nobody has read, or a
+ * dump under way? 1 and its inode, or 0. */
+int kind_netlink_unread(pid_t pid, uint64_t *inode, struct err *e);
 
 struct proc;
 /** Refuses POSIX timers that cannot be carried; else how many the process has. */

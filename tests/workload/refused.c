@@ -5,7 +5,7 @@
  * kinds. Exit code 77 and "skip: why" if this machine does not have the thing.
  *
  * refused needs WHAT...: holds what another node may lack: open:FILE, fifo:FILE, map:FILE (private, for running),
- * cwd:DIR, shm:MIB (a file in /dev/shm), gone: (a working directory without a name), unread: (inotify events), dispatch: (of system
+ * cwd:DIR, shm:MIB (a file in /dev/shm), gone: (a working directory without a name), unread: (inotify events), answer: (of the kernel's, by netlink), dispatch: (of system
  * calls, by itself), vfork: (a child of it that stays), busy: (nothing).
  */
 #include "wl.h"
@@ -16,6 +16,7 @@
 #include <linux/netlink.h>
 #include <linux/filter.h>
 #include <linux/perf_event.h>
+#include <linux/rtnetlink.h>
 #include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
 #include <mqueue.h>
@@ -82,7 +83,7 @@ static void vsock(void)
 
 static void netlink(void)
 {
-	need("netlink socket", socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
+	need("netlink socket", socket(AF_NETLINK, SOCK_RAW, NETLINK_GENERIC));
 }
 
 static void packet(void)
@@ -185,6 +186,19 @@ static void hold_unread(const char *path)
 	WL_SYS(inotify_add_watch(fd, "/tmp", IN_CREATE));
 	made = (int)WL_SYS(open("/tmp/wl-new", O_RDWR | O_CREAT, 0600));
 	WL_SYS(close(made));
+}
+
+/* An answer that nobody reads. */
+static void hold_answer(const char *none)
+{
+	struct { struct nlmsghdr h; struct ifinfomsg i; } q = {
+		.h = { .nlmsg_len = sizeof(q), .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST }, .i = { .ifi_index = 1 },
+	};
+	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+
+	(void)none;
+	need("netlink socket", socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
+	WL_EQ("request", sizeof(q), WL_SYS(sendto(fd, &q, sizeof(q), 0, (struct sockaddr *)&kernel, sizeof(kernel))));
 }
 
 static void fanotify(void)
@@ -482,7 +496,7 @@ static const struct {
 	void (*hold)(const char *arg);
 } needs[] = {
 	{ "open:", hold_open }, { "fifo:", hold_fifo }, { "map:", hold_map },	{ "cwd:", hold_cwd },
-	{ "shm:", hold_shm },	{ "gone:", hold_gone }, { "unread:", hold_unread }, { "dispatch:", hold_dispatch }, { "vfork:", hold_vfork }, { "busy:", hold_nothing },
+	{ "shm:", hold_shm },	{ "gone:", hold_gone }, { "unread:", hold_unread }, { "answer:", hold_answer }, { "dispatch:", hold_dispatch }, { "vfork:", hold_vfork }, { "busy:", hold_nothing },
 };
 
 static void hold(const char *what)
