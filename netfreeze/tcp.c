@@ -83,7 +83,7 @@
  * addresses; the clients of a dual-stack listener do), whose packets do not differ, or to ::1.
  *
  * Not carried, and refused by name: other addresses of IPv6 and its extension headers, MPTCP, upper
- * layer protocols (kTLS), socket filters, SO_ZEROCOPY, IP options, urgent data that waits; a
+ * layer protocols (kTLS), SO_ZEROCOPY, IP options, urgent data that waits; a
  * listener with connections in its accept queue (-EBUSY: FILTER_SYN first, until tcp_pending() is
  * 0). Not seen from a socket, hence not refused: MD5 and AO keys, SO_ATTACH_REUSEPORT programs. Out
  * of reach: sockets that the program has closed and whose queue the kernel is still sending,
@@ -285,9 +285,6 @@ int tcp_check(int fd, struct err *e)
 			e, EOPNOTSUPP,
 			"a TCP socket with the upper layer protocol '%.15s' cannot be carried",
 			ulp);
-	len = 0;
-	if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &len) < 0 ? errno == EACCES : len > 0)
-		return refuse(e, "a TCP socket with a filter (SO_ATTACH_FILTER or SO_ATTACH_BPF)");
 	if (get_int(fd, SOL_SOCKET, SO_ZEROCOPY, 0))
 		return refuse(e, "a TCP socket with SO_ZEROCOPY");
 	len = sizeof(opts);

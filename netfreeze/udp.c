@@ -23,7 +23,7 @@
  * by IP_MSFILTER. A socket without one has no option memory.
  *
  * Not carried, and refused by name: corked data (a socket has it if a send of nothing to nowhere
- * succeeds), filters, SO_ZEROCOPY, IP options, IP_UNICAST_IF, encapsulation; IPv6 (pod/kind). Not
+ * succeeds), SO_ZEROCOPY, IP options, IP_UNICAST_IF, encapsulation; IPv6 (pod/kind). Not
  * seen from a socket, hence lost: pending errors, datagrams of no length behind others that were
  * peeked at, IP_MULTICAST_IF given by index alone, shutdown for writing alone,
  * SO_ATTACH_REUSEPORT programs, reception times and (for datagrams that waited) the interface,
@@ -149,16 +149,14 @@ static bool has_corked_data(int fd)
  */
 int udp_check(int fd, struct err *e)
 {
-	socklen_t len = 0;
 	char opts[40];
+	socklen_t len;
 	int i;
 
 	if (get_int(fd, SOL_SOCKET, SO_DOMAIN, -1) != AF_INET ||
 	    get_int(fd, SOL_SOCKET, SO_TYPE, -1) != SOCK_DGRAM ||
 	    get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) != IPPROTO_UDP)
 		return err_set(e, EOPNOTSUPP, "not a UDP socket over IPv4");
-	if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &len) < 0 ? errno == EACCES : len > 0)
-		return refuse(e, "a UDP socket with a filter (SO_ATTACH_FILTER or SO_ATTACH_BPF)");
 	if (get_int(fd, SOL_SOCKET, SO_ZEROCOPY, 0))
 		return refuse(e, "a UDP socket with SO_ZEROCOPY");
 	if (get_int(fd, IPPROTO_UDP, UDP_ENCAP, 0))

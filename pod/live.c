@@ -490,7 +490,10 @@ static int dump_objects(struct dump *d, struct err *e)
 		m->owner_fd = (uint32_t)o->p.fdno;
 		o->msg = m;
 		get_sigio(d, o, m);
-		r = o->kind->dump(d, o, &body, e);
+		if (S_ISSOCK(o->p.st.st_mode) && !kind_is_o_path(&o->p))
+			r = kind_filter_get(d, o->p.fd, &m->filter, e);
+		if (r >= 0)
+			r = o->kind->dump(d, o, &body, e);
 		if (r < 0)
 			return err_wrap(e, "pid %d: fd %d (%s)", o->p.nspid, o->p.fdno, o->p.link);
 		if (body) {

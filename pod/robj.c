@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -161,6 +162,17 @@ static int set_common(struct robject *o, struct err *e)
 	return 0;
 }
 
+/* As the user: the kernel may let only root have one. */
+static int set_filter(struct restore *r, const struct robject *o, struct err *e)
+{
+	int q = restore_be_owner(r, true);
+
+	q = q < 0 ? err_num(e, -q, "take the user's credentials") : kind_filter_set(o->fd, o->msg->filter, e);
+	if (restore_be_owner(r, false) < 0)
+		abort(); /* with the user's rights nothing can go on, nor be undone */
+	return q < 0 ? err_wrap(e, "pid %u: fd %u (%s)", o->msg->owner_pid, o->msg->owner_fd, o->msg->link) : 0;
+}
+
 int robj_restore(struct restore *r, struct err *e)
 {
 	int q = unpack_objects(r, e);
@@ -190,6 +202,9 @@ int robj_restore(struct restore *r, struct err *e)
 		if (q < 0)
 			return err_wrap(e, "pid %u: fd %u (%s)", o->msg->owner_pid, o->msg->owner_fd, o->msg->link);
 	}
+	for (i = 0; q >= 0 && i < r->nobjects; i++) /* not before all queues are filled, by whichever socket */
+		if (r->objects[i].msg->filter)
+			q = set_filter(r, &r->objects[i], e);
 	return q;
 }
 

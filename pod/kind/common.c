@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/filter.h>
 #include <linux/openat2.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -83,6 +84,47 @@ int kind_check_leases(const struct probe *p, struct err *e)
 	return 0;
 }
 
+/* A classic program can be read; one of eBPF has no words. */
+static int check_filter(const struct probe *p, struct err *e)
+{
+	socklen_t len = 0;
+
+	if (S_ISSOCK(p->st.st_mode) && getsockopt(p->fd, SOL_SOCKET, SO_GET_FILTER, NULL, &len) < 0 && errno == EACCES)
+		return KIND_REFUSE(e, "'%s' is a socket with a filter of eBPF (SO_ATTACH_BPF): cannot be carried", p->link);
+	return 0;
+}
+
+int kind_filter_get(struct dump *d, int fd, Pm__SockFilter **out, struct err *e)
+{
+	struct sock_filter prog[BPF_MAXINSNS];
+	socklen_t len = ARRAY_SIZE(prog); /* of it, not of bytes */
+	int locked = kind_sock_int(fd, SO_LOCK_FILTER) > 0;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, prog, &len) < 0)
+		return err_sys(e, "filter of a socket");
+	if (!len && !locked)
+		return 0;
+	*out = dump_alloc(d, sizeof(**out));
+	pm__sock_filter__init(*out);
+	(*out)->prog = kind_bytes(d, prog, len * sizeof(prog[0]));
+	(*out)->locked = locked;
+	return 0;
+}
+
+int kind_filter_set(int fd, const Pm__SockFilter *f, struct err *e)
+{
+	struct sock_fprog prog = { .len = (unsigned short)(f->prog.len / sizeof(struct sock_filter)), .filter = (void *)f->prog.data };
+	int locked = 1;
+
+	if (f->prog.len % sizeof(struct sock_filter) || f->prog.len > BPF_MAXINSNS * sizeof(struct sock_filter))
+		return KIND_DAMAGED(e, "a socket's filter of %zu bytes", f->prog.len);
+	if (prog.len && setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) < 0)
+		return err_sys(e, "filter of a socket");
+	if (f->locked && setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &locked, sizeof(locked)) < 0)
+		return err_sys(e, "lock the filter of a socket");
+	return 0;
+}
+
 int kind_check_common(const struct probe *p, struct err *e)
 {
 	const char *lock = kind_info_line(p->info, "lock");
@@ -95,7 +137,7 @@ int kind_check_common(const struct probe *p, struct err *e)
 
 		return KIND_REFUSE(e, "'%s' holds %s: cannot be carried yet", p->link, what);
 	}
-	return 0;
+	return check_filter(p, e);
 }
 
 int kind_reopen(int fd, int flags, struct err *e)

@@ -83,7 +83,7 @@ const char *kind_info_line(const char *info, const char *key);
 bool kind_info_u64(const char *info, const char *key, int base, uint64_t *out);
 /** fdinfo of the engine's own @fd, now; the caller frees. */
 int kind_info_now(int fd, char **out, struct err *e);
-/** What stays behind with any open file: locks, leases. Refused by name. */
+/** What stays behind with any open file: locks, leases, filters of eBPF. Refused by name. */
 int kind_check_common(const struct probe *, struct err *);
 /** The same for files, whose locks are carried (pod/locks.c): leases, too many locks. */
 #define KIND_MAX_LOCKS 256
@@ -109,5 +109,10 @@ struct sock_opt;
 /** Options as netfreeze has them into a record (of the dump's arena), and back; at most @max. */
 void kind_opts_out(struct dump *, const struct sock_opt *, unsigned n, Pm__SockOpt ***out, size_t *nout);
 int kind_opts_in(Pm__SockOpt *const *, size_t n, struct sock_opt *out, size_t max, unsigned *nout, struct err *);
+
+/** The classic filter of a socket, of any kind, into *@out (of the dump's arena; left alone if there is none), and back: when nothing
+ * that travels with sockets is still to be delivered to it. */
+int kind_filter_get(struct dump *, int fd, Pm__SockFilter **out, struct err *);
+int kind_filter_set(int fd, const Pm__SockFilter *, struct err *);
 
 #endif

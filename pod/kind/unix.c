@@ -22,7 +22,7 @@
  * asked by SIOCUNIXFILE, as a program may bind relative names. A stale node in the way is removed if
  * it is a socket.
  *
- * Limits, refused by name: out-of-band data; data sent to a listener that has not accepted; filters. A socket pair is made in
+ * Limits, refused by name: out-of-band data; data sent to a listener that has not accepted. A socket pair is made in
  * the process that had made it, if it lives, which is what SO_PEERCRED tells. Not kept: SO_PEERCRED of connections
  * by name (they name the engine: root, no pid of the pod); ECONNRESET that a dead peer left.
  */

@@ -219,22 +219,9 @@ int unix_reach(int fd, const ProtobufCBinaryData *name, struct sockaddr_un *sa, 
 	return 0;
 }
 
-/* What is refused of any unix socket, whatever is in its queue. */
-static int refuse_any(const struct probe *p, struct err *e)
-{
-	socklen_t len = 0;
-	int r = kind_check_common(p, e);
-
-	if (r < 0)
-		return r;
-	if (getsockopt(p->fd, SOL_SOCKET, SO_GET_FILTER, NULL, &len) < 0 ? errno == EACCES : len > 0)
-		return KIND_REFUSE(e, "a unix socket with a filter (SO_ATTACH_FILTER or SO_ATTACH_BPF): cannot be carried");
-	return 0;
-}
-
 int unix_check(struct dump *d, const struct probe *p, struct err *e)
 {
-	int r = refuse_any(p, e);
+	int r = kind_check_common(p, e);
 
 	(void)d;
 	return r < 0 ? r : unix_queue_check(p->fd, e);
@@ -245,7 +232,7 @@ int unix_describe(struct dump *d, const struct object *o, struct unix_info *u, P
 	autoclose int nl = -1;
 	struct sockaddr_un sa;
 	socklen_t len = sizeof(sa);
-	int r = refuse_any(&o->p, e);
+	int r = kind_check_common(&o->p, e);
 
 	if (r == 0)
 		nl = r = netns_socket(dump_netns(d), AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG, e);

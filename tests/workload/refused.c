@@ -139,13 +139,23 @@ static void fifo(void)
 	WL_SYS(link("/tmp/wl-fifo", "/tmp/wl-fifo-again"));
 }
 
-static void unix_filter(void)
+static void bpf_filter(void)
 {
-	struct sock_filter code = { 0x06, 0, 0, 0xffff };
-	struct sock_fprog prog = { 1, &code };
+	struct bpf_insn code[] = { { 0xb7, 0, 0, 0, 1 }, { 0x95, 0, 0, 0, 0 } }; /* r0 = 1, exit */
+	union bpf_attr a;
+	int prog;
 
+	memset(&a, 0, sizeof(a));
+	a.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
+	a.insns = (uintptr_t)code;
+	a.insn_cnt = 2;
+	a.license = (uintptr_t)"GPL";
+	prog = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &a, sizeof(a));
+	if (prog < 0)
+		skip("BPF_PROG_LOAD");
 	need("unix socket", socket(AF_UNIX, SOCK_DGRAM, 0));
-	WL_SYS(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)));
+	WL_SYS(setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &prog, sizeof(prog)));
+	WL_SYS(close(prog));
 }
 
 /* An epoll that is nowhere but under way. */
@@ -521,7 +531,7 @@ static const struct {
 	{ "vsock", vsock },	    { "netlink", netlink },	  { "packet", packet },
 	{ "raw", raw },		    { "device", device },	  { "posix_timer", posix_timer },
 	{ "inet6", inet6 },	    { "udp", udp },		  { "fifo", fifo },
-	{ "unix_filter", unix_filter }, { "unix_rights", unix_rights }, { "inotify", inotify },	  { "fanotify", fanotify },
+	{ "bpf_filter", bpf_filter }, { "unix_rights", unix_rights }, { "inotify", inotify },	  { "fanotify", fanotify },
 	{ "userfaultfd", userfault }, { "bpf", bpf },		  { "pidfd", pidfd },
 	{ "sysv_shm", sysv_shm },   { "sem_thread", sem_thread },
 	{ "sem_shared", sem_shared }, { "sem_denied", sem_denied }, { "mqueue_notify", mqueue_notify },
