@@ -138,7 +138,7 @@ void op_outgoing(struct agent *a, uint32_t id, const Pm__AgentOutgoing *m)
 	send_dump(op, p, m);
 }
 
-/* ---- it does not move: the pod goes on here */
+/* ---- it does not move: the pod goes on here. Its state is reported before the operation's end: who hears of that may ask for the next. */
 
 static void goes_on(struct op *op)
 {
@@ -147,6 +147,7 @@ static void goes_on(struct op *op)
 	struct pollfd pfd = { .events = POLLIN };
 	struct err e;
 
+	fault_point("agent-source", "goes-on", NULL);
 	if (p) {
 		p->op[0] = '\0';
 		p->engine = 0;
@@ -161,7 +162,6 @@ static void goes_on(struct op *op)
 		}
 	}
 	agent_report(a, 0);
-	op_finish(op);
 }
 
 static const char *state_words(struct op *op, char *buf, size_t len)
@@ -194,9 +194,10 @@ void src_undone(struct op *op, const Pm__Envelope *env)
 	snprintf(path, sizeof(path), "%s/sleeps", op->place.dir); /* what it noted may be wrong: see pod/task/restart.h */
 	unlink(path);
 	err_set(&e, EIO, "the source's pod-engine died");
+	goes_on(op);
 	op_send_failed(op, &e, 7, state_words(op, words, sizeof(words)));
 	op_send_aborted(op->agent, op->id);
-	goes_on(op);
+	op_finish(op);
 }
 
 void src_dump_gone(struct op *op, const Pm__Envelope *env)
@@ -204,14 +205,16 @@ void src_dump_gone(struct op *op, const Pm__Envelope *env)
 	char words[160];
 
 	if (op->last && op->last->body_case == PM__ENVELOPE__BODY_ENGINE_FAILED) {
-		op_send_failed(op, NULL, 7, state_words(op, words, sizeof(words)));
 		goes_on(op);
+		op_send_failed(op, NULL, 7, state_words(op, words, sizeof(words)));
+		op_finish(op);
 	} else if (op->last && (op->dry_run || op->image)) {
+		goes_on(op);
 		LINK_ENVELOPE(out, op_clean, OP_CLEAN, Pm__OpClean, pm__op_clean__init);
 		out_body.op = op->id;
 		out_body.result = op->last->engine_done->result;
 		agent_send(op->agent, &out);
-		goes_on(op);
+		op_finish(op);
 	} else {
 		(void)env;
 		repair(op);
@@ -252,21 +255,23 @@ void src_undo_gone(struct op *op, const Pm__Envelope *env)
 
 	(void)env;
 	if (op->image && op->last && op->last->body_case == PM__ENVELOPE__BODY_ENGINE_DONE) {
+		goes_on(op);
 		LINK_ENVELOPE(out, op_clean, OP_CLEAN, Pm__OpClean, pm__op_clean__init);
 		out_body.op = op->id;
 		out_body.result = op->last->engine_done->result;
 		agent_send(op->agent, &out); /* the abort came too late: there is an image, and the pod runs */
 		op_send_aborted(op->agent, op->id);
-		goes_on(op);
+		op_finish(op);
 		return;
 	}
 	if (!op->last || op->last->body_case != PM__ENVELOPE__BODY_ENGINE_FAILED) {
 		repair(op);
 		return;
 	}
+	goes_on(op);
 	op_send_failed(op, NULL, 10, state_words(op, words, sizeof(words)));
 	op_send_aborted(op->agent, op->id);
-	goes_on(op);
+	op_finish(op);
 }
 
 /* ---- one of a job's: it waits for the others, between its engine and the coordinator */
@@ -470,5 +475,6 @@ int src_resume(struct op *op, bool alive, struct err *e)
 	if (r < 0)
 		log_error("pod '%s': %s", op->name, e->msg);
 	goes_on(op);
+	op_finish(op);
 	return 0;
 }

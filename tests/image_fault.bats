@@ -32,6 +32,7 @@ field() { row | awk -v f="$1" '{ print $f }'; }
 said() { timeout 10 podctl logs p | grep -q -- "$1"; }
 both_up() { [ "$(timeout 10 podctl nodes --noheadings | awk '$2 == "up"' | wc -l)" = 2 ]; }
 running() { both_up && [ "$(field 5)" = running ] && podps --json | python3 -c 'import json, sys; sys.exit(any(p["op"] for p in json.load(sys.stdin)))'; }
+state() { [ "$(field 5)" = "$1" ]; }
 absent() { both_up && [ -z "$(row)" ]; }
 copies() { find "$LAB_CGROUP" -type d -path '*/podmigrate/p' 2>/dev/null | while read -r d; do
 	[ "$(awk '$1 == "populated" { print $2 }' "$d/cgroup.events")" = 1 ] && echo "$d"; done | wc -l; }
@@ -108,5 +109,20 @@ gone() { podctl kill -s KILL -a p; await absent; }
 	"$LAB" reboot nodeB
 	await both_up
 	runs_well
+	gone
+}
+
+@test "an agent that is slow at the end of a checkpoint: who was told of the end can ask for the next at once" {
+	podrun -d -n p -N nodeA -- sh /home/shared/count
+	await said '^5$'
+	echo "engine-source@ready:delay=1500" >"$LAB_DIR/faults/nodeA"
+	podctl checkpoint -R p >"$BATS_TEST_TMPDIR/first" &
+	local pid=$!
+	# the coordinator is told so, too
+	await state migrating
+	echo "agent-source@goes-on:delay=1500" >"$LAB_DIR/faults/nodeA"
+	wait "$pid"
+	podctl checkpoint -R p
+	[ ! -s "$LAB_DIR/faults/nodeA" ] # it has happened
 	gone
 }
