@@ -323,7 +323,7 @@ static int stop_proc(struct dump *d, struct proc *p, struct err *e)
 	if (r >= 0 && !proc_leader(p)->stopped)
 		r = err_set(e, ESRCH, "pid %d has ended", p->nspid);
 	for (i = 0; r >= 0 && i < p->ntasks; i++)
-		restart_take(p->tasks[i], p->pid, &nr, &left);
+		restart_take(p->tasks[i], &nr, &left);
 	if (r >= 0)
 		r = maps_read(p->pid, &p->vmas, e);
 	if (r >= 0)
@@ -618,32 +618,26 @@ static int proc_fds(struct dump *d, struct proc *p, Pm__Proc *m)
 	return 0;
 }
 
-/* Ends of sleeps that the restore on this node has noted. */
+/* Ends of sleeps that engines on this node have noted. */
 void cut_read_notes(struct dump *d)
 {
+	unsigned long long until, switches;
 	autofree char *text = NULL;
 	char path[PATH_MAX], *l;
-	unsigned long long until;
-	struct timespec now;
-	struct stat st;
-	uint64_t age;
+	unsigned call;
 	size_t i, k;
 	int tid;
 
 	snprintf(path, sizeof(path), "%s/" RESTART_NOTES, d->req->dir);
-	if (stat(path, &st) < 0 || io_read_file(path, 16 << 20, &text, NULL, NULL) < 0)
+	if (io_read_file(path, 16 << 20, &text, NULL, NULL) < 0)
 		return;
-	clock_gettime(CLOCK_REALTIME, &now);
-	age = (uint64_t)MAX((int64_t)(now.tv_sec - st.st_mtim.tv_sec) * (int64_t)NSEC_PER_SEC + now.tv_nsec - st.st_mtim.tv_nsec, 0);
 	for (l = text; l && *l; l = strchr(l, '\n') ? strchr(l, '\n') + 1 : NULL) {
-		unsigned call = 0;
-
-		if (sscanf(l, "%d %llu %u", &tid, &until, &call) < 2)
+		if (sscanf(l, "%d %llu %u %llu", &tid, &until, &call, &switches) != 4)
 			continue;
 		for (i = 0; i < d->procs.n; i++)
 			for (k = 0; k < d->procs.p[i]->ntasks; k++)
 				if (d->procs.p[i]->tasks[k]->nstid == tid)
-					restart_noted(d->procs.p[i]->tasks[k], d->procs.p[i]->pid, until, call, age);
+					restart_noted(d->procs.p[i]->tasks[k], until, call, switches);
 	}
 }
 
@@ -660,7 +654,8 @@ static void write_notes(struct dump *d)
 			const struct task *t = d->procs.p[i]->tasks[k];
 
 			if (t->left_until > now)
-				fprintf(f, "%d %llu %u\n", t->nstid, (unsigned long long)t->left_until, t->sleeps_in);
+				fprintf(f, "%d %llu %u %llu\n", t->nstid, (unsigned long long)t->left_until, t->sleeps_in,
+					(unsigned long long)t->until_switches);
 		}
 	if (f && fclose(f) == 0)
 		restart_write_notes(d->req->dir, text, len);
@@ -721,7 +716,7 @@ static int cut_proc(struct dump *d, struct proc *p, Pm__Tree *tree, Pm__Proc **o
 		return 0;
 	r = fill_mm(d, p, m, e);
 	for (i = 0; r >= 0 && i < p->ntasks; i++) {
-		restart_take(p->tasks[i], p->pid, &m->threads[i]->restart, &m->threads[i]->restart_left_ns);
+		restart_take(p->tasks[i], &m->threads[i]->restart, &m->threads[i]->restart_left_ns);
 		r = ask_task(d, p, i, m, e);
 		if (r >= 0)
 			thread_regs(d, p->tasks[i], m->threads[i]);

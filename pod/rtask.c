@@ -196,9 +196,9 @@ static void note_sleeps(struct restore *r)
 
 		for (k = 0; k < w->n_threads; k++)
 			if (w->threads[k]->restart)
-				fprintf(f, "%u %llu %u\n", w->threads[k]->tid,
-					(unsigned long long)(now_ns() + w->threads[k]->restart_left_ns),
-					w->threads[k]->restart);
+				fprintf(f, "%u %llu %u %llu\n", w->threads[k]->tid,
+					(unsigned long long)(now_ns() + w->threads[k]->restart_left_ns), w->threads[k]->restart,
+					(unsigned long long)restart_switches(r->procs[i]->tasks[k]->tid));
 	}
 	if (f && fclose(f) == 0)
 		restart_write_notes(r->place.dir, text, len);

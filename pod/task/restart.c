@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,35 +16,131 @@
 
 #include "pod/base/io.h"
 #include "pod/base/log.h"
+#include "pod/base/prio.h"
 #include "pod/base/util.h"
 
 #define ERESTARTNOHAND_RET ((uint64_t)-514)
 #define RESTARTBLOCK ((int64_t)-516)
 #define RESTART_SYSCALL 219
-#define STILL_NS NSEC_PER_SEC /* what it takes a busy machine to let a stopped task go, at most */
+#define CLOCK_AGE_NS (20 * NSEC_PER_MSEC)
+/* A wait counts anew when the task comes back from a stop or the freezer, and for each signal that only wakes it. */
+#define AGAIN 8
 
-/* ---- before the stop */
+/* ---- the scheduler's clock */
 
-static uint64_t exec_start(pid_t tgid, pid_t tid)
+struct sched {
+	uint64_t exec_start; /* ns of its CPU's clock */
+	uint64_t switches; /* voluntary ones: once for each wait */
+};
+
+static int read_sched(const char *task, struct sched *s)
 {
 	autofree char *text = NULL;
-	char path[64], *p;
+	char path[64], *p, *q;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/sched", tgid, tid);
+	snprintf(path, sizeof(path), "/proc/%s/sched", task);
 	if (io_read_file(path, 65536, &text, NULL, NULL) < 0)
-		return 0;
+		return -1;
 	p = strstr(text, "se.exec_start");
+	q = strstr(text, "nr_voluntary_switches");
 	p = p ? strchr(p, ':') : NULL;
-	return p ? (uint64_t)(strtod(p + 1, NULL) * 1e6) : 0;
+	q = q ? strchr(q, ':') : NULL;
+	if (!p || !q)
+		return -1;
+	s->exec_start = (uint64_t)(strtod(p + 1, NULL) * 1e6);
+	s->switches = strtoull(q + 1, NULL, 10);
+	return s->exec_start ? 0 : -1;
 }
+
+uint64_t restart_switches(pid_t tid)
+{
+	char task[16];
+	struct sched s;
+
+	snprintf(task, sizeof(task), "%d", tid);
+	return read_sched(task, &s) < 0 ? 0 : s.switches;
+}
+
+/* Of a task that waits: the CPU it ran on last. */
+static int last_cpu(pid_t tid)
+{
+	autofree char *text = NULL;
+	char path[32], *p;
+	int i;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	if (io_read_file(path, 4096, &text, NULL, NULL) < 0)
+		return -1;
+	p = strrchr(text, ')');
+	for (i = 2; p && i < 39; i++) /* to field 39 of proc(5) */
+		p = strchr(p + 1, ' ');
+	return p ? atoi(p) : -1;
+}
+
+/* What CLOCK_MONOTONIC is ahead of a CPU's clock: by what it finds when it runs there. */
+struct clock {
+	uint64_t ahead, at;
+};
+
+static bool look_at_clock(int cpu, struct clock *c)
+{
+	bool ordinary = sched_getscheduler(0) == SCHED_OTHER;
+	cpu_set_t was, there;
+	struct sched s;
+	uint64_t now;
+	bool ok;
+
+	CPU_ZERO(&there);
+	CPU_SET(cpu, &there);
+	if (sched_getaffinity(0, sizeof(was), &was) < 0)
+		return false;
+	if (ordinary)
+		prio_quick(true); /* others are at work there */
+	ok = sched_setaffinity(0, sizeof(there), &there) == 0;
+	if (ok) {
+		sched_yield(); /* its own exec_start is that of now */
+		ok = read_sched("thread-self", &s) == 0;
+		now = now_ns();
+		ok = ok && now > s.exec_start;
+		if (ok)
+			*c = (struct clock){ now - s.exec_start, now };
+		sched_setaffinity(0, sizeof(was), &was);
+	}
+	if (ordinary)
+		prio_quick(false);
+	return ok;
+}
+
+/*
+ * When, by CLOCK_MONOTONIC, a waiting task last ran: then or before, never later. The clock that
+ * exec_start is of stands still while the hypervisor or an interrupt has the CPU, so it falls behind ever more, on each CPU
+ * by another amount. How much it was behind when the wait began nobody knows, but not more than it is now.
+ */
+static uint64_t ran_until(const struct sched *s, int cpu)
+{
+	static struct clock clocks[CPU_SETSIZE];
+	uint64_t now = now_ns(), ns;
+	struct clock *c;
+
+	if (cpu < 0 || cpu >= CPU_SETSIZE)
+		return 0;
+	c = &clocks[cpu];
+	if ((!c->at || now - c->at > CLOCK_AGE_NS) && !look_at_clock(cpu, c))
+		return 0;
+	ns = s->exec_start + c->ahead;
+	return ns <= c->at ? ns : now_ns(); /* it ran after that look: a moment ago */
+}
+
+/* ---- before the stop */
 
 void restart_sample(struct task *t, pid_t tgid)
 {
 	autofree char *text = NULL;
-	char path[64];
+	char path[64], task[16];
+	struct sched s;
 
 	t->waits = 0;
-	t->ran_ns = 0;
+	t->slept_ns = t->switches = 0;
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/wchan", tgid, t->tid);
 	if (io_read_file(path, 4096, &text, NULL, NULL) < 0)
 		return;
@@ -53,8 +150,13 @@ void restart_sample(struct task *t, pid_t tgid)
 		t->waits = SYS_futex;
 	else if (strstr(text, "poll"))
 		t->waits = SYS_poll;
-	if (t->waits || strstr(text, "restart") || strstr(text, "syscall") || strstr(text, "signal_stop"))
-		t->ran_ns = exec_start(tgid, t->tid);
+	else if (!strstr(text, "restart") && !strstr(text, "syscall") && !strstr(text, "signal_stop"))
+		return;
+	snprintf(task, sizeof(task), "%d", t->tid);
+	if (read_sched(task, &s) < 0)
+		return;
+	t->slept_ns = ran_until(&s, last_cpu(t->tid));
+	t->switches = s.switches;
 }
 
 /* ---- at the stop */
@@ -111,22 +213,29 @@ static uint64_t real_call(const struct task *t)
 
 void restart_saw(struct task *t)
 {
+	bool known = t->left_until && t->switches - t->until_switches <= AGAIN;
+
+	t->same_wait = t->same_until = false;
 	if ((int64_t)t->regs.orig_rax >= 0 && (int64_t)t->regs.rax == -EINTR && ends_with_eintr(t->regs.orig_rax))
 		by_arguments(t, t->regs.orig_rax);
 	if ((int64_t)t->regs.orig_rax < 0 || (int64_t)t->regs.rax != RESTARTBLOCK)
 		t->sleeps_in = 0;
 	else if (t->regs.orig_rax != RESTART_SYSCALL)
 		t->sleeps_in = (uint32_t)t->regs.orig_rax;
+	if ((int64_t)t->regs.orig_rax < 0 || (int64_t)t->regs.rax != RESTARTBLOCK || !t->switches)
+		return;
+	/* that it stands still is one more; with any other it may have been in a wait before this one when it was sampled */
+	t->same_wait = restart_switches(t->tid) == t->switches + 1;
+	t->same_until = t->same_wait && known && (t->stopsig || t->regs.orig_rax == RESTART_SYSCALL);
+	log_debug("thread %d: call %llu, stopped in the wait it was seen in: %d, whose end is known: %d", t->nstid, t->regs.orig_rax,
+		  t->same_wait, t->same_until);
 }
 
-void restart_noted(struct task *t, pid_t tgid, uint64_t until, uint32_t call, uint64_t age_ns)
+void restart_noted(struct task *t, uint64_t until, uint32_t call, uint64_t switches)
 {
-	uint64_t own = exec_start(getpid(), getpid()), ran = exec_start(tgid, t->tid);
-
 	t->left_until = until;
 	t->sleeps_in = call;
-	if (ran && own > ran && own - ran + STILL_NS > age_ns)
-		t->stopped_ran = ran;
+	t->until_switches = switches;
 }
 
 static uint64_t ts_ns(const int64_t ts[2])
@@ -134,34 +243,27 @@ static uint64_t ts_ns(const int64_t ts[2])
 	return ts[0] < 0 ? 0 : (uint64_t)ts[0] * NSEC_PER_SEC + (uint64_t)ts[1];
 }
 
-/* Less the time since it last ran before the stop. */
-static uint64_t less_elapsed(struct task *t, pid_t tgid, uint64_t want)
+/* Less the time since it last ran before the stop; or till the end that an earlier stop has found out. */
+static uint64_t less_elapsed(const struct task *t, uint64_t want)
 {
-	uint64_t now = now_ns(), ran = exec_start(tgid, t->tid);
-	bool known = t->ran_ns && ran && ran >= t->ran_ns;
-	uint64_t since = known ? ran - t->ran_ns : 0;
+	uint64_t now = now_ns(), since = t->same_wait && t->slept_ns ? now - MIN(t->slept_ns, now) : 0;
 
-	/* It has been stopped all the time since it was looked at: a sleep goes on in a stop, but nobody can see it. */
-	if (t->stopsig && t->stopped_ran && t->ran_ns && t->ran_ns - t->stopped_ran < STILL_NS)
-		return t->left_until > now ? t->left_until - now : 1;
-	/* An earlier stop has found out when it ends. If the task has run after that end, it is another sleep. */
-	if (t->left_until && t->regs.orig_rax == RESTART_SYSCALL &&
-	    (t->left_until > now || (known && now - since <= t->left_until)))
+	if (t->same_until)
 		return t->left_until > now ? t->left_until - now : 1;
 	return want > since ? want - since : 1;
 }
 
-static uint64_t sleep_left(struct task *t, pid_t tgid, uint64_t req, uint64_t rem)
+static uint64_t sleep_left(const struct task *t, uint64_t req, uint64_t rem)
 {
 	int64_t ts[2];
 
 	/* what the kernel has written when the sleep was interrupted: now, or by the stop */
 	if (rem && peek(t, rem, ts, sizeof(ts)))
-		return t->stopsig ? less_elapsed(t, tgid, ts_ns(ts)) : MAX(ts_ns(ts), (uint64_t)1);
-	return peek(t, req, ts, sizeof(ts)) ? less_elapsed(t, tgid, ts_ns(ts)) : 0;
+		return t->stopsig ? less_elapsed(t, ts_ns(ts)) : MAX(ts_ns(ts), (uint64_t)1);
+	return peek(t, req, ts, sizeof(ts)) ? less_elapsed(t, ts_ns(ts)) : 0;
 }
 
-void restart_take(struct task *t, pid_t tgid, uint32_t *nr, uint64_t *left_ns)
+void restart_take(struct task *t, uint32_t *nr, uint64_t *left_ns)
 {
 	const struct user_regs_struct *r = &t->regs;
 	uint64_t call, left = 0;
@@ -180,24 +282,24 @@ void restart_take(struct task *t, pid_t tgid, uint32_t *nr, uint64_t *left_ns)
 		  r->orig_rax == RESTART_SYSCALL ? "restarted" : "fresh", t->waits);
 	switch (call) {
 	case SYS_nanosleep:
-		left = sleep_left(t, tgid, r->rdi, r->rsi);
+		left = sleep_left(t, r->rdi, r->rsi);
 		break;
 	case SYS_clock_nanosleep:
-		left = sleep_left(t, tgid, r->rdx, r->r10);
+		left = sleep_left(t, r->rdx, r->r10);
 		break;
 	case SYS_poll:
 		if ((int32_t)r->rdx < 0) {
 			by_arguments(t, call);
 			return;
 		}
-		left = less_elapsed(t, tgid, (uint64_t)(uint32_t)r->rdx * NSEC_PER_MSEC);
+		left = less_elapsed(t, (uint64_t)(uint32_t)r->rdx * NSEC_PER_MSEC);
 		break;
 	case SYS_futex:
 		if ((r->rsi & FUTEX_CMD_MASK) != FUTEX_WAIT || !peek(t, r->r10, ts, sizeof(ts))) {
 			by_arguments(t, call); /* an absolute end */
 			return;
 		}
-		left = less_elapsed(t, tgid, ts_ns(ts));
+		left = less_elapsed(t, ts_ns(ts));
 		break;
 	default:
 		return; /* nobody knows which call it was: the program sees EINTR */
@@ -205,7 +307,7 @@ void restart_take(struct task *t, pid_t tgid, uint32_t *nr, uint64_t *left_ns)
 	*nr = (uint32_t)call;
 	*left_ns = left;
 	t->left_until = now_ns() + left;
-	t->stopped_ran = t->stopsig ? exec_start(tgid, t->tid) : 0;
+	t->same_until = true;
 }
 
 void restart_write_notes(const char *dir, const char *text, size_t len)

@@ -16,6 +16,7 @@
 #include "pod/base/kernel.h"
 #include "pod/base/log.h"
 #include "pod/base/util.h"
+#include "pod/task/restart.h"
 
 #define SYSSTOP (SIGTRAP | 0x80)
 #define EVENT(status) ((unsigned)(status) >> 16)
@@ -285,6 +286,8 @@ int task_release(struct task *t, struct err *e)
 	if (!t->stopped && !task_has_stopped(t))
 		return t->seized ? -EAGAIN : 0; /* only a stopped task can be let go: it stays ours until then */
 	r = task_repair(t, e);
+	if (t->left_until)
+		t->until_switches = restart_switches(t->tid);
 	if (ptrace(PTRACE_DETACH, t->tid, NULL, (void *)(long)t->pending_sig) < 0 && errno != ESRCH && !r)
 		r = err_sys(e, "pid %d: detach", t->nstid);
 	t->seized = t->stopped = false;

@@ -56,9 +56,12 @@ struct task {
 	uint8_t *xstate; /* XSTATE_MAX bytes, allocated at the first save; owned */
 	size_t xlen;
 	int waits;	/* restart.h: what kind of call it waits in, 0 unknown */
-	uint64_t ran_ns; /* restart.h: when it last ran, by the scheduler's clock */
+	uint64_t slept_ns; /* restart.h: when it last ran before it was sampled (CLOCK_MONOTONIC) or later, 0 unknown */
+	uint64_t switches; /* restart.h: how often it had waited by then, 0 unknown */
+	bool same_wait;	/* restart.h: it is stopped in the wait that it was sampled in */
+	bool same_until; /* restart.h: left_until is that wait's */
 	uint64_t left_until; /* restart.h: end of the sleep it is in (CLOCK_MONOTONIC), 0 unknown */
-	uint64_t stopped_ran; /* restart.h: ran_ns at a stop in which left_until was found out of a stopped task, 0: not so */
+	uint64_t until_switches; /* restart.h: how often it had waited when it was let go after that was found out */
 	uint32_t sleeps_in;	/* the call behind restart_syscall, as an earlier stop has seen it; 0: not known */
 	uint64_t sysinsn; /* address of a `syscall` instruction in the task */
 };
