@@ -120,6 +120,10 @@ void probe_address(struct agent *a, const Pm__PodSpec *spec, const char *key, in
 /** Parses a spec's MAC. False when it is none. */
 bool parse_mac(const char *text, uint8_t mac[6]);
 
+/* ---- means.c */
+/** Answers what is wrong with this node. */
+void agent_check(struct agent *a, uint32_t id, const Pm__CheckNodeReq *m);
+
 /* ---- create.c: a new pod */
 void agent_run(struct agent *a, uint32_t id, const Pm__AgentRun *m);
 

@@ -59,6 +59,7 @@ FORWARD(do_started, op_started, op_started)
 FORWARD(do_aborted, op_aborted, op_aborted)
 FORWARD(do_go, op_go, op_go)
 FORWARD(do_query, op_query, op_query)
+FORWARD(do_check, agent_check, check_node_req)
 FORWARD(do_log, op_log, op_log)
 
 static const struct {
@@ -76,6 +77,7 @@ static const struct {
 	{ PM__ENVELOPE__BODY_OP_GO, do_go },
 	{ PM__ENVELOPE__BODY_OP_QUERY, do_query },
 	{ PM__ENVELOPE__BODY_OP_LOG, do_log },
+	{ PM__ENVELOPE__BODY_CHECK_NODE_REQ, do_check },
 };
 
 void dispatch(struct agent *a, const Pm__Envelope *env)

@@ -110,6 +110,11 @@ static void do_recover(struct client *cl, const Pm__Envelope *env)
 	recover_request(cl, env->id, env->recover_req);
 }
 
+static void do_check_node(struct client *cl, const Pm__Envelope *env)
+{
+	node_check(cl, env->id, env->check_node_req);
+}
+
 static const struct {
 	Pm__Envelope__BodyCase body;
 	void (*handle)(struct client *cl, const Pm__Envelope *env);
@@ -123,6 +128,7 @@ static const struct {
 	{ PM__ENVELOPE__BODY_RESTORE_JOB_REQ, do_restore_job },
 	{ PM__ENVELOPE__BODY_OP_ABORT_REQ, do_abort },
 	{ PM__ENVELOPE__BODY_RECOVER_REQ, do_recover },
+	{ PM__ENVELOPE__BODY_CHECK_NODE_REQ, do_check_node },
 	{ PM__ENVELOPE__BODY_EXEC_REQ, relay_request },
 	{ PM__ENVELOPE__BODY_ATTACH_REQ, relay_request },
 	{ PM__ENVELOPE__BODY_KILL_REQ, relay_request },

@@ -88,6 +88,8 @@ void node_ask(struct node *n, Pm__Envelope *env, unsigned ms, ask_fn *fn, void *
 /** Tells; nothing when the node is down. */
 void node_tell(struct node *n, const Pm__Envelope *env);
 void nodes_list(struct coord *c, struct client *cl, uint32_t id);
+/** Asks a node what is wrong with it. */
+void node_check(struct client *cl, uint32_t id, const Pm__CheckNodeReq *m);
 
 /* ---- pods.c */
 struct pod *pod_find(struct coord *c, const char *name);
@@ -103,6 +105,8 @@ void pods_reported(struct node *n, const Pm__AgentPods *m);
 void pods_list(struct coord *c, struct client *cl, uint32_t id, const Pm__PodsReq *m);
 /** May @cl do things to @p: its owner or root. */
 bool pod_owned(const struct pod *p, const struct client *cl);
+/** "frozen, held by operation m17-...": the state of a pod that does not run, in words. */
+const char *pod_condition(const struct pod *p, char *buf, size_t len);
 bool ip_in_use(struct coord *c, const char *ip);
 
 /* ---- run.c */

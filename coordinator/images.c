@@ -89,6 +89,7 @@ static void forget(struct group *g, struct op **op, size_t n)
 static int check_checkpoint(struct client *cl, uint32_t id, const Pm__CheckpointReq *m, const struct pod *p)
 {
 	const char *name = p->info->spec->name, *held = pod_held(cl->coord, name);
+	char how[200];
 
 	if (!pod_owned(p, cl))
 		client_error(cl, id, EX_DENIED, "check", "nothing was touched", "", "pod '%s' belongs to user '%s'",
@@ -104,7 +105,8 @@ static int check_checkpoint(struct client *cl, uint32_t id, const Pm__Checkpoint
 			     name);
 	else if (p->info->state != PM__POD_STATE__POD_RUNNING)
 		client_error(cl, id, EX_BUSY, "check", "nothing was touched", "see podps",
-			     "pod '%s' is not in a state to be checkpointed", name);
+			     "pod '%s' cannot be %s now: it is %s", name, m->check ? "checked" : "checkpointed",
+			     pod_condition(p, how, sizeof(how)));
 	else if (m->path[0] && m->path[0] != '/')
 		client_error(cl, id, EX_BADUSE, "check", "nothing was touched", "", "'%s' is not an absolute path",
 			     m->path);
@@ -135,8 +137,11 @@ static void send_off(struct op *op, const Pm__CheckpointReq *m, const Pm__Cut *c
 		op_undo(op, EX_OTHER, "no memory");
 		return;
 	}
-	log_info("operation %s: pod '%s' on '%s' into image '%s'%s", op->j.id, op->j.pod, op->j.source, image,
-		 m->term ? ", and to its end" : "");
+	if (op->dry_run)
+		log_info("operation %s: pod '%s' on '%s' is checked", op->j.id, op->j.pod, op->j.source);
+	else
+		log_info("operation %s: pod '%s' on '%s' into image '%s'%s", op->j.id, op->j.pod, op->j.source, image,
+			 m->term ? ", and to its end" : "");
 	op_tell_outgoing(op, NULL);
 	op_enter(op, ST_PRECOPY);
 }
@@ -151,6 +156,7 @@ static struct op *begin_checkpoint(struct pod *p, uid_t uid, const Pm__Checkpoin
 	pm__migrate_req__init(&like);
 	like.target = j.pod;
 	like.timeout_s = m->timeout_s;
+	like.dry_run = m->check;
 	return begin(p->node->coord, &j, &like, g, e);
 }
 
@@ -270,7 +276,7 @@ void checkpoint_request(struct client *cl, uint32_t id, const Pm__CheckpointReq 
 	struct pod *p = m->job ? NULL : pod_find(cl->coord, m->target), *one = NULL, *foreign = NULL;
 	bool alive = p && p->info->state != PM__POD_STATE__POD_EXITED && pod_owned(p, cl), others = false;
 
-	for (struct pod *q = cl->coord->pods; q; q = q->next) {
+	for (struct pod *q = m->check ? NULL : cl->coord->pods; q; q = q->next) {
 		if (!m->target[0] || strcmp(q->info->spec->job, m->target) != 0 || !pod_owned(q, cl) ||
 		    q->info->state == PM__POD_STATE__POD_EXITED)
 			continue;
@@ -291,7 +297,8 @@ void checkpoint_request(struct client *cl, uint32_t id, const Pm__CheckpointReq 
 	else if (one)
 		checkpoint_job(cl, id, m, one);
 	else if (!image_has_pod(cl, id, m->target))
-		client_error(cl, id, EX_NOTFOUND, "check", "", "see podps -a", "there is no pod or job '%s'", m->target);
+		client_error(cl, id, EX_NOTFOUND, "check", "", "see podps -a", "there is no pod%s '%s'",
+			     m->check ? "" : " or job", m->target);
 }
 
 int checkpoint_begin(struct coord *c, struct pod *p)

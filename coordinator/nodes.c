@@ -17,6 +17,7 @@
 #include "pod/base/log.h"
 #include "pod/base/util.h"
 
+#define CHECK_MS 20000 /* the image store may be slow */
 #define REDIAL_MS 200
 #define PING_MS 1000
 #define SILENT_MS 4000
@@ -294,4 +295,45 @@ void nodes_list(struct coord *c, struct client *cl, uint32_t id)
 	env_body.nodes = list;
 	env_body.n_nodes = c->nnodes;
 	client_send(cl, id, &env);
+}
+
+/* ---- what is wrong with one */
+
+struct check {
+	uint64_t client;
+	uint32_t id;
+};
+
+static void on_checked(struct node *n, const Pm__Envelope *env, void *arg)
+{
+	struct check *k = arg;
+	struct client *cl = client_by_serial(n->coord, k->client);
+
+	if (cl && env && env->body_case == PM__ENVELOPE__BODY_CHECK_NODE_REP) {
+		Pm__Envelope copy = *env;
+
+		client_send(cl, k->id, &copy);
+	} else if (cl) {
+		client_error(cl, k->id, EX_UNREACHABLE, "", "", "see podctl nodes", "node '%s' does not answer%s%s", n->conf->name,
+			     n->up ? "" : ": ", n->up ? "" : n->why);
+	}
+	free(k);
+}
+
+void node_check(struct client *cl, uint32_t id, const Pm__CheckNodeReq *m)
+{
+	struct node *n = node_find(cl->coord, m->node);
+	struct check *k = n ? calloc(1, sizeof(*k)) : NULL;
+
+	LINK_ENVELOPE(env, check_node_req, CHECK_NODE_REQ, Pm__CheckNodeReq, pm__check_node_req__init);
+	if (!n) {
+		client_error(cl, id, EX_NOTFOUND, "", "", "see podctl nodes", "there is no node '%s'", m->node);
+		return;
+	}
+	if (!k)
+		return;
+	k->client = cl->serial;
+	k->id = id;
+	env_body.node = m->node;
+	node_ask(n, &env, CHECK_MS, on_checked, k);
 }

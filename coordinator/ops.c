@@ -622,7 +622,9 @@ static void undo_check(struct op *op)
 	if (!op->src_undone || !op->tgt_undone)
 		return;
 	decide(op, JOURNAL_UNDONE);
-	if (op_is_checkpoint(op))
+	if (op_is_checkpoint(op) && op->dry_run)
+		snprintf(state, sizeof(state), "pod '%s' runs on '%s' as before; nothing was stopped", op->j.pod, op->j.source);
+	else if (op_is_checkpoint(op))
 		snprintf(state, sizeof(state), "pod '%s' runs on '%s' as before; there is no new image", op->j.pod,
 			 op->j.source);
 	else if (op_is_restart(op))

@@ -179,6 +179,25 @@ bool pod_owned(const struct pod *p, const struct client *cl)
 	return cl->uid == 0 || cl->uid == p->info->spec->uid;
 }
 
+const char *pod_condition(const struct pod *p, char *buf, size_t len)
+{
+	static const char *const words[] = {
+		[PM__POD_STATE__POD_UNKNOWN] = "in a state that its node has not told yet",
+		[PM__POD_STATE__POD_STARTING] = "still starting",
+		[PM__POD_STATE__POD_RUNNING] = "running",
+		[PM__POD_STATE__POD_MIGRATING] = "migrating, or being checkpointed",
+		[PM__POD_STATE__POD_FROZEN] = "frozen until the outcome of its move is known",
+		[PM__POD_STATE__POD_EXITED] = "over",
+		[PM__POD_STATE__POD_LOST] = "lost: its node does not answer",
+		[PM__POD_STATE__POD_INCOMING] = "incoming: it does not run there yet",
+	};
+	const char *op = p->info->op;
+	unsigned s = (unsigned)p->info->state;
+
+	snprintf(buf, len, "%s%s%s%s", s < ARRAY_SIZE(words) ? words[s] : words[0], op[0] ? " (operation " : "", op, op[0] ? ")" : "");
+	return buf;
+}
+
 bool ip_in_use(struct coord *c, const char *ip)
 {
 	for (struct pod *p = c->pods; p; p = p->next)

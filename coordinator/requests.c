@@ -13,6 +13,7 @@ static int check_migrate(struct client *cl, uint32_t id, const Pm__MigrateReq *m
 {
 	struct coord *c = cl->coord;
 	struct pod *there = to ? pod_find_at(c, m->target, to) : NULL;
+	char how[200];
 
 	if (!p && image_has_pod(cl, id, m->target))
 		return -1;
@@ -40,8 +41,7 @@ static int check_migrate(struct client *cl, uint32_t id, const Pm__MigrateReq *m
 			     "pod '%s' is on node '%s' already", m->target, m->node);
 	else if (p->info->state != PM__POD_STATE__POD_RUNNING)
 		client_error(cl, id, EX_BUSY, "check", "nothing was touched", "see podps",
-			     "pod '%s' is not in a state to be moved%s%s", m->target,
-			     p->info->op[0] ? ": it is held by operation " : "", p->info->op);
+			     "pod '%s' cannot be moved now: it is %s", m->target, pod_condition(p, how, sizeof(how)));
 	else if (there && there->info->state != PM__POD_STATE__POD_EXITED)
 		client_error(cl, id, EX_BUSY, "check", "the pod runs on as before", "",
 			     "node '%s' has a pod '%s' already", m->node, m->target);

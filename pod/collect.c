@@ -36,15 +36,19 @@ int collect_note(struct dump *d, int r, const struct err *e)
 			return 0;
 	if (d->nrefused < MAX_REFUSED)
 		d->refused[d->nrefused++] = dump_strdup(d, e->msg);
+	else
+		d->unlisted++;
 	return 0;
 }
 
 /* ---- processes */
 
+/* In each of these what is in the way is noted and the rest looked at all the same, if that is asked for. */
 static int check_namespaces(struct dump *d, struct proc *p, struct err *e)
 {
 	static const char *const ns[] = { "mnt", "net", "ipc", "uts", "user", "cgroup", "time", "pid" };
 	size_t i;
+	int r;
 
 	for (i = 0; i < ARRAY_SIZE(ns); i++) {
 		char path[64];
@@ -56,9 +60,11 @@ static int check_namespaces(struct dump *d, struct proc *p, struct err *e)
 		snprintf(path, sizeof(path), "/proc/%d/ns/%s", p->pid, ns[i]);
 		if (stat(path, &b) < 0)
 			return errno == ENOENT ? -ESRCH : err_sys(e, "stat '%s'", path);
-		if (a.st_ino != b.st_ino)
-			return REFUSE(e, "pid %d (%s): is in a %s namespace of its own: cannot be carried",
-				      p->nspid, p->st.comm, ns[i]);
+		if (a.st_ino == b.st_ino)
+			continue;
+		r = REFUSE(e, "pid %d (%s): is in a %s namespace of its own: cannot be carried", p->nspid, p->st.comm, ns[i]);
+		if (collect_note(d, r, e) < 0)
+			return r;
 	}
 	return 0;
 }
@@ -75,14 +81,15 @@ static int check_policy(const struct proc *p, const struct task *t, struct err *
 }
 
 /* Credentials are carried per process: threads that have taken others are refused. */
-static int check_threads(struct proc *p, struct err *e)
+static int check_threads(struct dump *d, struct proc *p, struct err *e)
 {
 	const struct proc_status *a = &p->st;
 	size_t i;
+	int r;
 
 	p->tasks[0]->seccomp = a->seccomp;
 	for (i = 0; i < p->ntasks; i++)
-		if (check_policy(p, p->tasks[i], e) < 0)
+		if (collect_note(d, check_policy(p, p->tasks[i], e), e) < 0)
 			return -EOPNOTSUPP;
 	for (i = 1; i < p->ntasks; i++) {
 		struct proc_status b;
@@ -91,9 +98,12 @@ static int check_threads(struct proc *p, struct err *e)
 			continue; /* it has ended */
 		if (memcmp(a->uid, b.uid, sizeof(a->uid)) || memcmp(a->gid, b.gid, sizeof(a->gid)) ||
 		    memcmp(a->cap, b.cap, sizeof(a->cap)) || a->no_new_privs != b.no_new_privs ||
-		    a->ngroups != b.ngroups || memcmp(a->groups, b.groups, a->ngroups * sizeof(a->groups[0])))
-			return REFUSE(e, "pid %d (%s): thread %d has credentials of its own: cannot be carried", p->nspid,
-				      p->st.comm, p->tasks[i]->nstid);
+		    a->ngroups != b.ngroups || memcmp(a->groups, b.groups, a->ngroups * sizeof(a->groups[0]))) {
+			r = REFUSE(e, "pid %d (%s): thread %d has credentials of its own: cannot be carried", p->nspid,
+				   p->st.comm, p->tasks[i]->nstid);
+			if (collect_note(d, r, e) < 0)
+				return r;
+		}
 		p->tasks[i]->seccomp = b.seccomp;
 	}
 	return 0;
@@ -131,20 +141,27 @@ static int check_sharing(struct dump *d, struct proc *p, bool still, struct err 
 	};
 	struct proc *parent = proc_by_ns(&d->procs, p->nsppid);
 	size_t i, k;
+	int r;
 
 	for (i = 1; i < p->ntasks; i++)
-		for (k = 1; k < 3; k++)
-			if (syscall(SYS_kcmp, p->pid, p->tasks[i]->tid, shared[k].type, 0, 0) > 0)
-				return REFUSE(e, "pid %d (%s): thread %d has a %s of its own: cannot be carried",
-					      p->nspid, p->st.comm, p->tasks[i]->nstid, shared[k].what);
+		for (k = 1; k < 3; k++) {
+			if (syscall(SYS_kcmp, p->pid, p->tasks[i]->tid, shared[k].type, 0, 0) <= 0)
+				continue;
+			r = REFUSE(e, "pid %d (%s): thread %d has a %s of its own: cannot be carried", p->nspid, p->st.comm,
+				   p->tasks[i]->nstid, shared[k].what);
+			if (collect_note(d, r, e) < 0)
+				return r;
+		}
 	for (k = 0; parent && !parent->zombie && k < ARRAY_SIZE(shared); k++) {
 		if (syscall(SYS_kcmp, p->pid, parent->pid, shared[k].type, 0, 0) != 0)
 			continue;
 		if (k == 0 && !still && (in_vfork(parent) ||
 					 syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) != 0))
 			return 0; /* a vfork in progress: that is over when all stand still */
-		return REFUSE(e, "pid %d (%s): shares its %s with pid %d: cannot be carried", p->nspid,
-			      p->st.comm, shared[k].what, parent->nspid);
+		r = REFUSE(e, "pid %d (%s): shares its %s with pid %d: cannot be carried", p->nspid, p->st.comm, shared[k].what,
+			   parent->nspid);
+		if (collect_note(d, r, e) < 0)
+			return r;
 	}
 	return 0;
 }
@@ -187,31 +204,41 @@ int collect_refuse_leaderless(const struct proc *p, struct err *e)
 	return REFUSE(e, "pid %d (%s): its main thread has ended, others run: cannot be carried yet", p->nspid, p->st.comm);
 }
 
+static int check_state(struct dump *d, const struct proc *p, bool still, struct err *e)
+{
+	int r = 0;
+
+	if (p->st.tracer && !still)
+		r = REFUSE(e, "pid %d (%s): is traced by another process (a debugger, strace)", p->nspid, p->st.comm);
+	r = collect_note(d, r, e);
+	if (r >= 0 && p->st.state == 'T' && p->nspid == 1)
+		r = REFUSE(e, "pid 1 (%s): is stopped, which nobody in the pod can have done: continue it first", p->st.comm);
+	r = collect_note(d, r, e);
+	if (r >= 0 && p->st.ns_depth != d->procs.p[0]->st.ns_depth)
+		r = REFUSE(e, "pid %d (%s): is in a pid namespace of its own: cannot be carried", p->nspid, p->st.comm);
+	return collect_note(d, r, e);
+}
+
 /* What no kind carries. @still: all tasks are stopped by us; looked at again, since a program may have come to it since. */
 static int check_proc(struct dump *d, struct proc *p, bool still, struct err *e)
 {
-	struct proc *one = d->procs.p[0];
 	int r;
 
 	if (p->leaderless)
 		return collect_refuse_leaderless(p, e);
 	if (p->zombie)
 		return 0;
-	if (p->st.tracer && !still)
-		return REFUSE(e, "pid %d (%s): is traced by another process (a debugger, strace)", p->nspid, p->st.comm);
-	if (p->st.state == 'T' && p->nspid == 1)
-		return REFUSE(e, "pid 1 (%s): is stopped, which nobody in the pod can have done: continue it first", p->st.comm);
-	if (p->st.ns_depth != one->st.ns_depth)
-		return REFUSE(e, "pid %d (%s): is in a pid namespace of its own: cannot be carried", p->nspid, p->st.comm);
-	r = check_namespaces(d, p, e);
+	r = check_state(d, p, still, e);
 	if (r >= 0)
-		r = kind_posixtimer_check(p, e);
+		r = check_namespaces(d, p, e);
+	if (r >= 0)
+		r = collect_note(d, kind_posixtimer_check(p, e), e);
 	if (r >= 0)
 		r = check_sharing(d, p, still, e);
 	if (r >= 0)
-		r = check_threads(p, e);
+		r = check_threads(d, p, e);
 	if (r >= 0)
-		r = seccomp_check(p, e);
+		r = collect_note(d, seccomp_check(p, e), e);
 	if (r >= 0 && !still) /* in the cut kind cwd looks */
 		r = check_directories(d, p, e);
 	return r;

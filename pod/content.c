@@ -422,7 +422,8 @@ static int walk_entry(struct walk *w, int dirfd, const char *name, const char *p
 			return errno == ENOENT ? 0 : err_sys(e, "open '/%s'", path);
 		return walk_dir(w, fd, path, depth + 1, e);
 	} else if (!S_ISFIFO(st.st_mode)) {
-		return err_set(e, EOPNOTSUPP, "'/%s' is a device file in the pod's private tmpfs: cannot be carried", path);
+		return collect_note(w->d, err_set(e, EOPNOTSUPP, "'/%s' is a device file in the pod's private tmpfs: cannot be carried", path),
+				    e);
 	}
 	return 0;
 }

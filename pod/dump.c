@@ -283,6 +283,36 @@ static void refusal_hint(struct dump *d, size_t here)
 		 d->nrefused > 1 && !d->req->options->dry_run ? "; podmigrate --dry-run lists all" : "");
 }
 
+/* Who only asks wants to hear as well what a move would meet later, as far as it can be seen while the pod runs. */
+static int look_ahead(struct dump *d, struct err *e)
+{
+	Pm__Tmpfs tmpfs;
+	int r;
+
+	d->noting = true;
+	r = content_tmpfs(d, &tmpfs, e);
+	if (r >= 0)
+		r = quiesce_foresee(d, e);
+	d->noting = false;
+	return r;
+}
+
+/* The check's last word: the first of what is in the way, and how much more there is. */
+static int refuse_all(struct dump *d, size_t here, struct err *e)
+{
+	char more[64];
+
+	refusal_hint(d, here);
+	d->exit_code = 6;
+	err_set(e, EOPNOTSUPP, "%s", d->refused[0]);
+	if (d->nrefused > 1)
+		err_set(e, EOPNOTSUPP, "%s (and %zu more)", d->refused[0], d->nrefused - 1 + d->unlisted);
+	snprintf(more, sizeof(more), "and %zu more", d->unlisted);
+	if (d->unlisted)
+		d->refused[d->nrefused++] = dump_strdup(d, more);
+	return -EOPNOTSUPP;
+}
+
 static int stage_check(struct dump *d, struct err *e)
 {
 	size_t here;
@@ -294,9 +324,13 @@ static int stage_check(struct dump *d, struct err *e)
 		r = collect_check(d, e);
 	if (r >= 0)
 		cut_read_notes(d);
+	if (r >= 0 && d->req->options->dry_run)
+		r = look_ahead(d, e);
 	here = d->nrefused;
 	/* who tries it first wants to hear everything; else what is found here will do */
-	if (r >= 0 && d->req->image) {
+	if (r >= 0 && d->req->image && d->req->options->dry_run) {
+		; /* the pod's own refusals are all that is asked */
+	} else if (r >= 0 && d->req->image) {
 		if (!d->nrefused)
 			r = image_begin(d, e);
 		if (r >= 0 && !d->nrefused)
@@ -306,13 +340,8 @@ static int stage_check(struct dump *d, struct err *e)
 	}
 	if (d->s.fd >= 0 && !d->s.file && r >= 0)
 		r = ask_target(d, e);
-	if (r >= 0 && d->nrefused) {
-		refusal_hint(d, here);
-		d->exit_code = 6;
-		r = err_set(e, EOPNOTSUPP, "%s", d->refused[0]);
-		if (d->nrefused > 1)
-			r = err_set(e, EOPNOTSUPP, "%s (and %zu more)", d->refused[0], d->nrefused - 1);
-	}
+	if (r >= 0 && d->nrefused)
+		r = refuse_all(d, here, e);
 	/* a file or a connection that the program closes shall be closed, not live on in us */
 	collect_drop_objects(d, false);
 	return r;

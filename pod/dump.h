@@ -42,7 +42,7 @@ struct mapfile {
 	char *comm;
 };
 
-#define MAX_REFUSED 64
+#define MAX_REFUSED 256
 
 struct fdref {
 	pid_t nspid;
@@ -138,8 +138,8 @@ struct dump {
 	uint64_t phase_ns;
 	int exit_code;		/* for EngineFailed */
 	bool noting;		/* what is refused is noted, and the check goes on */
-	char *refused[MAX_REFUSED]; /* arena */
-	size_t nrefused;
+	char *refused[MAX_REFUSED + 1]; /* arena */
+	size_t nrefused, unlisted;
 	char hint[160];		/* what the user can do about it */
 };
 
@@ -210,6 +210,7 @@ int dump_add_watcher(struct dump *, const struct probe *, struct err *);
 int dump_add_watched(struct dump *, const struct probe *, const char *path, const struct stat *, struct err *);
 /** Has one of them events that were not read? 1 and whose. */
 int watchers_unread(struct dump *, const struct watcher **who);
+bool watcher_unread(const struct dump *, const struct watcher *);
 
 /* jobs.c, the source's half */
 enum { JOB_STOPPED = 1, JOB_CONTINUED };

@@ -8,6 +8,8 @@
 int stage_precopy(struct dump *, struct err *); /* live.c */
 int stage_quiesce(struct dump *, struct err *); /* live.c */
 int stage_cut(struct dump *, struct err *);	/* live.c */
+/** Notes what stage_quiesce() would wait for in vain. live.c */
+int quiesce_foresee(struct dump *, struct err *);
 int stage_save(struct dump *, struct err *);	/* dump_image.c */
 /** A job's, with an image: barrier.c */
 int stage_join(struct dump *, struct err *);

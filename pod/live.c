@@ -283,6 +283,14 @@ static int refuse_queue(struct dump *d, uint64_t ino, const char *what, struct e
 	return err_set(e, EBUSY, "there is %s that no program takes: cannot be carried", what);
 }
 
+static int refuse_unread(struct dump *d, const struct watcher *w, struct err *e)
+{
+	const struct proc *p = proc_by_ns(&d->procs, w->nspid);
+
+	return err_set(e, EBUSY, "pid %d (%s): fd %d is an inotify instance with events that the program does not read: cannot be carried",
+		       w->nspid, p ? p->st.comm : "", w->fdno);
+}
+
 struct filled {
 	struct tcp_unheld tcp;
 	uint64_t listener;	/* a unix socket's inode */
@@ -310,7 +318,6 @@ static int await_queues(struct dump *d, int nl, struct err *e)
 {
 	uint64_t end = deadline_ms(QUEUE_MS);
 	struct timespec ts = { 0, 500000 };
-	const struct watcher *w;
 	struct filled f;
 	int r;
 
@@ -320,16 +327,49 @@ static int await_queues(struct dump *d, int nl, struct err *e)
 			return r;
 		nanosleep(&ts, NULL);
 	} while (now_ns() < end);
-	w = f.w;
-	if (w)
-		return err_set(e, EBUSY, "pid %d: fd %d is an inotify instance with events that the program does not read: cannot be carried",
-			       w->nspid, w->fdno);
+	if (f.w)
+		return refuse_unread(d, f.w, e);
 	if (f.tcp.half_open)
 		return err_set(e, EBUSY, "%u connections wait in an accept queue and the program does not take them",
 			       f.tcp.half_open);
 	if (f.netlink)
 		return refuse_queue(d, f.netlink, "a netlink socket with messages", e);
 	return refuse_queue(d, f.listener, "a unix socket whose accept queue holds data", e);
+}
+
+/*
+ * The same for who only asks, and not of TCP: connections that wait to be accepted are held back before a move waits for
+ * the last of them.
+ */
+int quiesce_foresee(struct dump *d, struct err *e)
+{
+	autoclose int nl = tcp_unheld_open(d->netns, e);
+	uint64_t end = deadline_ms(QUEUE_MS), listener;
+	struct timespec ts = { 0, 500000 };
+	const struct watcher *w;
+	size_t i;
+	int r = nl;
+
+	while (r >= 0 && now_ns() < end) {
+		r = kind_unix_unaccepted(nl, &listener, e);
+		if (!r)
+			r = watchers_unread(d, &w);
+		if (!r)
+			return 0;
+		nanosleep(&ts, NULL);
+	}
+	for (i = 0; r >= 0 && i < d->nwatchers; i++)
+		if (watcher_unread(d, &d->watchers[i])) {
+			refuse_unread(d, &d->watchers[i], e);
+			collect_note(d, -EOPNOTSUPP, e);
+		}
+	if (r >= 0)
+		r = kind_unix_unaccepted(nl, &listener, e);
+	if (r > 0) {
+		refuse_queue(d, listener, e);
+		collect_note(d, -EOPNOTSUPP, e);
+	}
+	return r < 0 ? r : 0;
 }
 
 /* What tasks closed until they stood still; @left: those whose peer has not answered for long. */

@@ -35,24 +35,28 @@ int dump_add_watched(struct dump *d, const struct probe *p, const char *path, co
 	return 0;
 }
 
+bool watcher_unread(const struct dump *d, const struct watcher *w)
+{
+	const struct proc *p = proc_by_ns(&d->procs, w->nspid);
+	autoclose int fd = p && !p->zombie ? (int)syscall(SYS_pidfd_getfd, p->pidfd, w->fdno, 0) : -1;
+	char self[48], link[32] = "";
+	int left = 0;
+
+	if (fd < 0)
+		return false;
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	return readlink(self, link, sizeof(link) - 1) > 0 && !strcmp(link, "anon_inode:inotify") &&
+	       ioctl(fd, FIONREAD, &left) == 0 && left;
+}
+
 int watchers_unread(struct dump *d, const struct watcher **who)
 {
 	size_t i;
 
-	for (i = 0; i < d->nwatchers; i++) {
-		const struct proc *p = proc_by_ns(&d->procs, d->watchers[i].nspid);
-		autoclose int fd = p && !p->zombie ? (int)syscall(SYS_pidfd_getfd, p->pidfd, d->watchers[i].fdno, 0) : -1;
-		char self[48], link[32] = "";
-		int left = 0;
-
-		if (fd < 0)
-			continue;
-		snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
-		if (readlink(self, link, sizeof(link) - 1) > 0 && !strcmp(link, "anon_inode:inotify") &&
-		    ioctl(fd, FIONREAD, &left) == 0 && left) {
+	for (i = 0; i < d->nwatchers; i++)
+		if (watcher_unread(d, &d->watchers[i])) {
 			*who = &d->watchers[i];
 			return 1;
 		}
-	}
 	return 0;
 }

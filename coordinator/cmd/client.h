@@ -95,6 +95,7 @@ int cmd_recover(struct ctx *, int argc, char **argv);
 int cmd_checkpoint(struct ctx *, int argc, char **argv);
 int cmd_restore(struct ctx *, int argc, char **argv);
 int cmd_image(struct ctx *, int argc, char **argv);
+int cmd_check(struct ctx *, int argc, char **argv);
 int cmd_inspect(struct ctx *, int argc, char **argv);
 int cmd_preempt(struct ctx *, int argc, char **argv);
 int cmd_later(struct ctx *, int argc, char **argv);

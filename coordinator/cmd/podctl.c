@@ -115,7 +115,11 @@ static const struct command commands[] = {
 	  "      --stats            what pod or image it is\n"
 	  "      --pid N            files, sockets, mappings and environment of this process alone\n"
 	  "      --json             for programs\n" },
-	{ "check", NULL, cmd_later, "[NODE | POD --to NODE]", NULL },
+	{ "check", NULL, cmd_check, "POD|JOB [--to NODE] [--json] | [NODE] [--json]",
+	  "Says why a pod cannot be moved or checkpointed: all of it, and nothing is stopped for that. Exit code 0: it can, 6: it cannot.\n"
+	  "Of a node, or of all of them: what it lacks to run, move and checkpoint pods.\n"
+	  "      --to NODE          also what this node lacks for the pod\n"
+	  "      --json             for programs\n" },
 	{ "op", NULL, cmd_later, "list|show|wait|abort ID", NULL },
 };
 
@@ -124,10 +128,7 @@ int cmd_later(struct ctx *c, int argc, char **argv)
 {
 	(void)argc;
 	(void)argv;
-	say(c, EXIT_OTHER, "this command is not built yet; nothing was done");
-	if (!strcmp(c->cmd->name, "check"))
-		fprintf(stderr, "hint: podmigrate POD NODE --dry-run does the check of a move\n");
-	return EXIT_OTHER;
+	return say(c, EXIT_OTHER, "this command is not built yet; nothing was done");
 }
 
 static int usage(FILE *f, int code)

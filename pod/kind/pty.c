@@ -90,15 +90,22 @@ static int check_instance(struct dump *d, const struct probe *p, struct err *e)
 	return 0;
 }
 
+static int refuse_discipline(int disc, struct err *e)
+{
+	return disc ? KIND_REFUSE(e, "a terminal with line discipline %d: cannot be carried", disc) : 0;
+}
+
 static int check(struct dump *d, const struct probe *p, struct err *e)
 {
 	uint32_t index;
-	int r = kind_check_common(p, e);
+	int disc = 0, r = kind_check_common(p, e);
 
 	if (r == 0)
 		r = check_instance(d, p, e);
 	if (r == 0)
 		r = get_index(p, &index, e);
+	if (r == 0 && ioctl(p->fd, TIOCGETD, &disc) == 0)
+		r = refuse_discipline(disc, e);
 	return r == -EIO ? 0 : r; /* hung up */
 }
 
@@ -283,7 +290,7 @@ static int dump_master(struct dump *d, struct object *o, Pm__BodyPty *m, struct 
 	    ioctl(o->p.fd, TIOCGETD, &disc) < 0)
 		return err_sys(e, "state of a terminal");
 	if (disc)
-		return KIND_REFUSE(e, "a terminal with line discipline %d: cannot be carried", disc);
+		return refuse_discipline(disc, e);
 	m->termios = kind_bytes(d, &t, sizeof(t));
 	m->winsize = kind_bytes(d, &ws, sizeof(ws));
 	m->locked = locked;
