@@ -298,7 +298,17 @@ struct filled {
 	const struct watcher *w;
 };
 
-/* Is there a connection that cannot be made again, data in a queue that cannot be read there, or an event? */
+/* Data in a queue that cannot be read there, or an event? */
+static int data_filled(struct dump *d, int nl, struct filled *f, struct err *e)
+{
+	int r = kind_unix_unaccepted(nl, &f->listener, e);
+
+	if (!r)
+		r = kind_netlink_unread(d->pid1, &f->netlink, e);
+	return r ? r : watchers_unread(d, &f->w);
+}
+
+/* These, or a connection that cannot be made again? */
 static int queues_filled(struct dump *d, int nl, struct filled *f, struct err *e)
 {
 	int r;
@@ -307,10 +317,17 @@ static int queues_filled(struct dump *d, int nl, struct filled *f, struct err *e
 	r = tcp_unheld(nl, &f->tcp, e);
 	if (r < 0 || f->tcp.half_open)
 		return r < 0 ? r : 1;
-	r = kind_unix_unaccepted(nl, &f->listener, e);
-	if (!r)
-		r = kind_netlink_unread(d->pid1, &f->netlink, e);
-	return r ? r : watchers_unread(d, &f->w);
+	return data_filled(d, nl, f, e);
+}
+
+static int refuse_accept(struct dump *d, uint64_t listener, struct err *e)
+{
+	return refuse_queue(d, listener, "a unix socket whose accept queue holds data", e);
+}
+
+static int refuse_netlink(struct dump *d, uint64_t ino, struct err *e)
+{
+	return refuse_queue(d, ino, "a netlink socket with messages", e);
 }
 
 /* Until the program has taken what is in its queues. */
@@ -333,8 +350,8 @@ static int await_queues(struct dump *d, int nl, struct err *e)
 		return err_set(e, EBUSY, "%u connections wait in an accept queue and the program does not take them",
 			       f.tcp.half_open);
 	if (f.netlink)
-		return refuse_queue(d, f.netlink, "a netlink socket with messages", e);
-	return refuse_queue(d, f.listener, "a unix socket whose accept queue holds data", e);
+		return refuse_netlink(d, f.netlink, e);
+	return refuse_accept(d, f.listener, e);
 }
 
 /*
@@ -344,29 +361,33 @@ static int await_queues(struct dump *d, int nl, struct err *e)
 int quiesce_foresee(struct dump *d, struct err *e)
 {
 	autoclose int nl = tcp_unheld_open(d->netns, e);
-	uint64_t end = deadline_ms(QUEUE_MS), listener;
+	struct filled f = { .w = NULL };
+	uint64_t end = deadline_ms(QUEUE_MS);
 	struct timespec ts = { 0, 500000 };
-	const struct watcher *w;
 	size_t i;
-	int r = nl;
+	int r = nl < 0 ? nl : data_filled(d, nl, &f, e);
 
-	while (r >= 0 && now_ns() < end) {
-		r = kind_unix_unaccepted(nl, &listener, e);
-		if (!r)
-			r = watchers_unread(d, &w);
-		if (!r)
-			return 0;
+	while (r > 0 && now_ns() < end) {
 		nanosleep(&ts, NULL);
+		r = data_filled(d, nl, &f, e);
 	}
-	for (i = 0; r >= 0 && i < d->nwatchers; i++)
+	if (r <= 0)
+		return r;
+	/* that was the first of them */
+	for (i = 0; i < d->nwatchers; i++)
 		if (watcher_unread(d, &d->watchers[i])) {
 			refuse_unread(d, &d->watchers[i], e);
 			collect_note(d, -EOPNOTSUPP, e);
 		}
-	if (r >= 0)
-		r = kind_unix_unaccepted(nl, &listener, e);
+	r = kind_unix_unaccepted(nl, &f.listener, e);
 	if (r > 0) {
-		refuse_queue(d, listener, e);
+		refuse_accept(d, f.listener, e);
+		collect_note(d, -EOPNOTSUPP, e);
+	}
+	if (r >= 0)
+		r = kind_netlink_unread(d->pid1, &f.netlink, e);
+	if (r > 0) {
+		refuse_netlink(d, f.netlink, e);
 		collect_note(d, -EOPNOTSUPP, e);
 	}
 	return r < 0 ? r : 0;

@@ -6,7 +6,8 @@
  *
  * refused needs WHAT...: holds what another node may lack: open:FILE, fifo:FILE, map:FILE (private, for running),
  * cwd:DIR, shm:MIB (a file in /dev/shm), gone: (a working directory without a name), unread: (inotify events), answer: (of the kernel's, by netlink), dispatch: (of system
- * calls, by itself), vfork: (a child of it that stays), busy: (nothing).
+ * calls, by itself), vfork: (a child of it that stays), unaccepted: (data in an accept queue), node: (a device file in
+ * /tmp), busy: (nothing).
  */
 #include "wl.h"
 
@@ -35,6 +36,8 @@
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
 
 static int fd = -1;
 
@@ -390,6 +393,49 @@ static void deadline(void)
 		skip("SCHED_DEADLINE");
 }
 
+/* A child that has gone where its parent is not, before anybody looks. */
+static int apart(void *arg)
+{
+	int (*go)(void) = (int (*)(void))(uintptr_t)arg;
+
+	if (go() < 0)
+		return errno;
+	WL_SYS(kill(getpid(), SIGSTOP));
+	return sharer(NULL);
+}
+
+static void leave(const char *what, int (*go)(void))
+{
+	pid_t pid = wl_spawn(apart, (void *)(uintptr_t)go);
+	int status = -1;
+
+	WL_EQ("waitpid", pid, WL_SYS(waitpid(pid, &status, WUNTRACED)));
+	errno = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+	if (!WIFSTOPPED(status))
+		skip(what);
+	WL_SYS(kill(pid, SIGCONT));
+}
+
+static int go_chroot(void)
+{
+	return chroot("/tmp");
+}
+
+static int go_unshare(void)
+{
+	return unshare(CLONE_NEWUTS | CLONE_NEWIPC);
+}
+
+static void chrooted(void)
+{
+	leave("chroot", go_chroot);
+}
+
+static void namespaces(void)
+{
+	leave("unshare", go_unshare);
+}
+
 /* As a debugger would. */
 static void traced(void)
 {
@@ -496,6 +542,24 @@ static void hold_vfork(const char *none)
 	WL_AWAIT(changed, "the child");
 }
 
+static void hold_unaccepted(const char *none)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX, .sun_path = "/tmp/wl-listener" };
+	int listener = (int)WL_SYS(socket(AF_UNIX, SOCK_STREAM, 0)), client = (int)WL_SYS(socket(AF_UNIX, SOCK_STREAM, 0));
+
+	(void)none;
+	WL_SYS(bind(listener, (struct sockaddr *)&at, sizeof(at)));
+	WL_SYS(listen(listener, 1));
+	WL_SYS(connect(client, (struct sockaddr *)&at, sizeof(at)));
+	WL_EQ("write", 1, WL_SYS(write(client, "x", 1)));
+}
+
+static void hold_node(const char *none)
+{
+	(void)none;
+	WL_SYS(mknod("/tmp/wl-node", S_IFCHR | 0600, makedev(1, 3)));
+}
+
 static void hold_nothing(const char *none)
 {
 	(void)none;
@@ -506,7 +570,8 @@ static const struct {
 	void (*hold)(const char *arg);
 } needs[] = {
 	{ "open:", hold_open }, { "fifo:", hold_fifo }, { "map:", hold_map },	{ "cwd:", hold_cwd },
-	{ "shm:", hold_shm },	{ "gone:", hold_gone }, { "unread:", hold_unread }, { "answer:", hold_answer }, { "dispatch:", hold_dispatch }, { "vfork:", hold_vfork }, { "busy:", hold_nothing },
+	{ "shm:", hold_shm },	{ "gone:", hold_gone }, { "unread:", hold_unread }, { "answer:", hold_answer }, { "dispatch:", hold_dispatch }, { "vfork:", hold_vfork },
+	{ "unaccepted:", hold_unaccepted }, { "node:", hold_node }, { "busy:", hold_nothing },
 };
 
 static void hold(const char *what)
@@ -538,7 +603,7 @@ static const struct {
 	{ "proc_file", proc_file }, { "lease", lease }, { "flock_device", flock_device },
 	{ "thread_creds", thread_creds },
 	{ "seccomp_lock", seccomp_lock }, { "shared_memory", shared_memory }, { "leader_exit", leader_exit },
-	{ "deadline", deadline }, { "traced", traced },
+	{ "deadline", deadline }, { "traced", traced }, { "chroot", chrooted }, { "namespace", namespaces },
 };
 
 static void work(void)
