@@ -9,7 +9,6 @@ load lib
 setup_file() {
 	is_root || return 0
 	lab_up imgfault --faults
-	export AWAIT_S=30
 	export STORE=$LAB_SHARED/images/root
 	cat >"$LAB_SHARED/count" <<-'END'
 		i=0
@@ -24,13 +23,13 @@ setup() {
 	cd / || return 1
 }
 
-teardown() { [ "$BATS_TEST_COMPLETED" ] || { podps -a; timeout 10 podctl recover; } >&2 || true; }
+teardown() { [ "$BATS_TEST_COMPLETED" ] || { podps -a; timeout 60 podctl recover; } >&2 || true; }
 start() { case $1 in *agent-* | *coord@*) "$LAB" start "${1%% *}" >/dev/null ;; esac; }
 # of the pod, if it lives: what an earlier one of its name left is not shown
-row() { timeout 10 podps --noheadings | awk '$1 == "p"'; }
+row() { timeout 60 podps --noheadings | awk '$1 == "p"'; }
 field() { row | awk -v f="$1" '{ print $f }'; }
-said() { timeout 10 podctl logs p | grep -q -- "$1"; }
-both_up() { [ "$(timeout 10 podctl nodes --noheadings | awk '$2 == "up"' | wc -l)" = 2 ]; }
+said() { timeout 60 podctl logs p | grep -q -- "$1"; }
+both_up() { [ "$(timeout 60 podctl nodes --noheadings | awk '$2 == "up"' | wc -l)" = 2 ]; }
 running() { both_up && [ "$(field 5)" = running ] && podps --json | python3 -c 'import json, sys; sys.exit(any(p["op"] for p in json.load(sys.stdin)))'; }
 state() { [ "$(field 5)" = "$1" ]; }
 absent() { both_up && [ -z "$(row)" ]; }
@@ -58,7 +57,7 @@ gone() { podctl kill -s KILL -a p; await absent; }
 		podrun -d -n p -N nodeA -- sh /home/shared/count
 		await said '^5$'
 		echo "${at#* }:kill" >"$LAB_DIR/faults/${at%% *}"
-		run timeout 60 podctl checkpoint --term p
+		run timeout 180 podctl checkpoint --term p
 		start "$at"
 		await one_way_or_the_other
 		[ ! -s "$LAB_DIR/faults/${at%% *}" ] # it has happened
@@ -81,7 +80,7 @@ gone() { podctl kill -s KILL -a p; await absent; }
 		"nodeB agent-target@started" "head coord@reserve" "head coord@commit" "head coord@committed" "head coord@started"; do
 		echo "$at" >&3
 		echo "${at#* }:kill" >"$LAB_DIR/faults/${at%% *}"
-		run timeout 60 podctl restore "$(image)" -N nodeB
+		run timeout 180 podctl restore "$(image)" -N nodeB
 		start "$at"
 		settled() { running || { absent && no_copy; }; }
 		await settled
@@ -97,7 +96,7 @@ gone() { podctl kill -s KILL -a p; await absent; }
 
 @test "restart on a node that dies: the image comes back elsewhere, at once" {
 	echo "engine-target@cut:delay=3000" >"$LAB_DIR/faults/nodeB"
-	timeout 60 podctl restore "$(image)" -N nodeB >/dev/null 2>&1 3>&- &
+	timeout 180 podctl restore "$(image)" -N nodeB >/dev/null 2>&1 3>&- &
 	restore=$!
 	await test ! -s "$LAB_DIR/faults/nodeB"
 	"$LAB" kill nodeB

@@ -9,7 +9,6 @@ load lib
 setup_file() {
 	is_root || return 0
 	lab_up ipcfault --faults
-	export AWAIT_S=30
 	cp "$LAB_BIN"/workload/{mqueue,sysvmsg,sysvsem} "$LAB_SHARED"
 }
 
@@ -21,8 +20,8 @@ setup() {
 }
 
 teardown() { [ "$BATS_TEST_COMPLETED" ] || { podps -a; podctl logs p; } >&2 || true; }
-row() { timeout 10 podps --noheadings | awk '$1 == "p"'; }
-said() { timeout 10 podctl logs p | grep -q -- "$1"; }
+row() { timeout 60 podps --noheadings | awk '$1 == "p"'; }
+said() { timeout 60 podctl logs p | grep -q -- "$1"; }
 running() { [ "$(row | awk '{ print $5 }')" = running ] && podps --json | python3 -c 'import json, sys; sys.exit(any(p["op"] for p in json.load(sys.stdin)))'; }
 absent() { [ -z "$(row)" ]; }
 on_node() { row | grep -q "$1"; }
@@ -36,10 +35,10 @@ begin() {
 works() {
 	await running
 	not said FAIL
-	run timeout 60 podmigrate p nodeB
+	run timeout 180 podmigrate p nodeB
 	[ "$status" = 0 ]
 	await on_node nodeB
-	sleep 0.3
+	sleep 0.3 # its work, which is not to be awaited: it tells only what goes wrong
 	podctl kill -s TERM -a p
 	await said '^ok$'
 	await absent
@@ -48,12 +47,12 @@ works() {
 @test "the helper dies while it has the messages: the engine puts them back, and the move goes on" {
 	begin mqueue
 	faults engine-source@taken:kill
-	run timeout 60 podmigrate p nodeB
+	run timeout 180 podmigrate p nodeB
 	[ "$status" = 0 ]
 	happened
 	await running
 	not said FAIL
-	run timeout 60 podmigrate p nodeA
+	run timeout 180 podmigrate p nodeA
 	[ "$status" = 0 ]
 	works
 }
@@ -61,7 +60,7 @@ works() {
 @test "the engine dies while its helper has the messages: the helper puts them back before anybody runs" {
 	begin mqueue
 	faults engine-source@taken:delay=500 engine-source@helped:kill
-	run timeout 60 podmigrate p nodeB
+	run timeout 180 podmigrate p nodeB
 	[ "$status" != 0 ]
 	happened
 	on_node nodeA
@@ -74,7 +73,7 @@ works() {
 			echo "$w $action" >&3
 			begin $w
 			faults engine-source@ready:$action
-			run timeout 60 podmigrate p nodeB
+			run timeout 180 podmigrate p nodeB
 			[ "$status" != 0 ]
 			happened
 			on_node nodeA

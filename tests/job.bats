@@ -8,7 +8,6 @@ load lib
 setup_file() {
 	is_root || return 0
 	lab_up job --faults
-	export AWAIT_S=60
 	export STORE=$LAB_SHARED/images/root
 	mkdir -p "$STORE"
 	cp "$LAB_BIN/../tests/streamcheck" "$LAB_BIN/workload/refused" "$LAB_SHARED/"
@@ -24,19 +23,19 @@ setup() {
 
 teardown() {
 	is_root || return 0
-	[ "$BATS_TEST_COMPLETED" ] || { podps -a; timeout 10 podctl recover; podctl logs cli; podctl logs srv; } >&2 || true
+	[ "$BATS_TEST_COMPLETED" ] || { podps -a; timeout 60 podctl recover; podctl logs cli; podctl logs srv; } >&2 || true
 	for p in srv cli; do podctl kill -s KILL -a $p || true; done >/dev/null 2>&1
 	await ended srv && await ended cli
 	rm -f "$LAB_SHARED"/data/* "$LAB_DIR"/faults/*
 }
 
-field() { timeout 10 podps -a --noheadings | awk -v p="$1" -v f="$2" '$1 == p { print $f }'; }
+field() { timeout 60 podps -a --noheadings | awk -v p="$1" -v f="$2" '$1 == p { print $f }'; }
 ended() { [[ $(field "$1" 5) == exited* || -z $(field "$1" 5) ]]; }
 running() { [ "$(field "$1" 5)" = running ] && [ -z "$(podps --json | jq -r ".[] | select(.pod == \"$1\") | .op")" ]; }
 held() { [ -n "$(podps --json | jq -r '.[] | select(.pod == "srv") | .op')" ]; }
 both_run() { both_up && running srv && running cli; }
-both_up() { [ "$(timeout 10 podctl nodes --noheadings | awk '$2 == "up"' | wc -l)" = 2 ]; }
-said() { timeout 10 podctl logs "$1" | grep -q -- "$2"; }
+both_up() { [ "$(timeout 60 podctl nodes --noheadings | awk '$2 == "up"' | wc -l)" = 2 ]; }
+said() { timeout 60 podctl logs "$1" | grep -q -- "$2"; }
 job_runs() { # [OPTIONS OF podrun]
 	podrun -d -j J -n srv -N nodeA --ip 10.77.128.31 "$@" -- /home/shared/streamcheck -l 7000 >/dev/null
 	await said srv ready
@@ -141,7 +140,7 @@ jobs_listed() { podctl image list --noheadings | awk '$8 != "-" { print $8 }' | 
 		echo "$at" >&3
 		before=$(ls "$STORE")
 		echo "${at#* }:kill" >"$LAB_DIR/faults/${at%% *}"
-		run timeout 60 podctl checkpoint J
+		run timeout 180 podctl checkpoint J
 		rm -f "$LAB_DIR/faults/${at%% *}"
 		[ "$status" != 0 ]
 		case $at in *agent-* | head*) "$LAB" start "${at%% *}" >/dev/null ;; esac
@@ -160,7 +159,7 @@ jobs_listed() { podctl image list --noheadings | awk '$8 != "-" { print $8 }' | 
 		"nodeB agent-source@started" "nodeA agent-source@clean"; do
 		echo "$at" >&3
 		echo "${at#* }:kill" >"$LAB_DIR/faults/${at%% *}"
-		run timeout 60 podctl checkpoint --term J
+		run timeout 180 podctl checkpoint --term J
 		rm -f "$LAB_DIR/faults/${at%% *}"
 		case $at in *agent-* | head*) "$LAB" start "${at%% *}" >/dev/null ;; esac
 		both_or_none() { both_run || { both_up && ended srv && ended cli; }; }
@@ -256,7 +255,7 @@ jobs_listed() { podctl image list --noheadings | awk '$8 != "-" { print $8 }' | 
 	for late in "nodeB engine-source@join" "nodeA engine-source@hold" "nodeB engine-source@save" "nodeB engine-source@agree"; do
 		echo "$late" >&3
 		echo "${late#* }:delay=3000" >"$LAB_DIR/faults/${late%% *}"
-		run timeout 30 podctl checkpoint --timeout 1 J
+		run timeout 60 podctl checkpoint --timeout 1 J
 		[ "$status" = 10 ]
 		[[ $output == *"all 2 pods of job 'J' run as before; there is no new image"* ]]
 		echo "${late#* }:delay=3000" >"$LAB_DIR/faults/${late%% *}"

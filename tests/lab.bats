@@ -59,11 +59,11 @@ cgroup2() { findmnt -no TARGET -t cgroup2 | head -n 1; }
 import socket
 s = socket.create_server(("10.77.0.2", 5555))
 open("/home/shared/listening", "w").close()
-s.settimeout(20)
+s.settimeout(60)
 c, peer = s.accept()
 c.sendall(peer[0].encode())' 3>&- &
 	server=$!
-	AWAIT_S=10 await test -e "/run/podmigrate-lab/$LAB_NAME/shared/listening"
+	await test -e "/run/podmigrate-lab/$LAB_NAME/shared/listening"
 	run lab exec client1 -- bash -c 'exec 3<>/dev/tcp/nodeB/5555 && cat <&3'
 	[ "$output" = 10.77.1.1 ]
 	wait $server
@@ -97,9 +97,13 @@ c.sendall(peer[0].encode())' 3>&- &
 	[ "$(lab exec --user 65534 nodeA -- id -u)" = 65534 ]
 	run lab exec --user nobody nodeA -- sh -c 'echo x >/etc/labtest2'
 	[ "$status" -ne 0 ]
-	run timeout 0.5 "$LAB" exec nodeA -- sleep 600
-	[ "$status" = 124 ]
-	run lab exec nodeA -- sh -c 'ps ax | grep "[s]leep 600"'
+	"$LAB" exec nodeA -- sleep 600 3>&- &
+	await lab exec nodeA -- pgrep -xf 'sleep 600'
+	kill -TERM $!
+	code=0
+	wait $! || code=$?
+	[ $code = 143 ]
+	run lab exec nodeA -- pgrep -xf 'sleep 600'
 	[ "$status" -ne 0 ]
 	[ "$(WORD='a b' lab exec nodeA -- sh -c 'echo "$WORD"')" = 'a b' ]
 }

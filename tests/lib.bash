@@ -2,16 +2,7 @@
 # shellcheck shell=bash
 # For the .bats files: `load lib`.
 
-# until CONDITION, at most 20 s (AWAIT_S)
-await() {
-	local i
-	for i in $(seq $((${AWAIT_S:-20} * 20))); do
-		"$@" >/dev/null 2>&1 && return 0
-		sleep 0.05
-	done
-	echo "never true: $*" >&2
-	return 1
-}
+. "$BATS_TEST_DIRNAME/await.bash"
 
 # bats looks at no command that begins with "!"
 not() {
@@ -19,6 +10,13 @@ not() {
 		echo "true: $*" >&2
 		return 1
 	fi
+}
+
+# have_ended PID...: of our own background jobs
+have_ended() {
+	local p
+	for p; do kill -0 "$p" 2>/dev/null && return 1; done
+	return 0
 }
 
 # bats 1.8 cannot skip in setup_file: that does nothing without root, and setup skips

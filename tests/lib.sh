@@ -3,6 +3,7 @@
 # For tests that need a lab: sourced by tests/move, tests/refused, tests/mutation and tests/real/*.
 # They print TAP lines. A lab of their own is brought up and taken down, unless TEST_LAB names one.
 export LC_ALL=C
+. "$(dirname "${BASH_SOURCE[0]}")/await.bash"
 top=$(readlink -f "$(dirname "${BASH_SOURCE[0]}")/..")
 build=$(readlink -m "${B:-$top/build}")
 lab=$top/deploy/lab/lab
@@ -54,18 +55,8 @@ lab_up() {
 
 on() { local h=$1; shift; "$lab" exec "$h" -- "$@"; }
 
-# await SECONDS CMD...: until CMD succeeds
-await() {
-	local end=$((SECONDS + $1))
-	shift
-	until "$@"; do
-		((SECONDS < end)) || return 1
-		sleep 0.05
-	done
-}
-
-pod_log() { timeout 20 podctl logs "$1" 2>&1; }
-pod_field() { timeout 20 podps -a --noheadings 2>/dev/null | awk -v p="$1" -v f="$2" '$1 == p { print $f }'; }
+pod_log() { timeout 60 podctl logs "$1" 2>&1; }
+pod_field() { timeout 60 podps -a --noheadings 2>/dev/null | awk -v p="$1" -v f="$2" '$1 == p { print $f }'; }
 pod_node() { pod_field "$1" 3; }
 pod_state() { pod_field "$1" 5; }
 pod_ended() { [[ $(pod_state "$1") == exited* ]]; }
@@ -75,10 +66,10 @@ pod_said() { pod_log "$1" | grep -Eq "$2"; }
 pod_start() {
 	local name=$1 said
 	shift
-	timeout 60 podrun -d -n "$name" -N nodeA ${POD_OPTIONS-} -- "$@" >"$out/$name.run" 2>&1 ||
+	timeout 180 podrun -d -n "$name" -N nodeA ${POD_OPTIONS-} -- "$@" >"$out/$name.run" 2>&1 ||
 		{ echo "podrun: exit code $?: $(tail -n 3 "$out/$name.run" | tr '\n' ' ')"; return 1; }
-	await 60 pod_said "$name" '^(ready|FAIL|skip)' ||
-		{ echo "not ready after 60 s: $(pod_log "$name" | tail -n 2 | tr '\n' ' ')"; return 1; }
+	await pod_said "$name" '^(ready|FAIL|skip)' ||
+		{ echo "not ready: $(pod_log "$name" | tail -n 2 | tr '\n' ' ')"; return 1; }
 	said=$(pod_log "$name" | grep -E '^(FAIL|skip)' | head -n 1)
 	[[ -z $said ]] || { echo "$said"; return 1; }
 }
@@ -87,7 +78,7 @@ pod_start() {
 pod_move() {
 	local name=$1 node=$2 rc
 	shift 2
-	timeout -k 5 120 podmigrate "$name" "$node" --progress none "$@" >"$out/$name.moved" 2>&1
+	timeout -k 5 180 podmigrate "$name" "$node" --progress none "$@" >"$out/$name.moved" 2>&1
 	rc=$?
 	((rc)) && return $rc
 	[[ $(pod_node "$name") == "$node" ]] ||
@@ -98,12 +89,12 @@ pod_move() {
 # codes as above.
 pod_through_image() {
 	local name=$1 node=$2 rc id first
-	timeout -k 5 120 podctl checkpoint -R "$name" >"$out/$name.id" 2>"$out/$name.moved" || return
+	timeout -k 5 180 podctl checkpoint -R "$name" >"$out/$name.id" 2>"$out/$name.moved" || return
 	first=$(<"$out/$name.id")
-	timeout -k 5 120 podctl checkpoint --term "$name" >"$out/$name.id" 2>"$out/$name.moved" || return
+	timeout -k 5 180 podctl checkpoint --term "$name" >"$out/$name.id" 2>"$out/$name.moved" || return
 	id=$(<"$out/$name.id")
 	[[ -z $(pod_state "$name") ]] || { echo "after --term podps still sees $name" >>"$out/$name.moved"; return 1; }
-	timeout -k 5 120 podctl restore "$id" -N "$node" >>"$out/$name.moved" 2>&1
+	timeout -k 5 180 podctl restore "$id" -N "$node" >>"$out/$name.moved" 2>&1
 	rc=$?
 	rm -f "$LAB_SHARED"/images/*/{"$id","$first"}.img
 	((rc)) && return $rc
@@ -118,8 +109,8 @@ moved_frozen() { sed -nE 's/.*frozen ([0-9.]+ (us|ms|s))[,. ].*/\1/p' "$out/$1.m
 # pod_finish NAME: SIGTERM, waits for "ok" and exit code 0. Words of what went wrong on stdout.
 pod_finish() {
 	local name=$1 state said
-	timeout 20 podctl kill "$name" >"$out/$name.kill" 2>&1
-	if ! await "${2:-40}" pod_ended "$name"; then
+	timeout 60 podctl kill "$name" >"$out/$name.kill" 2>&1
+	if ! await pod_ended "$name"; then
 		said=$(pod_log "$name" | grep -v '^ready' | head -n 2 | tr '\n' ' ')
 		echo "does not end: state $(pod_state "$name"), node $(pod_node "$name") $said"
 		return 1
@@ -135,8 +126,8 @@ pod_finish() {
 # nothing of the pod may stay
 pod_remove() {
 	[[ $(pod_state "$1") ]] && ! pod_ended "$1" || return 0
-	timeout 20 podctl kill -s KILL -a "$1" >/dev/null 2>&1
-	await 10 pod_ended "$1"
+	timeout 60 podctl kill -s KILL -a "$1" >/dev/null 2>&1
+	await pod_ended "$1"
 }
 
 # limit_jobs N: waits until fewer than N of our background jobs run
@@ -173,11 +164,27 @@ goes() {
 there_and_back() { frozen=''; goes "$1" nodeB nodeA nodeB:--stop-copy nodeA; }
 every_way() { frozen=''; goes "$1" nodeB nodeA:image nodeB:image nodeA:--stop-copy; }
 
+# A 1 kHz ticker that is in no pod: what the machine itself does to such a program
+machine_start() {
+	"$LAB_SHARED/bin/ticker" >"$out/machine" 2>&1 &
+	machine=$!
+	await grep -qs ready "$out/machine"
+}
+# machine_gap: us by which its ticks have been late, at most, since the last call; in $gap
+machine_gap() {
+	local n
+	n=$(wc -l <"$out/machine")
+	kill -USR1 "$machine"
+	# shellcheck disable=SC2016
+	await sh -c '[ "$(wc -l <"$1")" -gt "$2" ]' sh "$out/machine" "$n" || { why="the machine's ticker does not answer"; return 1; }
+	gap=$(awk 'END { print ($4 > 1000 ? $4 - 1000 : 0) }' "$out/machine")
+}
+
 # client_start WORDS CMD...: a client on client1 in the background; its output in $out/client
 client_start() {
 	"$lab" exec client1 -- "$@" >"$out/client" 2>"$out/client.err" &
 	client=$!
-	await 20 grep -qs ready "$out/client" || { why="the client does not get through: $(cat "$out/client.err")"; return 1; }
+	await grep -qs ready "$out/client" || { why="the client does not get through: $(cat "$out/client.err")"; return 1; }
 }
 
 client_end() {

@@ -24,7 +24,7 @@ setup() {
 }
 
 as_user() { "$LAB" exec --user 1000 client1 -- "$@"; }
-pod() { as_user timeout 60 podrun "$@" </dev/null; }
+pod() { as_user timeout 180 podrun "$@" </dev/null; }
 
 @test "the pod is the user's: ids, no capability in any set, no_new_privs" {
 	run pod -- sh -c 'id -u; id -g; grep -c "^Cap.*:.*0000000000000000$" /proc/self/status; grep NoNewPrivs /proc/self/status'
@@ -137,7 +137,7 @@ pod() { as_user timeout 60 podrun "$@" </dev/null; }
 	run pod -- python3 -c '
 import socket
 s = socket.socket(socket.AF_UNIX)
-s.settimeout(5)
+s.settimeout(60)
 s.connect("\0podmigrate/podinit")
 print(len(s.recv(100)))'
 	[[ $output == 0 || $output == *reset* ]]
@@ -152,50 +152,50 @@ outer_pid() {
 holder() { # holder NAME: a pod of the user's on nodeA with one process that is known by its environment
 	pod -d -n "$1" -N nodeA -- env "MARK=$1" sleep 1000
 	is_there() { held=$(outer_pid nodeA "$1") && [ -n "$held" ]; }
-	AWAIT_S=5 await is_there "$1"
+	await is_there "$1"
 }
 
 @test "a user's pod moves with its files, and is the user's still" {
 	pod -d -n mine -N nodeA -- sh -c 'umask 0; mkdir /tmp/d; echo x >/tmp/d/f; chmod 4755 /tmp/d/f; mkfifo /run/p; ln -s f /tmp/d/l; exec sleep 1000'
 	await as_user podctl exec mine -- test -L /tmp/d/l
-	as_user timeout 60 podmigrate mine nodeB
+	as_user timeout 180 podmigrate mine nodeB
 	run as_user podctl exec mine -- sh -c 'stat -c "%u %g %a %n" /tmp /run /tmp/d /tmp/d/f /run/p; grep -E "^(CapBnd|NoNewPrivs)" /proc/1/status'
 	[[ $output == *"0 0 1777 /tmp"* ]]
 	[[ $output == *"1000 1000 4755 /tmp/d/f"* ]]
 	[[ $output == *"1000 1000 666 /run/p"* ]]
 	[[ $output == *CapBnd:*0000000000000000* ]]
 	[[ $output == *NoNewPrivs:*1* ]]
-	as_user timeout 60 podmigrate --stop-copy mine nodeA
+	as_user timeout 180 podmigrate --stop-copy mine nodeA
 	as_user podctl kill -s KILL -a mine
 }
 
 @test "what root gave a user's process is not given on another node by the image's word" {
 	holder prio
 	"$LAB" exec nodeA -- renice -n -5 -p "$held"
-	run as_user timeout 60 podmigrate prio nodeB
+	run as_user timeout 180 podmigrate prio nodeB
 	[ "$status" != 0 ]
 	[[ $output == *"nice -5"* ]]
 	"$LAB" exec nodeA -- renice -n 0 -p "$held"
 	"$LAB" exec nodeA -- chrt -f -p 5 "$held"
-	run as_user timeout 60 podmigrate prio nodeB
+	run as_user timeout 180 podmigrate prio nodeB
 	[ "$status" != 0 ]
 	[[ $output == *"real-time priority 5"* ]]
 	"$LAB" exec nodeA -- chrt -o -p 0 "$held"
 	# not everybody who is root may do that: containers
 	if "$LAB" exec nodeA -- sh -c "echo -500 >/proc/$held/oom_score_adj" 2>/dev/null; then
-		run as_user timeout 60 podmigrate prio nodeB
+		run as_user timeout 180 podmigrate prio nodeB
 		[ "$status" != 0 ]
 		[[ $output == *"OOM score -500"* ]]
 		"$LAB" exec nodeA -- sh -c "echo 0 >/proc/$held/oom_score_adj"
 	fi
-	as_user timeout 60 podmigrate prio nodeB
+	as_user timeout 180 podmigrate prio nodeB
 	as_user podctl kill -s KILL -a prio
 }
 
 @test "another's file in the private /tmp of a user's pod does not travel" {
 	holder alien
 	"$LAB" exec nodeA -- sh -c "cp /bin/true /proc/$held/root/tmp/suid && chmod 4755 /proc/$held/root/tmp/suid"
-	run as_user timeout 60 podmigrate alien nodeB
+	run as_user timeout 180 podmigrate alien nodeB
 	[ "$status" != 0 ]
 	[[ $output == *"'tmp/suid' belongs to 0:0"* ]]
 	as_user podctl exec alien -- test -e /tmp/suid # it runs as before
@@ -211,7 +211,7 @@ holder() { # holder NAME: a pod of the user's on nodeA with one process that is 
 		s.listen(4)
 		print('ready', flush=True)
 		while not os.path.exists('/tmp/go'):
-		    time.sleep(0.05)
+		    time.sleep(0.05) # there is no event for a file that comes
 		c = socket.socket(socket.AF_UNIX)
 		c.connect('/tmp/l')
 		peer = struct.unpack('3i', c.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))

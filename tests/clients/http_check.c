@@ -262,7 +262,7 @@ int main(int argc, char **argv)
 			cl_die("the path is too long");
 	for (i = 0; i < n; i++)
 		slots[i].fd = -1;
-	close(cl_connect(&t.sa, 10)); /* somebody listens */
+	close(cl_connect(&t.sa, 60)); /* somebody listens */
 	printf("ready\n");
 	start = cl_now();
 	serve(slots, n, &t, end == UINT64_MAX ? end : start + end);

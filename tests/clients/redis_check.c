@@ -277,7 +277,7 @@ int main(int argc, char **argv)
 		c->value = malloc(MAX_VALUE);
 		if (!c->out || !c->in || !c->want || !c->value)
 			cl_die("no memory");
-		c->fd = cl_connect(&sa, 10);
+		c->fd = cl_connect(&sa, 60);
 		make_request(c, &t);
 		if (!turn(c, &t))
 			drop(c);

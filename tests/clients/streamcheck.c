@@ -344,7 +344,7 @@ int main(int argc, char **argv)
 	} else {
 		sa = cl_addr(argv[optind], argv[optind + 1]);
 		for (i = 0; i < n; i++)
-			table[i] = stream_new(&a, cl_connect(&sa, 10));
+			table[i] = stream_new(&a, cl_connect(&sa, 60));
 	}
 	printf("ready\n");
 	start = cl_now();

@@ -103,7 +103,7 @@ static void teardown(const char *name)
 		kill_cgroup(w.daemons[i]);
 		kill_cgroup(w.cgroup[i]);
 	}
-	for (uint64_t end = deadline_ms(3000); (r = waitpid(-1, NULL, WNOHANG)) >= 0;) {
+	for (uint64_t end = deadline_ms(WAIT_MS); (r = waitpid(-1, NULL, WNOHANG)) >= 0;) {
 		if (r == 0 && now_ns() > end) { /* orphans become our children */
 			flunk("a process is left");
 			break;
@@ -141,7 +141,7 @@ static void migrate_send_to(char to, bool dry_run, bool detach)
 	env_body.dry_run = dry_run;
 	env_body.detach = detach;
 	w.client = ask_fd();
-	if (w.client < 0 || link_send(w.client, &env, deadline_ms(1000), NULL) < 0)
+	if (w.client < 0 || link_send(w.client, &env, deadline_ms(WAIT_MS), NULL) < 0)
 		flunk("migrate could not be asked for");
 }
 
@@ -220,7 +220,7 @@ static void wait_answer(enum death death)
 		revive(death);
 		if (poll(&p, 1, 20) <= 0)
 			continue;
-		if (link_recv(w.client, &env, deadline_ms(1000), NULL) < 0)
+		if (link_recv(w.client, &env, deadline_ms(WAIT_MS), NULL) < 0)
 			close_fdp(&w.client);
 		else
 			heard(env);
@@ -303,9 +303,10 @@ static void kill_case(const char *role, const char *stage, enum death death)
 
 /* ---- cases that are not kills */
 
-static void case_plain(void)
+/* Some moves, of which the quickest commit counts: the machine may be slow in one. */
+static void case_plain(bool last)
 {
-	char name[100];
+	static uint64_t quickest = UINT64_MAX;
 
 	setup("");
 	migrate_send(false, false);
@@ -316,10 +317,10 @@ static void case_plain(void)
 	if (w.ticks->slot[1].first)
 		printf("# commit %.3f ms, copies apart %.3f ms\n", (double)w.commit_ns / 1e6,
 		       (double)(w.ticks->slot[1].first - w.ticks->slot[0].last) / 1e6);
-	if (w.commit_ns > 100000000)
-		flunk("the commit took %.1f ms", (double)w.commit_ns / 1e6);
-	snprintf(name, sizeof(name), "a move");
-	teardown(name);
+	quickest = MIN(quickest, w.commit_ns);
+	if (last && quickest > 100000000)
+		flunk("the commit took %.1f ms", (double)quickest / 1e6);
+	teardown("a move");
 }
 
 static void case_dry_run(void)
@@ -343,7 +344,7 @@ static void wait_op(void)
 	while (!w.op[0] && !w.answered && w.client >= 0 && now_ns() < end) {
 		Pm__Envelope *env = NULL;
 
-		if (link_recv(w.client, &env, deadline_ms(1000), NULL) == 0)
+		if (link_recv(w.client, &env, deadline_ms(WAIT_MS), NULL) == 0)
 			heard(env);
 		link_free(env);
 	}
@@ -353,12 +354,12 @@ static void wait_op(void)
 
 static void case_abort(void)
 {
-	setup("engine-source@precopy:delay=300\n");
+	setup("engine-source@precopy:delay=1500\n");
 	migrate_send(false, false);
 	wait_op();
 	LINK_ENVELOPE(env, op_abort_req, OP_ABORT_REQ, Pm__OpAbortReq, pm__op_abort_req__init);
 	env.id = 8;
-	if (link_send(w.client, &env, deadline_ms(1000), NULL) < 0)
+	if (link_send(w.client, &env, deadline_ms(WAIT_MS), NULL) < 0)
 		flunk("abort could not be sent");
 	wait_answer(PROCESS);
 	if (w.exit_code != 10)
@@ -369,7 +370,7 @@ static void case_abort(void)
 
 static void case_client_gone(bool detach)
 {
-	setup("engine-source@precopy:delay=200\n");
+	setup("engine-source@precopy:delay=1500\n");
 	migrate_send(false, detach);
 	wait_op();
 	close_fdp(&w.client);
@@ -391,7 +392,7 @@ static void case_busy(void)
 	char name[] = POD, node[] = "B";
 	Pm__Envelope *rep;
 
-	setup("engine-source@precopy:delay=300\n");
+	setup("engine-source@precopy:delay=1500\n");
 	migrate_send(false, false);
 	wait_op();
 	LINK_ENVELOPE(env, migrate_req, MIGRATE_REQ, Pm__MigrateReq, pm__migrate_req__init);
@@ -422,7 +423,7 @@ static void case_at_once(void)
 	if (!w.moved)
 		flunk("the second move: %s", w.cause);
 	check_fault_fired();
-	if (!runs(&w.ticks->slot[2]) || runs(&w.ticks->slot[1]) || w.ticks->n != 3)
+	if (!runs(&w.ticks->slot[2]) || !stands(&w.ticks->slot[1]) || w.ticks->n != 3)
 		flunk("not exactly the third copy runs");
 	teardown("a second move at once after the first");
 }
@@ -440,7 +441,7 @@ static void case_recover(void)
 	check_fault_fired();
 	if (w.exit_code != 14)
 		flunk("exit code %d, not 14: %s", w.exit_code, w.cause);
-	if (runs(&w.ticks->slot[0]))
+	if (!stands(&w.ticks->slot[0]))
 		flunk("the source runs although the target may have run");
 	if (!recover(w.op, line, sizeof(line)))
 		flunk("recover knows nothing of '%s'", w.op);
@@ -467,26 +468,26 @@ static void case_fence(void)
 	while (!w.answered && now_ns() < end) {
 		Pm__Envelope *env = NULL;
 
-		if (link_recv(w.client, &env, deadline_ms(1000), NULL) == 0)
+		if (link_recv(w.client, &env, deadline_ms(WAIT_MS), NULL) == 0)
 			heard(env);
 		link_free(env);
 	}
 	check_fault_fired();
 	if (w.exit_code != 14)
 		flunk("exit code %d, not 14: %s", w.exit_code, w.cause);
-	if (!runs(&w.ticks->slot[1]) || runs(&w.ticks->slot[0]))
+	if (!runs(&w.ticks->slot[1]) || !stands(&w.ticks->slot[0]))
 		flunk("the target should run, the source not");
 	if (!recover(w.op, line, sizeof(line)))
 		flunk("recover knows nothing of '%s'", w.op);
-	for (end = deadline_ms(2000); now_ns() < end && !runs(&w.ticks->slot[0]);)
-		nap();
+	if (!runs(&w.ticks->slot[0]))
+		flunk("the source does not run after recover");
 	for (end = deadline_ms(WAIT_MS); now_ns() < end;) { /* the agent comes back */
 		revive(PROCESS);
 		if (both_up() && look(&v) && v.node == 'A' && !pod_dir(AGENT_B) && nothing_open())
 			break;
 		nap();
 	}
-	if (!runs(&w.ticks->slot[0]) || runs(&w.ticks->slot[1]) || pod_dir(AGENT_B))
+	if (!runs(&w.ticks->slot[0]) || !stands(&w.ticks->slot[1]) || pod_dir(AGENT_B))
 		flunk("not exactly the source's copy runs");
 	teardown("recovered while the target was cut off: it is fenced");
 }
@@ -529,7 +530,7 @@ static unsigned least_fds(pid_t pid, unsigned enough)
 {
 	unsigned least = count_fds(pid);
 
-	for (uint64_t end = deadline_ms(300); least > enough && now_ns() < end; nap())
+	for (unsigned i = 0; least > enough && i < 100; i++, nap())
 		least = MIN(least, count_fds(pid));
 	return least;
 }
@@ -630,7 +631,8 @@ int main(int argc, char **argv)
 	if (argc > 2) {
 		kill_case(argv[1], argv[2], argc > 3 ? NODE : PROCESS);
 	} else {
-		case_plain();
+		for (int i = 1; i <= 3; i++)
+			case_plain(i == 3);
 		case_dry_run();
 		case_abort();
 		case_client_gone(false);

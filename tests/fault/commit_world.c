@@ -134,12 +134,12 @@ void kill_cgroup(const char *cgroup)
 	while (d && (de = readdir(d)))
 		if (de->d_type == DT_DIR && de->d_name[0] != '.') {
 			snprintf(path, sizeof(path), "%s/%s", cgroup, de->d_name);
-			for (uint64_t end = deadline_ms(3000); rmdir(path) < 0 && now_ns() < end;)
+			for (uint64_t end = deadline_ms(WAIT_MS); rmdir(path) < 0 && now_ns() < end;)
 				nap();
 		}
 	if (d)
 		closedir(d);
-	for (uint64_t end = deadline_ms(3000); rmdir(cgroup) < 0 && errno == EBUSY && now_ns() < end;)
+	for (uint64_t end = deadline_ms(WAIT_MS); rmdir(cgroup) < 0 && errno == EBUSY && now_ns() < end;)
 		nap();
 }
 
@@ -147,9 +147,9 @@ void kill_cgroup(const char *cgroup)
 
 int ask_fd(void)
 {
-	int fd = unix_connect(in_dir("c.sock"), deadline_ms(500), NULL);
+	int fd = unix_connect(in_dir("c.sock"), deadline_ms(WAIT_MS), NULL);
 
-	if (fd >= 0 && link_hello(fd, "client", NULL, NULL, deadline_ms(2000), NULL) < 0)
+	if (fd >= 0 && link_hello(fd, "client", NULL, NULL, deadline_ms(WAIT_MS), NULL) < 0)
 		close_fdp(&fd);
 	return fd;
 }
@@ -230,11 +230,21 @@ static uint64_t ticks_of(const struct tick_slot *s)
 
 bool runs(const struct tick_slot *s)
 {
-	uint64_t before = ticks_of(s), end = deadline_ms(100);
+	uint64_t before = ticks_of(s), end = deadline_ms(WAIT_MS);
 
 	while (ticks_of(s) < before + 2 && now_ns() < end)
 		nap();
 	return ticks_of(s) >= before + 2;
+}
+
+bool stands(const struct tick_slot *s)
+{
+	uint64_t before = ticks_of(s);
+	int i;
+
+	for (i = 0; i < 34; i++) /* naps, not time: the machine may stand, too */
+		nap();
+	return ticks_of(s) == before;
 }
 
 bool pod_dir(enum who who)

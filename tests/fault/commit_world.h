@@ -37,7 +37,7 @@ extern struct world w;
 
 /** The first reason why the running case has failed. */
 void flunk(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/** A moment between two looks at something. */
+/** A moment between two looks at something; who looks does so for WAIT_MS at most. */
 void nap(void);
 /** Loopback up, directories, the programs to run; once. */
 int lo_up(void);
@@ -63,8 +63,10 @@ bool look(struct view *v);
 /** podctl recover [ID]: the first line */
 bool recover(const char *id, char *line, size_t len);
 bool nothing_open(void);
-/** Does this copy of the pod run now? */
+/** Does this copy of the pod make steps? Waits for them. */
 bool runs(const struct tick_slot *s);
+/** It makes none for a tenth of a second. */
+bool stands(const struct tick_slot *s);
 bool pod_dir(enum who who);
 
 #endif

@@ -26,7 +26,7 @@
 #include "tests/fault/ticks.h"
 
 #define CTL 3
-#define STEP_MS 10000
+#define STEP_MS 60000
 
 static const char *const phases[] = { "check", "precopy", "quiesce", "cut" };
 
@@ -49,7 +49,7 @@ static void __attribute__((noreturn)) pod_main(int gate, int up)
 {
 	struct ticks *t = map_ticks();
 	struct tick_slot *s = &t->slot[__atomic_fetch_add(&t->n, 1, __ATOMIC_SEQ_CST) % TICK_SLOTS];
-	struct timespec ts = { 0, 300000 };
+	struct timespec ts = { 0, 300000 }; /* the pace of its ticks */
 	char c;
 
 	setsid();
@@ -105,8 +105,8 @@ static pid_t make_pod(const char *cgroup, bool frozen)
 static void remove_pod(const char *cgroup)
 {
 	char path[4096];
-	uint64_t until = deadline_ms(5000);
-	struct timespec ts = { 0, 1000000 };
+	uint64_t until = deadline_ms(STEP_MS);
+	struct timespec ts = { 0, 1000000 }; /* between tries: a cgroup that has become empty can be watched, but hardly simpler */
 
 	snprintf(path, sizeof(path), "%s/cgroup.kill", cgroup);
 	io_write_file(path, "1", NULL);

@@ -163,7 +163,7 @@ public class Work {
 			did("pool");
 		}
 		pool.shutdown();
-		if (!pool.awaitTermination(30, TimeUnit.SECONDS))
+		if (!pool.awaitTermination(60, TimeUnit.SECONDS))
 			fail("pool: does not end");
 	}
 

@@ -99,7 +99,7 @@ def children():
         text = "line %d\n" % n * 100
         r = subprocess.run(["sort", "-r"], input=text, capture_output=True, text=True,
                            start_new_session=True)  # SIGTERM goes to our group ...
-        if r.returncode == -signal.SIGTERM and stop.wait(5):
+        if r.returncode == -signal.SIGTERM and stop.wait(60):
             return  # ... of which a child is a member until it has a session of its own
         if r.returncode or r.stdout != text:
             fail("child %d: status %d, %d bytes" % (n, r.returncode, len(r.stdout)))
