@@ -34,7 +34,7 @@ static inline int tcp_state_of(int fd)
 
 static inline void wait_state(int fd, int want)
 {
-	uint64_t end = deadline_ms(3000);
+	uint64_t end = deadline_ms(60000);
 
 	while (tcp_state_of(fd) != want)
 		T_REQUIRE(now_ns() < end);

@@ -310,7 +310,7 @@ static void test_refusals(void)
 	{
 		struct pollfd pf = {.fd = p, .events = POLLPRI};
 
-		T_REQUIRE(poll(&pf, 1, 2000) == 1);
+		T_REQUIRE(poll(&pf, 1, 60000) == 1);
 	}
 	T_FAILS(tcp_check(p, &e), -EOPNOTSUPP);
 	T_CHECK_HAS(e.msg, "urgent");
@@ -347,7 +347,7 @@ static void test_undo(void)
 	uint32_t a = 0, b = 0, c = 0, d = 0;
 	struct move_times t;
 	struct world w;
-	int p, q, v, i;
+	int p, q, v, i, quick = 0;
 	socklen_t len = sizeof(v);
 	uint64_t t0;
 
@@ -362,13 +362,14 @@ static void test_undo(void)
 		t0 = now_ns();
 		T_CHECK_EQ(expect(p, &b, 4000), 4000);
 		T_CHECK_EQ(expect(q, &d, 4000), 4000);
-		T_CHECK(ms_since(t0) < 150);
+		quick += ms_since(t0) < 150;
 		T_REQUIRE(getsockopt(p, SOL_SOCKET, SO_REUSEADDR, &v, &len) == 0);
 		T_CHECK_EQ(v, 1);
 		T_REQUIRE(getsockopt(p, IPPROTO_TCP, TCP_REPAIR, &v, &len) == 0);
 		T_CHECK_EQ(v, 0);
 		v = 1;
 	}
+	T_CHECK(quick >= 3); /* most: the machine may be slow in one, a retransmission would be slow in all */
 	close(p);
 	close(q);
 	world_done(&w);

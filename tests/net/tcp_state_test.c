@@ -446,7 +446,7 @@ static void test_pending_syn(void)
 		T_OK(q = netns_socket(w.peer, AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0, &e), &e);
 		T_OK(filter_set(w.at->filter, FILTER_SYN, &e), &e);
 		T_REQUIRE(connect(q, (struct sockaddr *)&a, sizeof(a)) < 0 && errno == EINPROGRESS);
-		T_OK(io_wait_readable(hold_fd(w.at->hold), deadline_ms(1000), &e), &e);
+		T_OK(io_wait_readable(hold_fd(w.at->hold), deadline_ms(60000), &e), &e);
 		T_CHECK_EQ(tcp_pending(&l, 1, &e), 0);
 		world_move(&w, &l, 1, &(struct move_opts){.keep_syns = true}, &t, NULL, NULL);
 		p = world_accept(l);
@@ -489,7 +489,7 @@ static void test_accept_queue_refused(void)
 static void test_unheld(void)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(7001)};
-	uint64_t end = deadline_ms(3000);
+	uint64_t end = deadline_ms(60000);
 	struct tcp_unheld n = {9, 9};
 	struct err e = {0};
 	uint32_t x = 0;
@@ -557,7 +557,7 @@ static void test_syn_sent(void)
 	move(&w, &p, 1); /* its SYN is sent anew */
 	q = world_accept(l);
 	pf = (struct pollfd){.fd = p, .events = POLLOUT};
-	T_CHECK_EQ(poll(&pf, 1, 2000), 1);
+	T_CHECK_EQ(poll(&pf, 1, 60000), 1);
 	T_REQUIRE(getsockopt(p, SOL_SOCKET, SO_ERROR, &err, &len) == 0);
 	T_CHECK_EQ(err, 0);
 	T_CHECK_EQ(offer(p, &x, 1000), 1000);

@@ -45,7 +45,7 @@ static void await_data(int fd)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 
-	T_REQUIRE(poll(&p, 1, 2000) == 1);
+	T_REQUIRE(poll(&p, 1, 60000) == 1);
 }
 
 /* To the other place; the same fd afterwards. */

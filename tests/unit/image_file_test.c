@@ -34,7 +34,7 @@ static uint32_t version = IMAGE_VERSION;
 /* A head, a frame with two pages, a record: as an engine writes them. */
 static void fill(struct image_file *f, uint64_t *size)
 {
-	struct stream s = { .fd = f->fd, .deadline = deadline_ms(5000), .file = true };
+	struct stream s = { .fd = f->fd, .deadline = deadline_ms(60000), .file = true };
 	char parent[80], pages[2 * PAGE] __attribute__((aligned(4096)));
 	Pm__ImageHead head = PM__IMAGE_HEAD__INIT;
 	Pm__PodSpec spec = PM__POD_SPEC__INIT;

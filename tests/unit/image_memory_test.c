@@ -36,7 +36,7 @@ static void begin(struct builder *b, const char *path, const char *id, const str
 
 	*b = (struct builder){ .path = path, .pack = { .mode = PACK_LZ4 } };
 	T_OK(image_create(&b->f, path, &me, false, &e), &e);
-	b->s = (struct stream){ .fd = b->f.fd, .deadline = deadline_ms(5000), .file = true };
+	b->s = (struct stream){ .fd = b->f.fd, .deadline = deadline_ms(60000), .file = true };
 	spec.created_ns = 1;
 	h.spec.data = packed;
 	h.spec.len = pm__pod_spec__pack(&spec, packed);

@@ -37,7 +37,7 @@ static void check_read(int fd, const char *want)
 {
 	struct pollfd pf = { .fd = fd, .events = POLLIN };
 	char buf[256] = "";
-	ssize_t n = poll(&pf, 1, 2000) == 1 ? read(fd, buf, sizeof(buf) - 1) : -1;
+	ssize_t n = poll(&pf, 1, 60000) == 1 ? read(fd, buf, sizeof(buf) - 1) : -1;
 
 	T_CHECK_EQ(n, strlen(want));
 	T_CHECK_STR(buf, want);
@@ -133,7 +133,7 @@ static void test_raw_and_much(void)
 	while (n < sizeof(buf) && mp++ < 200) {
 		struct pollfd pf = { .fd = s, .events = POLLIN };
 
-		if (poll(&pf, 1, 1000) != 1)
+		if (poll(&pf, 1, 60000) != 1)
 			break;
 		k = read(s, got + n, sizeof(got) - n);
 		n += k > 0 ? (size_t)k : 0;
@@ -143,7 +143,7 @@ static void test_raw_and_much(void)
 	for (n = 0, mp = 0; n < 5000 && mp++ < 200;) {
 		struct pollfd pf = { .fd = m, .events = POLLIN };
 
-		if (poll(&pf, 1, 1000) != 1)
+		if (poll(&pf, 1, 60000) != 1)
 			break;
 		k = read(m, got + n, sizeof(got) - n);
 		n += k > 0 ? (size_t)k : 0;

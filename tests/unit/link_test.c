@@ -28,15 +28,15 @@ static void test_round_trip(void)
 	env.id = 42;
 	env_body.op = op;
 	env_body.epoch = 7;
-	T_OK(link_send(sv[0], &env, deadline_ms(1000), &e), &e);
-	T_OK(link_recv(sv[1], &got, deadline_ms(1000), &e), &e);
+	T_OK(link_send(sv[0], &env, deadline_ms(60000), &e), &e);
+	T_OK(link_recv(sv[1], &got, deadline_ms(60000), &e), &e);
 	T_CHECK_EQ(got->id, 42);
 	T_REQUIRE(got->body_case == PM__ENVELOPE__BODY_OP_COMMIT);
 	T_CHECK_STR(got->op_commit->op, op);
 	T_CHECK_EQ(got->op_commit->epoch, 7);
 	link_free(got);
 	close(sv[0]);
-	T_FAILS(link_recv(sv[1], &got, deadline_ms(1000), &e), -EPIPE);
+	T_FAILS(link_recv(sv[1], &got, deadline_ms(60000), &e), -EPIPE);
 	close(sv[1]);
 }
 
@@ -49,7 +49,7 @@ static void send_raw(const void *data, size_t len, int expect)
 	pair(sv);
 	T_REQUIRE(write(sv[0], data, len) == (ssize_t)len);
 	close(sv[0]);
-	T_FAILS(link_recv(sv[1], &got, deadline_ms(1000), &e), expect);
+	T_FAILS(link_recv(sv[1], &got, deadline_ms(60000), &e), expect);
 	T_CHECK(!got);
 	T_CHECK(e.msg[0]);
 	close(sv[1]);
@@ -127,7 +127,7 @@ static void test_flipped(void)
 		pair(sv);
 		T_REQUIRE(write(sv[0], frame, len) == (ssize_t)len);
 		close(sv[0]);
-		r = link_recv(sv[1], &got, deadline_ms(2000), &e);
+		r = link_recv(sv[1], &got, deadline_ms(60000), &e);
 		close(sv[1]);
 		frame[i / 8] ^= (uint8_t)(1u << i % 8);
 		if (r < 0) {
@@ -254,7 +254,7 @@ static void test_conn(void)
 	T_CHECK_EQ(s.messages, 1);
 	free(frame);
 	LINK_ENVELOPE(bad, engine_start, ENGINE_START, Pm__EngineStart, pm__engine_start__init);
-	T_OK(link_send(sv[1], &bad, deadline_ms(1000), NULL), NULL);
+	T_OK(link_send(sv[1], &bad, deadline_ms(60000), NULL), NULL);
 	event_base_loop(s.base, EVLOOP_ONCE);
 	T_CHECK_EQ(s.closed, 1);
 	T_CHECK_EQ(s.code, -EPROTO);
@@ -271,7 +271,7 @@ static void *read_fifty(void *arg)
 	uintptr_t n = 0;
 	Pm__Envelope *got = NULL;
 
-	while (link_recv(fd, &got, deadline_ms(5000), NULL) == 0) {
+	while (link_recv(fd, &got, deadline_ms(60000), NULL) == 0) {
 		n += got->id == n;
 		link_free(got);
 	}

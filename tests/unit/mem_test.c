@@ -165,7 +165,7 @@ static void receive_all(int fd, struct copy *c)
 
 	T_REQUIRE(lseek(fd, 0, SEEK_SET) == 0);
 	for (c->frames = 0; (off_t)got < end; c->frames++)
-		T_OK(pages_recv(fd, &sink, &got, deadline_ms(5000), &e), &e);
+		T_OK(pages_recv(fd, &sink, &got, deadline_ms(60000), &e), &e);
 	T_CHECK_EQ(got, end);
 }
 
@@ -196,12 +196,12 @@ static void test_pages_arrive(void)
 	for (i = 1; i < 400; i += 2)
 		runs_add(&all, c.base + i * PAGE, c.base + (i + 1) * PAGE);
 	runs_add(&all, c.base + 400 * PAGE, c.base + N * PAGE);
-	T_CHECK_EQ(pages_send(stream, getpid(), mem, 3, NULL, &all, &sent, deadline_ms(5000), &e), 3);
+	T_CHECK_EQ(pages_send(stream, getpid(), mem, 3, NULL, &all, &sent, deadline_ms(60000), &e), 3);
 	T_CHECK_EQ(sent, lseek(stream, 0, SEEK_CUR));
 	T_CHECK(sent < N * PAGE * 4 / 7 + 200 * PAGE);
 	runs_add(&drop, c.base + 10 * PAGE, c.base + 12 * PAGE);
 	memset(want + 10 * PAGE, 0xdd, 2 * PAGE);
-	T_OK(pages_send_drop(stream, 3, &drop, &sent, deadline_ms(5000), &e), &e);
+	T_OK(pages_send_drop(stream, 3, &drop, &sent, deadline_ms(60000), &e), &e);
 	receive_all(stream, &c);
 	T_CHECK_EQ(c.drops, 1);
 	for (i = 0; i < N; i++)
@@ -224,7 +224,7 @@ static void test_zeros_are_small(void)
 	uint64_t sent = 0;
 
 	runs_add(&all, (uintptr_t)p, (uintptr_t)p + N * PAGE);
-	T_OK(pages_send(stream, getpid(), -1, 3, NULL, &all, &sent, deadline_ms(5000), &e), &e);
+	T_OK(pages_send(stream, getpid(), -1, 3, NULL, &all, &sent, deadline_ms(60000), &e), &e);
 	T_CHECK_EQ(sent, sizeof(struct page_frame) + sizeof(struct page_run));
 	munmap(p, N * PAGE);
 	runs_done(&all);
@@ -250,7 +250,7 @@ static void test_file_object(void)
 	T_CHECK_EQ(r.r[1].start, 49 * PAGE);
 	T_CHECK_EQ(r.r[1].end, 51 * PAGE);
 	T_CHECK_EQ(r.r[2].end, 100 * PAGE);
-	T_CHECK_EQ(pages_send_file(stream, obj, 3, &r, NULL, &sent, deadline_ms(5000), &e), 0);
+	T_CHECK_EQ(pages_send_file(stream, obj, 3, &r, NULL, &sent, deadline_ms(60000), &e), 0);
 	receive_all(stream, &c);
 	T_CHECK(c.to[5 * PAGE + 1] == 'a' && c.to[50 * PAGE - 1] == 'b' && c.to[50 * PAGE] == 'c' &&
 		c.to[99 * PAGE] == 'd');
@@ -275,8 +275,8 @@ static void test_process_gone(void)
 	T_REQUIRE(pid > 0 && ps && c.to && waitpid(pid, NULL, 0) == pid);
 	p[0] = 'x';
 	runs_add(&all, c.base, c.base + 2 * PAGE);
-	T_OK(page_stream_pages(ps, pid, -1, 2, NULL, &all, deadline_ms(5000), &e), &e);
-	T_OK(page_stream_pages(ps, getpid(), -1, 3, NULL, &all, deadline_ms(5000), &e), &e);
+	T_OK(page_stream_pages(ps, pid, -1, 2, NULL, &all, deadline_ms(60000), &e), &e);
+	T_OK(page_stream_pages(ps, getpid(), -1, 3, NULL, &all, deadline_ms(60000), &e), &e);
 	T_OK(page_stream_flush(ps, &sent, &skipped, &e), &e);
 	T_CHECK_EQ(skipped, 2);
 	receive_all(out, &c);
@@ -334,7 +334,7 @@ static int feed(const void *bytes, size_t len)
 	struct err e = { 0 };
 
 	T_REQUIRE(pwrite(fd, bytes, len, 0) == (ssize_t)len);
-	r = pages_recv(fd, &sink, NULL, deadline_ms(5000), &e);
+	r = pages_recv(fd, &sink, NULL, deadline_ms(60000), &e);
 	T_CHECK_EQ(r < 0, called == 0);
 	T_CHECK_EQ(r < 0, e.code < 0);
 	return r;
@@ -365,7 +365,7 @@ static void expect_same(int fd, uint64_t bytes, uint64_t len)
 	uint64_t got = 0;
 
 	while (got < bytes)
-		T_OK(pages_recv(fd, &sink, &got, deadline_ms(5000), &e), &e);
+		T_OK(pages_recv(fd, &sink, &got, deadline_ms(60000), &e), &e);
 	T_CHECK_EQ(x.got, len);
 }
 
@@ -540,7 +540,7 @@ static void test_pack_chooses(void)
 		if (cases[i].link && cases[i].rate > 1 << 30)
 			pack_written(&pack, 1ull << 40, 1); /* a very fast one */
 		T_REQUIRE(ps && runs_add(&runs, (uintptr_t)src, (uintptr_t)src + LEN) == 0);
-		T_OK(page_stream_pages(ps, getpid(), -1, 7, NULL, &runs, deadline_ms(5000), &e), &e);
+		T_OK(page_stream_pages(ps, getpid(), -1, 7, NULL, &runs, deadline_ms(60000), &e), &e);
 		T_OK(page_stream_flush(ps, &sent, NULL, &e), &e);
 		page_stream_free(ps);
 		if ((sent < LEN / 2) != cases[i].smaller)

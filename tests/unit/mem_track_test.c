@@ -330,7 +330,7 @@ static void stream_apply(struct subject *s)
 
 	T_REQUIRE(lseek(s->stream, 0, SEEK_SET) == 0);
 	while ((off_t)got < end)
-		T_OK(pages_recv(s->stream, &sink, &got, deadline_ms(5000), &e), &e);
+		T_OK(pages_recv(s->stream, &sink, &got, deadline_ms(60000), &e), &e);
 	T_CHECK_EQ(got, end);
 	T_REQUIRE(ftruncate(s->stream, 0) == 0 && lseek(s->stream, 0, SEEK_SET) == 0);
 }
@@ -352,7 +352,7 @@ static void scan_round(struct subject *s)
 		tracker_register(&s->t, v, &e); /* may be gone already */
 		out.n = 0;
 		T_OK(tracker_scan_wp(&s->t, v, &out, &e), &e);
-		r = pages_send(s->stream, s->pid, s->memfd, 7, v, &out, NULL, deadline_ms(5000), &e);
+		r = pages_send(s->stream, s->pid, s->memfd, 7, v, &out, NULL, deadline_ms(60000), &e);
 		T_OK(r, &e);
 	}
 	runs_done(&out);
@@ -401,8 +401,8 @@ static void scan_last(struct subject *s)
 			continue;
 		written.n = dropped.n = 0;
 		T_OK(tracker_scan_final(&s->t, v, &written, &dropped, NULL, &e), &e);
-		T_OK(page_stream_drop(ps, 7, &dropped, deadline_ms(5000), &e), &e);
-		T_OK(page_stream_pages(ps, s->pid, s->memfd, 7, v, &written, deadline_ms(5000), &e),
+		T_OK(page_stream_drop(ps, 7, &dropped, deadline_ms(60000), &e), &e);
+		T_OK(page_stream_pages(ps, s->pid, s->memfd, 7, v, &written, deadline_ms(60000), &e),
 		     &e);
 	}
 	T_OK(page_stream_flush(ps, &sent, &skipped, &e), &e);
@@ -432,8 +432,8 @@ static void subject_start(struct subject *s, int file)
 	}
 	close(sv[1]);
 	s->sock = sv[0];
-	T_OK(io_recv_fds(s->sock, &uffd, 1, deadline_ms(5000), &e), &e);
-	T_OK(io_read_full(s->sock, &s->base, sizeof(s->base), deadline_ms(5000), &e), &e);
+	T_OK(io_recv_fds(s->sock, &uffd, 1, deadline_ms(60000), &e), &e);
+	T_OK(io_read_full(s->sock, &s->base, sizeof(s->base), deadline_ms(60000), &e), &e);
 	T_OK(tracker_init(&s->t, s->pid, uffd, &e), &e);
 	snprintf(path, sizeof(path), "/proc/%d/mem", (int)s->pid);
 	s->memfd = open(path, O_RDWR | O_CLOEXEC);
@@ -471,7 +471,7 @@ static void one_seed(uint64_t seed, int file, const char *bytes)
 		do
 			scan_round(&s);
 		while (poll(&p, 1, 0) == 0);
-		if (io_read_full(s.sock, &n, sizeof(n), deadline_ms(5000), NULL)) {
+		if (io_read_full(s.sock, &n, sizeof(n), deadline_ms(60000), NULL)) {
 			int status = 0;
 
 			waitpid(s.pid, &status, 0);

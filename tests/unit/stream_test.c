@@ -23,7 +23,7 @@ static void pair(int sv[2])
 static size_t sample(uint8_t *out, size_t max, size_t ends[RECORDS])
 {
 	char cause[] = "because", phase[] = "cut";
-	struct stream s = { .deadline = deadline_ms(5000) };
+	struct stream s = { .deadline = deadline_ms(60000) };
 	Pm__Verdict v = PM__VERDICT__INIT;
 	struct err e = { 0 };
 	ssize_t n;
@@ -49,7 +49,7 @@ static size_t sample(uint8_t *out, size_t max, size_t ends[RECORDS])
 /* How many whole records the reader takes from these bytes before it refuses; *code: with what. */
 static size_t take_all(const uint8_t *bytes, size_t len, int *code)
 {
-	struct stream s = { .deadline = deadline_ms(5000) };
+	struct stream s = { .deadline = deadline_ms(60000) };
 	struct err e = { 0 };
 	struct record rec;
 	size_t n = 0;
@@ -115,7 +115,7 @@ static void refused_at_once(unsigned type, uint32_t len)
 {
 	uint8_t h[HEADER] = { 'P', 'M', 'I', '1', (uint8_t)len, (uint8_t)(len >> 8), (uint8_t)(len >> 16),
 			      (uint8_t)(len >> 24), (uint8_t)type, (uint8_t)(type >> 8), 1 };
-	struct stream s = { .deadline = deadline_ms(2000) };
+	struct stream s = { .deadline = deadline_ms(60000) };
 	struct record rec = { 0 };
 	struct err e = { 0 };
 	int sv[2], r;
@@ -157,7 +157,7 @@ static void test_caps(void)
 static void test_writer_caps(void)
 {
 	static const uint8_t big[STREAM_HELD_MAX + 1];
-	struct stream s = { .fd = -1, .deadline = deadline_ms(1000) };
+	struct stream s = { .fd = -1, .deadline = deadline_ms(60000) };
 	struct err e = { 0 };
 
 	T_FAILS(stream_send(&s, REC_HELD, 0, big, sizeof(big), NULL), -EMSGSIZE);
@@ -172,7 +172,7 @@ static void test_writer_caps(void)
 static void test_large_tree(void)
 {
 	const size_t n = 100000;
-	struct stream s = { .deadline = deadline_ms(5000) };
+	struct stream s = { .deadline = deadline_ms(60000) };
 	Pm__Vma *vma = calloc(n, sizeof(*vma)), **list = calloc(n, sizeof(*list));
 	Pm__Tree tree = PM__TREE__INIT;
 	Pm__Proc proc = PM__PROC__INIT, *procp = &proc;
@@ -254,7 +254,7 @@ static void test_not_the_message(void)
 
 static int expect_after(enum rec_type sent, const ProtobufCMessage *msg, enum rec_type due, struct err *e)
 {
-	struct stream s = { .deadline = deadline_ms(2000) };
+	struct stream s = { .deadline = deadline_ms(60000) };
 	struct record rec = { 0 };
 	int sv[2], r;
 
@@ -306,7 +306,7 @@ static void *feed_slowly(void *arg)
 
 static void test_next_is_pages(void)
 {
-	struct stream s = { .deadline = deadline_ms(5000) };
+	struct stream s = { .deadline = deadline_ms(60000) };
 	const struct page_frame pf = { .magic = PAGE_FRAME_MAGIC };
 	uint8_t head[sizeof(pf)];
 	struct record rec;
@@ -334,12 +334,12 @@ static void test_next_is_pages(void)
 	T_REQUIRE(pthread_create(&t, NULL, feed_slowly, &sv[0]) == 0);
 	T_CHECK_EQ(stream_next_is_pages(&s, &e), 1);
 	pthread_join(t, NULL);
-	T_OK(io_read_full(sv[1], head, 4, deadline_ms(1000), &e), &e);
+	T_OK(io_read_full(sv[1], head, 4, deadline_ms(60000), &e), &e);
 	/* part of a magic and then silence, then the end: neither may hang */
 	T_REQUIRE(write(sv[0], "PM", 2) == 2);
 	s.deadline = deadline_ms(20);
 	T_FAILS(stream_next_is_pages(&s, &e), -ETIMEDOUT);
-	s.deadline = deadline_ms(5000);
+	s.deadline = deadline_ms(60000);
 	close(sv[0]);
 	T_CHECK_EQ(stream_next_is_pages(&s, &e), 0);
 	T_FAILS(stream_recv(&s, &rec, &e), -EPIPE);
