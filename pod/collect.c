@@ -166,6 +166,28 @@ static int check_sharing(struct dump *d, struct proc *p, bool still, struct err 
 	return 0;
 }
 
+int collect_waiting(struct dump *d, unsigned ms, struct err *e)
+{
+	const struct timespec ts = { 0, 5000000 };
+	uint64_t end = deadline_ms(ms);
+	size_t i;
+
+	for (i = 0; i < d->procs.n; i++) {
+		const struct proc *p = d->procs.p[i], *parent = proc_by_ns(&d->procs, p->nsppid);
+
+		if (p->zombie || !parent || parent->zombie || syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) != 0 ||
+		    !in_vfork(parent))
+			continue;
+		while (syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) == 0 && now_ns() < end)
+			nanosleep(&ts, NULL);
+		if (syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) != 0)
+			continue;
+		cut_refuse_vfork(parent, p, e);
+		collect_note(d, -EOPNOTSUPP, e);
+	}
+	return 0;
+}
+
 /* Its directories have names, by which the target finds them. */
 static int check_directories(struct dump *d, struct proc *p, struct err *e)
 {

@@ -88,6 +88,12 @@ static void free_children(struct dump *d, struct proc *p)
 	}
 }
 
+int cut_refuse_vfork(const struct proc *p, const struct proc *child, struct err *e)
+{
+	return err_set(e, ETIMEDOUT, "pid %d (%s): waits for its vfork child, pid %d, which neither ends nor runs another program",
+		       p->nspid, p->st.comm, child->nspid);
+}
+
 /* Why it does not stop: a vfork whose child takes its time? */
 static int name_vfork(struct dump *d, const struct proc *p, int r, struct err *e)
 {
@@ -97,8 +103,7 @@ static int name_vfork(struct dump *d, const struct proc *p, int r, struct err *e
 		const struct proc *c = d->procs.p[i];
 
 		if (c->nsppid == p->nspid && !c->zombie && syscall(SYS_kcmp, c->pid, p->pid, KCMP_VM, 0, 0) == 0)
-			return err_set(e, ETIMEDOUT, "pid %d (%s): waits for its vfork child, pid %d, which neither ends nor runs another program",
-				       p->nspid, p->st.comm, c->nspid);
+			return cut_refuse_vfork(p, c, e);
 	}
 	return r;
 }

@@ -42,7 +42,7 @@ struct mapfile {
 	char *comm;
 };
 
-#define MAX_REFUSED 256
+#define MAX_REFUSED 512
 
 struct fdref {
 	pid_t nspid;
@@ -164,6 +164,8 @@ int collect_inside(struct dump *, bool final, struct err *);
 void probe_parse_info(struct probe *);
 /** When all tasks are stopped: refuses what the check would, and a memory that two processes share. */
 int collect_recheck(struct dump *, struct err *);
+/** Notes who still waits for a vfork child after @ms. */
+int collect_waiting(struct dump *, unsigned ms, struct err *);
 int collect_refuse_leaderless(const struct proc *, struct err *);
 int collect_maps(struct dump *, bool flags, struct err *);
 /** Gives mappings their objects (files, contents). */
@@ -198,6 +200,7 @@ int cut_stop(struct dump *, uint64_t deadline, struct err *);
 /** Stops a running process for a moment, maps the scratch in it and takes a userfaultfd out of it. */
 int cut_attach(struct dump *, struct proc *, struct err *);
 int cut_tasks(struct dump *, Pm__Tree *tree, struct err *);
+int cut_refuse_vfork(const struct proc *, const struct proc *child, struct err *);
 /** Puts every task's own registers back and lets go of it. */
 int cut_release(struct dump *, struct err *);
 /** After a failed or aborted dump: scratches unmapped, trackers closed, tasks going on. */

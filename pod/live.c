@@ -362,11 +362,14 @@ int quiesce_foresee(struct dump *d, struct err *e)
 {
 	autoclose int nl = tcp_unheld_open(d->netns, e);
 	struct filled f = { .w = NULL };
-	uint64_t end = deadline_ms(QUEUE_MS);
 	struct timespec ts = { 0, 500000 };
+	uint64_t end;
 	size_t i;
-	int r = nl < 0 ? nl : data_filled(d, nl, &f, e);
+	int r = nl < 0 ? nl : collect_waiting(d, STOP_MS, e);
 
+	end = deadline_ms(QUEUE_MS);
+	if (r >= 0)
+		r = data_filled(d, nl, &f, e);
 	while (r > 0 && now_ns() < end) {
 		nanosleep(&ts, NULL);
 		r = data_filled(d, nl, &f, e);

@@ -65,7 +65,7 @@ json() { python3 -c "import json, sys; j = json.load(sys.stdin); $1"; }
 	[ "$output" = "clean: nodeA -> nodeB: nothing is in the way" ]
 	podctl check clean --json --to nodeB | json '
 assert j["ok"] and j["exit_code"] == 0 and j["nodes"] == [], j
-assert j["pods"] == [{"pod": "clean", "node": "nodeA", "to": "nodeB", "ok": True, "error": None, "refusals": []}], j'
+assert j["pods"] == [{"pod": "clean", "node": "nodeA", "to": "nodeB", "ok": True, "error": None, "refusals": [], "unlisted": 0}], j'
 	[ "$(sleeps clean sleep)" = "$before" ]
 	podctl checkpoint clean
 	[ "$(sleeps clean sleep)" != "$before" ]
@@ -101,6 +101,19 @@ assert all(x["program"] == "refused" and x["pid"] > 1 and x["fd"] >= 3 and x["hi
 	[[ $output == *"accept queue holds data that the program does not take"* ]]
 	[[ $output == *"'/tmp/wl-node' is a device file in the pod's private tmpfs"* ]]
 	runs_on late
+}
+
+@test "very many things: the first are listed, the rest is counted" {
+	podrun -d -n many -N nodeA -- /home/shared/refused needs pidfds:600 >/dev/null
+	await ready many 1
+	run -6 podctl check many
+	[[ ${lines[0]} == "many: nodeA: 600 things are in the way" ]]
+	[ "$(grep -c 'is a pidfd' <<<"$output")" = 512 ]
+	[ "${lines[-1]}" = "  and 88 more" ]
+	podctl check many --json | json 'p = j["pods"][0]; assert len(p["refusals"]) == 512 and p["unlisted"] == 88, p'
+	run -6 podmigrate many nodeB
+	[[ $output == *"(and 599 more)"* ]]
+	runs_on many
 }
 
 @test "--to: what the target lacks is said with the rest" {
@@ -152,14 +165,15 @@ check_says() { podctl check "$1" | grep -q "$2"; }
 	await state_is users "exited(137)"
 	run -3 podctl check users
 	[[ $output == *"has exited with code 137"* ]]
-	echo engine-source@precopy:delay=4000 >"$LAB_DIR/faults/nodeA"
+	echo engine-source@precopy:delay=50000 >"$LAB_DIR/faults/nodeA" # longer than the two questions, and then ended
 	podmigrate roots nodeB --max-downtime 60000 >&2 &
 	await state_is roots migrating
 	run -13 podctl check roots
 	[[ $output == *"operation m"*" holds pod 'roots'"* ]]
 	run -13 podctl check roots --to nodeB
 	[[ $output == *"cannot be moved now: it is migrating, or being checkpointed (operation m"* ]]
-	wait $!
+	kill $!
+	not wait $!
 	await state_is roots running
 	run -0 podctl check roots
 }

@@ -101,19 +101,33 @@ static Pm__Envelope *ask_pod(struct check *k, const char *pod)
 	return ask(k, k->to ? &move : &image);
 }
 
+/* The last line of a list that would be too long is "and 44 more". */
+static unsigned unlisted(const Pm__Error *e)
+{
+	unsigned more = 0;
+	int at = 0;
+
+	if (!e || !e->n_details || sscanf(e->details[e->n_details - 1], "and %u more%n", &more, &at) != 1 || !at)
+		return 0;
+	return e->details[e->n_details - 1][at] ? 0 : more;
+}
+
 static void show_pod(const struct check *k, const char *pod, const char *node, const Pm__Error *e)
 {
 	char way[300];
-	size_t n = e ? e->n_details : 0;
+	unsigned more = unlisted(e);
+	size_t n = e ? e->n_details - !!more : 0;
 
 	snprintf(way, sizeof(way), "%s: %s%s%s", pod, node, k->to ? " -> " : "", k->to ? k->to : "");
 	clean(way);
 	if (!e)
 		printf("%s: nothing is in the way%s\n", way, k->to ? "" : " of a move or a checkpoint");
 	else
-		printf("%s: %zu thing%s in the way\n", way, n, n == 1 ? " is" : "s are");
+		printf("%s: %zu thing%s in the way\n", way, n + more, n + more == 1 ? " is" : "s are");
 	for (size_t i = 0; i < n; i++)
 		show_refusal(clean(e->details[i]));
+	if (more)
+		printf("  and %u more\n", more);
 }
 
 /* Else what the check stumbled over. */
@@ -126,10 +140,12 @@ static json_t *pod_json(const struct check *k, const char *pod, const char *node
 {
 	json_t *list = json_array(), *o;
 	bool refused = is_refusal(e);
+	unsigned more = unlisted(e);
 
-	for (size_t i = 0; refused && i < e->n_details; i++)
+	for (size_t i = 0; refused && i < e->n_details - !!more; i++)
 		json_array_append_new(list, refusal_json(clean(e->details[i])));
-	o = json_pack("{s:s, s:s, s:s?, s:b, s:n, s:o}", "pod", pod, "node", node, "to", k->to, "ok", !e, "error", "refusals", list);
+	o = json_pack("{s:s, s:s, s:s?, s:b, s:n, s:o, s:i}", "pod", pod, "node", node, "to", k->to, "ok", !e, "error", "refusals", list,
+		      "unlisted", (int)more);
 	if (o && e && !refused)
 		json_object_set_new(o, "error", json_pack("{s:i, s:s, s:s, s:s}", "exit_code",
 							  e->exit_code ? e->exit_code : EXIT_OTHER, "cause", clean(e->cause),

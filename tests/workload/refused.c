@@ -7,7 +7,7 @@
  * refused needs WHAT...: holds what another node may lack: open:FILE, fifo:FILE, map:FILE (private, for running),
  * cwd:DIR, shm:MIB (a file in /dev/shm), gone: (a working directory without a name), unread: (inotify events), answer: (of the kernel's, by netlink), dispatch: (of system
  * calls, by itself), vfork: (a child of it that stays), unaccepted: (data in an accept queue), node: (a device file in
- * /tmp), busy: (nothing).
+ * /tmp), pidfds:N, busy: (nothing).
  */
 #include "wl.h"
 
@@ -560,6 +560,14 @@ static void hold_node(const char *none)
 	WL_SYS(mknod("/tmp/wl-node", S_IFCHR | 0600, makedev(1, 3)));
 }
 
+static void hold_pidfds(const char *n)
+{
+	int i;
+
+	for (i = 0; i < atoi(n); i++)
+		WL_SYS(syscall(SYS_pidfd_open, getpid(), 0));
+}
+
 static void hold_nothing(const char *none)
 {
 	(void)none;
@@ -571,7 +579,7 @@ static const struct {
 } needs[] = {
 	{ "open:", hold_open }, { "fifo:", hold_fifo }, { "map:", hold_map },	{ "cwd:", hold_cwd },
 	{ "shm:", hold_shm },	{ "gone:", hold_gone }, { "unread:", hold_unread }, { "answer:", hold_answer }, { "dispatch:", hold_dispatch }, { "vfork:", hold_vfork },
-	{ "unaccepted:", hold_unaccepted }, { "node:", hold_node }, { "busy:", hold_nothing },
+	{ "unaccepted:", hold_unaccepted }, { "node:", hold_node }, { "pidfds:", hold_pidfds }, { "busy:", hold_nothing },
 };
 
 static void hold(const char *what)
