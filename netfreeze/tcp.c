@@ -63,11 +63,14 @@
  * is seen first is too long by it.
  *
  * Receive memory. The peer may fill the window that was advertised before the cut. The same bytes
- * take a little more memory here, and what does not fit is dropped: a stall of 200 ms. So a
- * connection gets spare room. The kernel derives windows from the buffer, and they would grow from
- * move to move (once to 200 MiB in 50): tcp_settle() binds them to what they were, all but ~2 % per
- * move where a window is always full, and 32 MiB is the end of it. A buffer size
- * that the program has set is kept to the byte.
+ * take a little more memory here, and what does not fit is dropped: a stall of 200 ms, because it is
+ * the window's last and nothing behind it tells the peer. So a connection gets spare room. The
+ * kernel derives windows from the buffer, and it never takes back what it has offered, even in an
+ * acknowledgement that FILTER_MUTE kept in. So room that was there when a held frame was replayed
+ * stays: when tcp_release() took back what the held frames had not needed, the window was larger
+ * than the rest (on a loaded machine in one of 100 moves of a full-speed stream). Windows
+ * would grow from move to move (once to 200 MiB in 50): tcp_settle() binds them to what they were,
+ * and 32 MiB is the end of it. A buffer size that the program has set is kept to the byte.
  *
  * Ports. In repair mode a bind is forced, so connections can share a listener's port though nobody
  * asked for SO_REUSEADDR; leaving it clears SO_REUSEADDR, which is set again. On the source

@@ -34,6 +34,7 @@ struct end {
 	uint8_t *pattern; /* PATTERN + BLOCK bytes */
 	uint64_t sent, received;
 	uint64_t last_rx, longest; /* ns; time of the last arrival, longest time between two */
+	uint64_t late;             /* longest round of end_run(), which waits for 1 ms at most: this machine's doing */
 	int error;                 /* errno, or EBADMSG for a wrong byte */
 	bool eof;
 	atomic_bool park, parked, stop; /* parking, for the pod's side */
@@ -90,6 +91,7 @@ static void *end_run(void *p)
 	struct end *d = p;
 	uint8_t *buf = malloc(BLOCK);
 	struct timespec nap = {0, 20000};
+	uint64_t t;
 
 	while (!d->stop && !d->error && !d->eof) {
 		struct pollfd pf = {.fd = d->fd, .events = POLLIN | POLLOUT};
@@ -100,11 +102,13 @@ static void *end_run(void *p)
 				nanosleep(&nap, NULL);
 			d->parked = false;
 		}
+		t = now_ns();
 		poll(&pf, 1, 1);
 		if (pf.revents & POLLIN)
 			end_receive(d, buf);
 		if (pf.revents & POLLOUT)
 			end_send(d);
+		d->late = MAX(d->late, now_ns() - t);
 	}
 	free(buf);
 	d->parked = true;
@@ -181,7 +185,7 @@ static void ticker_start(struct ticker *k)
 	T_REQUIRE(pthread_create(&k->thread, NULL, tick, k) == 0);
 }
 
-/* The bound for stalls: standstill + this machine's noise + EXCESS_MAX. */
+/* The bound for stalls: standstill + this machine's noise + EXCESS_MAX. Ends @k. */
 static uint64_t ticker_bound(struct ticker *k, uint64_t frozen)
 {
 	k->stop = true;
@@ -192,6 +196,20 @@ static uint64_t ticker_bound(struct ticker *k, uint64_t frozen)
 static void set_cc(int fd, const char *cc)
 {
 	T_REQUIRE(setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, cc, (socklen_t)strlen(cc)) == 0);
+}
+
+/* What tells a stall of the protocol from one of the machine. */
+static void print_counters(const char *who, int ns)
+{
+	static const char *const names[] = {"TCPTimeouts",    "TCPLossProbes", "TCPRcvQDrop",     "RcvPruned",
+					    "TCPBacklogDrop", "PAWSEstab",     "TCPSpuriousRTOs", "TCPFastRetrans"};
+	size_t i;
+
+	printf("#   %s:", who);
+	for (i = 0; i < ARRAY_SIZE(names); i++)
+		if (world_counter(ns, names[i]) > 0)
+			printf(" %s %lld", names[i], world_counter(ns, names[i]));
+	printf("\n");
 }
 
 /* A checked stream at full speed in both directions, moved @moves times. */
@@ -236,13 +254,18 @@ static void stream(const char *what, const char *cc, unsigned moves, const struc
 	pthread_join(tq, NULL);
 	moved_bytes = pod.sent + peer.sent;
 	finish_streams(&pod, &peer);
+	bound = ticker_bound(&noise, frozen);
+	bound = MAX(bound, frozen + MAX(pod.late, peer.late) + EXCESS_MAX);
 	printf("# %s: %u moves, %.0f MiB, frozen max %.2f ms (save %.0f us, restore %.0f us), held "
 	       "%u, lost %u,"
-	       " longest stall peer %.1f ms, pod %.1f ms\n",
+	       " longest stall peer %.1f ms, pod %.1f ms, bound %.1f ms; machine late %.1f, ends %.1f, %.1f ms\n",
 	       what, moves, (double)moved_bytes / (1 << 20), (double)frozen / 1e6,
 	       (double)save / 1e3, (double)restore / 1e3, held, lost, (double)peer.longest / 1e6,
-	       (double)pod.longest / 1e6);
-	bound = ticker_bound(&noise, frozen);
+	       (double)pod.longest / 1e6, (double)bound / 1e6, (double)noise.worst / 1e6, (double)peer.late / 1e6,
+	       (double)pod.late / 1e6);
+	print_counters("peer", w.peer);
+	print_counters("pod at a", w.a.ns);
+	print_counters("pod at b", w.b.ns);
 	T_CHECK(peer.longest < bound);
 	T_CHECK(pod.longest < bound);
 	free(pod.pattern);

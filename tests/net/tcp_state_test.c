@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sock_diag.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -344,6 +345,90 @@ static void test_full_windows(void)
 	world_done(&w);
 }
 
+#define RCV_WND_AT  (232u / 4) /* in the kernel's struct tcp_info */
+#define BIG_RCVBUF  (4 << 20)
+#define ROUNDS      16 /* until the window is all of that, as good as */
+
+static int big_buffers(void *arg, struct err *e)
+{
+	(void)arg;
+	return io_write_file("/proc/sys/net/ipv4/tcp_rmem", "4096 4194304 4194304", e);
+}
+
+/* The window that @fd has offered last; without @fd's kernel telling it the case is skipped. */
+static uint32_t offered(int fd)
+{
+	uint32_t ti[RCV_WND_AT + 1] = {0};
+	socklen_t len = sizeof(ti);
+
+	T_REQUIRE(getsockopt(fd, IPPROTO_TCP, TCP_INFO, ti, &len) == 0);
+	if (len < sizeof(ti))
+		T_SKIP("a kernel that does not tell the window it has offered");
+	return ti[RCV_WND_AT];
+}
+
+struct sender {
+	int fd;
+	uint32_t at;
+};
+
+static void send_two_mib(void *arg)
+{
+	struct sender *s = arg;
+
+	T_CHECK_EQ(offer(s->fd, &s->at, 2 << 20), 2 << 20);
+}
+
+/*
+ * Frames are held that take half of a large window. Their acknowledgements at the new place, which nobody hears, offer
+ * anew what the buffer allows, and that must have its room in the end: a frame without is dropped, and its sender waits
+ * for a timer. @early: tcp_release() before the replay.
+ */
+static void window_has_room(bool early)
+{
+	uint32_t got = 0, mem[SK_MEMINFO_VARS] = {0};
+	struct sender s = {0};
+	struct move_opts o = {.early_release = early, .meanwhile = send_two_mib, .meanwhile_arg = &s};
+	struct move_times t;
+	struct err e = {0};
+	socklen_t len = sizeof(mem);
+	int p, q, size = 2 * BIG_RCVBUF, i;
+	struct world w;
+
+	world_init(&w);
+	T_OK(netns_run(w.a.ns, big_buffers, NULL, &e), &e);
+	pair(&w, 7000, &p, &q);
+	s.fd = q;
+	T_REQUIRE(setsockopt(q, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) == 0); /* it does not stop to grow early */
+	T_REQUIRE(setsockopt(q, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) == 0);
+	for (i = 0; i < ROUNDS; i++) {
+		long n = offer(q, &s.at, BIG_RCVBUF / 2);
+
+		T_REQUIRE(expect(p, &got, n) == n);
+	}
+	world_move(&w, &p, 1, &o, &t, NULL, NULL);
+	T_CHECK(t.held > 0);
+	T_REQUIRE(getsockopt(p, SOL_SOCKET, SO_MEMINFO, mem, &len) == 0);
+	printf("# %u frames held, %u in the queue, %u offered, room for %u\n", t.held, mem[SK_MEMINFO_RMEM_ALLOC],
+	       offered(p), mem[SK_MEMINFO_RCVBUF]);
+	T_CHECK(mem[SK_MEMINFO_RMEM_ALLOC] + offered(p) <= mem[SK_MEMINFO_RCVBUF]);
+	T_CHECK_EQ(expect(p, &got, s.at - got), 2 << 20);
+	T_CHECK_EQ(world_counter(w.b.ns, "TCPRcvQDrop"), 0);
+	close(p);
+	close(q);
+	world_done(&w);
+}
+
+static void test_window_has_room(void)
+{
+	window_has_room(false);
+}
+
+static void test_window_has_room_early(void)
+{
+	window_has_room(true);
+}
+
 /* A segment size that connect() had not negotiated yet must not stick: the window fills with full
  * segments. */
 static void test_segment_size(void)
@@ -633,6 +718,8 @@ static const struct test_case cases[] = {
 	{"slow_restore", test_slow_restore},
 	{"segment_size_set", test_segment_size_set},
 	{"full_windows", test_full_windows},
+	{"window_has_room", test_window_has_room},
+	{"window_has_room_early", test_window_has_room_early},
 	{"segment_size", test_segment_size},
 	{"thousand", test_thousand},
 	{"pending_syn", test_pending_syn},

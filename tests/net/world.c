@@ -7,6 +7,8 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -113,6 +115,48 @@ void world_init(struct world *w)
 	place_init(w, &w->a, "pma", true);
 	place_init(w, &w->b, "pmb", false);
 	w->at = &w->a;
+	/* these wait until the pod's and the peer's ends pass frames: an ARP request that is lost takes 1 s, which is then
+	 * the round trip time of a connection for many moves */
+	T_OK(link_announce(w->a.ns, pod_mac, inet_addr(POD_IP), 1, &e), &e);
+	T_OK(link_announce(w->b.ns, pod_mac, inet_addr(POD_IP), 1, &e), &e);
+	T_OK(link_announce(w->peer, peer_mac, inet_addr(PEER_IP), 1, &e), &e);
+}
+
+struct counter {
+	const char *name;
+	long long value;
+};
+
+/* A line of names follows a line of values, with the same first word and as many. */
+static int read_counter(void *arg, struct err *e)
+{
+	struct counter *c = arg;
+	autofree char *text = NULL;
+	char *line, *names = NULL, *at, *name, *value, *in_names, *in_values;
+	int r = io_read_file("/proc/thread-self/net/netstat", 1 << 20, &text, NULL, e);
+
+	for (line = r < 0 ? NULL : strtok_r(text, "\n", &at); line; line = strtok_r(NULL, "\n", &at)) {
+		if (!names) {
+			names = line;
+			continue;
+		}
+		name = strtok_r(names, " ", &in_names);
+		value = strtok_r(line, " ", &in_values);
+		for (; name && value; name = strtok_r(NULL, " ", &in_names), value = strtok_r(NULL, " ", &in_values))
+			if (!strcmp(name, c->name))
+				c->value = atoll(value);
+		names = NULL;
+	}
+	return r;
+}
+
+long long world_counter(int ns, const char *name)
+{
+	struct counter c = {name, -1};
+	struct err e = {0};
+
+	T_OK(netns_run(ns, read_counter, &c, &e), &e);
+	return c.value;
 }
 
 static void place_done(struct place *p)
@@ -225,6 +269,8 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	t->save = now_ns() - t1;
 	if (o->pause_ns)
 		nanosleep(&pause, NULL);
+	if (o->meanwhile)
+		o->meanwhile(o->meanwhile_arg);
 	t1 = now_ns();
 	for (i = 0; i < n; i++)
 		T_OK(tcp_restore_on(made[i], to->ns, &st[i], &e), &e);

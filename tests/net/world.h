@@ -48,6 +48,8 @@ struct move_opts {
 	bool keep_syns;     /* FILTER_SYN was set: what is held until now has not reached the pod */
 	bool no_replay;     /* what a filter without hold costs */
 	uint64_t pause_ns;  /* stay frozen so long in the middle */
+	void (*meanwhile)(void *arg); /* called in the middle, with @meanwhile_arg */
+	void *meanwhile_arg;
 	bool abort;         /* undo at the last moment: the pod goes on where it was */
 };
 
@@ -56,6 +58,9 @@ struct move_opts {
  * follows. */
 void world_move(struct world *, const int *fds, unsigned n, const struct move_opts *,
 		struct move_times *, void (*thaw)(void *arg), void *arg);
+
+/** The value of @name in the namespace's /proc/net/netstat; -1 if there is none. */
+long long world_counter(int ns, const char *name);
 
 /** A socket listening in @ns on @ip:@port. */
 int world_listen(int ns, const char *ip, uint16_t port, int backlog);
