@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * podctl check NODE: has this node what pods and their moves need? Each means is a probe of its own that does the thing, or
- * asks the kernel for it, and leaves nothing; a table. It runs in a thread, since the image store may be a file system
- * that does not answer, and the filter is tried in a network namespace that goes with the thread's visit.
+ * podctl check NODE: has this node what pods and their moves need? Each means is a probe of its own that does
+ * the thing, or asks the kernel for it, and leaves nothing; a table. It runs in a thread, since the image store may be a
+ * file system that does not answer, and the filter is tried in a network namespace that goes with the thread.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -80,9 +80,11 @@ static bool probe_pagemap(const struct place *p, char *text, size_t len)
 	bool ok = fd >= 0 && ioctl(fd, PAGEMAP_SCAN, &a) >= 0;
 
 	(void)p;
-	return ok ? say(text, len, true, "PAGEMAP_SCAN") :
-			say(text, len, false, "no PAGEMAP_SCAN (%s): which pages were written cannot be read; kernel 6.7 or newer",
-		   strerror(errno));
+	if (ok)
+		return say(text, len, true, "PAGEMAP_SCAN");
+	return say(text, len, false,
+		   "no PAGEMAP_SCAN (%s): which pages were written cannot be read; kernel "
+		   "6.7 or newer", strerror(errno));
 }
 
 static bool probe_userfaultfd(const struct place *p, char *text, size_t len)
@@ -92,9 +94,11 @@ static bool probe_userfaultfd(const struct place *p, char *text, size_t len)
 	bool ok = fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0;
 
 	(void)p;
-	return ok ? say(text, len, true, "userfaultfd, write-protecting by itself") :
-			say(text, len, false, "no userfaultfd that write-protects by itself (%s): kernel 6.7 or newer with CONFIG_USERFAULTFD, CONFIG_PTE_MARKER_UFFD_WP",
-		   strerror(errno));
+	if (ok)
+		return say(text, len, true, "userfaultfd, write-protecting by itself");
+	return say(text, len, false,
+		   "no userfaultfd that write-protects by itself (%s): kernel 6.7 or "
+		   "newer with CONFIG_USERFAULTFD, CONFIG_PTE_MARKER_UFFD_WP", strerror(errno));
 }
 
 static bool probe_checkpoint(const struct place *p, char *text, size_t len)
@@ -103,8 +107,11 @@ static bool probe_checkpoint(const struct place *p, char *text, size_t len)
 	bool ok = prctl(PR_SET_MM, PR_SET_MM_MAP_SIZE, &size, 0, 0) == 0 && access("/proc/self/map_files", X_OK) == 0;
 
 	(void)p;
-	return ok ? say(text, len, true, "CONFIG_CHECKPOINT_RESTORE") :
-			say(text, len, false, "the kernel was built without CONFIG_CHECKPOINT_RESTORE: the state of programs cannot be read or made");
+	if (ok)
+		return say(text, len, true, "CONFIG_CHECKPOINT_RESTORE");
+	return say(text, len, false,
+		   "the kernel was built without CONFIG_CHECKPOINT_RESTORE: the state of "
+		   "programs cannot be read or made");
 }
 
 static bool probe_fds(const struct place *p, char *text, size_t len)
@@ -115,9 +122,10 @@ static bool probe_fds(const struct place *p, char *text, size_t len)
 	(void)p;
 	fd = pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, pidfd, 0);
 	ok = fd >= 0 && syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, pidfd, fd) == 0;
-	return ok ? say(text, len, true, "pidfd_getfd, kcmp") :
-			say(text, len, false, "pidfd_getfd or kcmp does not work (%s): CONFIG_KCMP, CAP_SYS_PTRACE",
-		   strerror(errno));
+	if (ok)
+		return say(text, len, true, "pidfd_getfd, kcmp");
+	return say(text, len, false,
+		   "pidfd_getfd or kcmp does not work (%s): CONFIG_KCMP, CAP_SYS_PTRACE", strerror(errno));
 }
 
 static bool probe_namespaces(const struct place *p, char *text, size_t len)
@@ -155,8 +163,9 @@ static bool probe_memory_controller(const struct place *p, char *text, size_t le
 
 	snprintf(path, sizeof(path), "%s/cgroup.controllers", p->cgroup_root);
 	ok = io_read_file(path, 4096, &list, NULL, NULL) >= 0 && strstr(list, "memory");
-	return ok ? say(text, len, true, "memory controller") :
-			say(text, len, false, "cgroup v2 has no memory controller here: podrun --memory is refused");
+	if (ok)
+		return say(text, len, true, "memory controller");
+	return say(text, len, false, "cgroup v2 has no memory controller here: podrun --memory is refused");
 }
 
 static bool probe_timers(const struct place *p, char *text, size_t len)
@@ -164,8 +173,9 @@ static bool probe_timers(const struct place *p, char *text, size_t len)
 	bool ok = prctl(PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0, 0) >= 0;
 
 	(void)p;
-	return ok ? say(text, len, true, "POSIX timers keep their numbers") :
-			say(text, len, false, "no pod with POSIX timers (timer_create) can come here: kernel 6.15 or newer");
+	if (ok)
+		return say(text, len, true, "POSIX timers keep their numbers");
+	return say(text, len, false, "no pod with POSIX timers (timer_create) can come here: kernel 6.15 or newer");
 }
 
 /* ---- the network */
@@ -177,8 +187,9 @@ static bool probe_repair(const struct place *p, char *text, size_t len)
 	bool ok = fd >= 0 && setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &one, sizeof(one)) == 0;
 
 	(void)p;
-	return ok ? say(text, len, true, "TCP_REPAIR") :
-			say(text, len, false, "no TCP_REPAIR (%s): connections cannot be carried", strerror(errno));
+	if (ok)
+		return say(text, len, true, "TCP_REPAIR");
+	return say(text, len, false, "no TCP_REPAIR (%s): connections cannot be carried", strerror(errno));
 }
 
 /* In a network of its own, which is gone with it: this thread does nothing else. */
@@ -199,8 +210,9 @@ static bool probe_nftables(const struct place *p, char *text, size_t len)
 	if (r >= 0)
 		r = filter_set(f, FILTER_BLOCK, &e);
 	filter_free(f);
-	return r >= 0 ? say(text, len, true, "nftables") :
-			say(text, len, false, "nftables do not work (%s): the pod's network cannot be held", e.msg);
+	if (r >= 0)
+		return say(text, len, true, "nftables");
+	return say(text, len, false, "nftables do not work (%s): the pod's network cannot be held", e.msg);
 }
 
 static bool probe_diag(const struct place *p, char *text, size_t len)
@@ -212,8 +224,9 @@ static bool probe_diag(const struct place *p, char *text, size_t len)
 	bool ok = fd >= 0 && tcp_unheld(fd, &n, &e) >= 0;
 
 	(void)p;
-	return ok ? say(text, len, true, "sock_diag") :
-			say(text, len, false, "the kernel does not list sockets (%s): CONFIG_INET_DIAG", e.msg);
+	if (ok)
+		return say(text, len, true, "sock_diag");
+	return say(text, len, false, "the kernel does not list sockets (%s): CONFIG_INET_DIAG", e.msg);
 }
 
 static bool probe_bridge(const struct place *p, char *text, size_t len)

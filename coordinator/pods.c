@@ -194,7 +194,8 @@ const char *pod_condition(const struct pod *p, char *buf, size_t len)
 	const char *op = p->info->op;
 	unsigned s = (unsigned)p->info->state;
 
-	snprintf(buf, len, "%s%s%s%s", s < ARRAY_SIZE(words) ? words[s] : words[0], op[0] ? " (operation " : "", op, op[0] ? ")" : "");
+	snprintf(buf, len, "%s%s%s%s", s < ARRAY_SIZE(words) ? words[s] : words[0], op[0] ? " (operation " : "", op,
+		 op[0] ? ")" : "");
 	return buf;
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-3.0-or-later
-# podctl check: all that is in the way of a pod is said, by process, object and hint, and the program is not even woken for it.
+# podctl check: all that is in the way of a pod is said, by process, object and hint; the program is not even woken.
 
 bats_require_minimum_version 1.5.0
 load lib
@@ -45,7 +45,7 @@ runs_on() { # POD: as its workload sees it: nothing has gone wrong in it, and it
 	await state_is "$1" "exited(0)"
 	said "$1" '^ok$'
 }
-# how often each thread of the processes called $2 in pod $1 on nodeA has gone to sleep: one that was stopped, or frozen, has once more
+# how often each thread of the processes called $2 in pod $1 on nodeA has gone to sleep: once more if it was stopped or frozen
 sleeps() {
 	local pid
 	for pid in $(cat "$LAB_CGROUP/nodeA/podmigrate/$1/cgroup.procs"); do

@@ -2,8 +2,8 @@
 /*
  * podctl check: why a pod cannot go, all of it, while it runs; what a node lacks.
  *
- * For a pod it is the check phase of an operation and no more: of a checkpoint, or with --to of a move to that node. The
- * pods of a job are asked about one after the other. What is found goes to stdout; whatever else is wrong to stderr.
+ * For a pod it is the check phase of an operation and no more: of a checkpoint, or with --to of a move to that node.
+ * The pods of a job are asked about one after the other. What is found goes to stdout; what else is wrong to stderr.
  */
 #include <jansson.h>
 #include <stdio.h>
@@ -144,8 +144,8 @@ static json_t *pod_json(const struct check *k, const char *pod, const char *node
 
 	for (size_t i = 0; refused && i < e->n_details - !!more; i++)
 		json_array_append_new(list, refusal_json(clean(e->details[i])));
-	o = json_pack("{s:s, s:s, s:s?, s:b, s:n, s:o, s:i}", "pod", pod, "node", node, "to", k->to, "ok", !e, "error", "refusals", list,
-		      "unlisted", (int)more);
+	o = json_pack("{s:s, s:s, s:s?, s:b, s:n, s:o, s:i}", "pod", pod, "node", node, "to", k->to, "ok", !e, "error",
+		      "refusals", list, "unlisted", (int)more);
 	if (o && e && !refused)
 		json_object_set_new(o, "error", json_pack("{s:i, s:s, s:s, s:s}", "exit_code",
 							  e->exit_code ? e->exit_code : EXIT_OTHER, "cause", clean(e->cause),
@@ -186,8 +186,8 @@ static json_t *node_json(const Pm__CheckNodeRep *m, bool ok)
 	for (size_t i = 0; i < m->n_findings; i++) {
 		const Pm__Finding *f = m->findings[i];
 
-		json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:s}", "name", clean(f->name), "ok", f->ok, "needed", f->needed,
-						      "text", clean(f->text)));
+		json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:s}", "name", clean(f->name), "ok", f->ok,
+						      "needed", f->needed, "text", clean(f->text)));
 	}
 	return json_pack("{s:s, s:b, s:o}", "node", m->node, "ok", ok, "findings", list);
 }
@@ -325,7 +325,8 @@ static void check_name(struct check *k, const char *name)
 
 static int print_json(struct check *k)
 {
-	json_t *o = json_pack("{s:b, s:i, s:o, s:o}", "ok", k->code == EXIT_OK, "exit_code", k->code, "pods", k->pods, "nodes", k->nodes);
+	json_t *o = json_pack("{s:b, s:i, s:o, s:o}", "ok", k->code == EXIT_OK, "exit_code", k->code, "pods", k->pods,
+			      "nodes", k->nodes);
 
 	if (!o)
 		return say(k->c, EXIT_OTHER, "no memory");

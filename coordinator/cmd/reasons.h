@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The reasons for which a pod is refused, each by a name that stays; the table of podmigrate(7) has them by the same names. */
+/* Why a pod is refused: each reason by a name that stays, the same as in the table of podmigrate(7). */
 #ifndef CMD_REASONS_H
 #define CMD_REASONS_H
 
