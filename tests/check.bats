@@ -8,7 +8,6 @@ load lib
 setup_file() {
 	is_root || return 0
 	lab_up check --clients 1 --faults
-	export AWAIT_S=60
 	cp "$LAB_BIN/workload/refused" "$LAB_SHARED/"
 	mkdir -m 1777 "$LAB_SHARED/data"
 }

@@ -115,7 +115,7 @@ gone() { podctl kill -s KILL -a p; await absent; }
 	podrun -d -n p -N nodeA -- sh /home/shared/count
 	await said '^5$'
 	echo "engine-source@ready:delay=1500" >"$LAB_DIR/faults/nodeA"
-	podctl checkpoint -R p >"$BATS_TEST_TMPDIR/first" &
+	podctl checkpoint -R p >"$BATS_TEST_TMPDIR/first" 3>&- &
 	local pid=$!
 	# the coordinator is told so, too
 	await state migrating
