@@ -21,23 +21,6 @@
 
 #define SEGMENT_LEN (sizeof(struct iphdr) + sizeof(struct tcphdr))
 
-static uint32_t sum16(const void *p, size_t len, uint32_t sum)
-{
-	const uint8_t *b = p;
-	size_t i;
-
-	for (i = 0; i + 1 < len; i += 2)
-		sum += (uint32_t)b[i] << 8 | b[i + 1];
-	return sum;
-}
-
-static uint16_t fold(uint32_t sum)
-{
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return htons((uint16_t)~sum);
-}
-
 /* IPv4 and TCP headers, no options, no data, both checksums right. From the peer to the local end.
  */
 static void build(uint8_t buf[SEGMENT_LEN], const struct tcp_state *s, uint32_t seq, uint32_t ack,
@@ -64,10 +47,10 @@ static void build(uint8_t buf[SEGMENT_LEN], const struct tcp_state *s, uint32_t 
 	};
 	uint32_t pseudo = IPPROTO_TCP + sizeof(th);
 
-	pseudo = sum16(&ip.saddr, 4, pseudo);
-	pseudo = sum16(&ip.daddr, 4, pseudo);
-	th.th_sum = fold(sum16(&th, sizeof(th), pseudo));
-	ip.check = fold(sum16(&ip, sizeof(ip), 0));
+	pseudo = inet_sum(&ip.saddr, 4, pseudo);
+	pseudo = inet_sum(&ip.daddr, 4, pseudo);
+	th.th_sum = inet_fold(inet_sum(&th, sizeof(th), pseudo));
+	ip.check = inet_fold(inet_sum(&ip, sizeof(ip), 0));
 	memcpy(buf, &ip, sizeof(ip));
 	memcpy(buf + sizeof(ip), &th, sizeof(th));
 }
@@ -91,8 +74,8 @@ static int deliver6(int netns, const struct tcp_state *s, const void *seg, struc
 	p.ip.ip6_hlim = 64;
 	memcpy(&p.th, (const uint8_t *)seg + sizeof(struct iphdr), sizeof(p.th));
 	p.th.th_sum = 0;
-	pseudo = sum16(&p.ip.ip6_src, 32, pseudo);
-	p.th.th_sum = fold(sum16(&p.th, sizeof(p.th), pseudo));
+	pseudo = inet_sum(&p.ip.ip6_src, 32, pseudo);
+	p.th.th_sum = inet_fold(inet_sum(&p.th, sizeof(p.th), pseudo));
 	if (sendto(fd, &p, sizeof(p), 0, (struct sockaddr *)&to, sizeof(to)) < 0)
 		return err_sys(e, "deliver a segment to ::1");
 	return 0;

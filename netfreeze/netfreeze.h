@@ -219,6 +219,8 @@ int drain_wire(const int *fds, size_t n, uint64_t deadline_ns, struct err *e);
 struct udp_dgram {
 	struct sockaddr_in from;
 	struct in_addr to; /* as its header says */
+	bool v6;           /* its header is of IPv6: of the above only the port, and these */
+	struct in6_addr from6, to6;
 	uint8_t ttl, tos;
 	uint32_t len;
 	void *data;
@@ -234,6 +236,8 @@ struct udp_group {
 /** A UDP socket's whole state. What it points at is owned; udp_state_done() frees. */
 struct udp_state {
 	struct sockaddr_in local, peer; /* peer all zero: not connected; local port 0: unbound */
+	bool v6; /* an AF_INET6 socket, as in struct tcp_state */
+	struct in6_addr local6, peer6;
 	bool shut_rd, shut_wr, nonblock;
 	uint32_t sndbuf, rcvbuf;
 	struct sock_opt opt[64];
@@ -243,8 +247,8 @@ struct udp_state {
 	struct udp_group *group;
 	size_t ngroup;
 };
-/** Can @fd be carried? Cheap; while the program runs. 0 or -EOPNOTSUPP with the reason. */
-int udp_check(int fd, struct err *e);
+/** Can @fd, of @netns, be carried? Cheap; while the program runs. 0 or -EOPNOTSUPP with the reason. */
+int udp_check(int fd, int netns, struct err *e);
 /** Reads everything of @fd, a socket of @netns whose pod stands still; nothing of it changes. */
 int udp_save(int fd, int netns, struct udp_state *out, struct err *e);
 void udp_state_done(struct udp_state *);

@@ -125,37 +125,14 @@ const char *tcp_addr(const struct sockaddr_in *a, char *buf)
 	return buf;
 }
 
-socklen_t tcp_name_of(const struct tcp_state *s, bool peer, union tcp_name *out)
+socklen_t tcp_name_of(const struct tcp_state *s, bool peer, union inet_name *out)
 {
-	const struct sockaddr_in *a = peer ? &s->peer : &s->local;
-
-	memset(out, 0, sizeof(*out));
-	if (!s->v6) {
-		out->in = *a;
-		return sizeof(out->in);
-	}
-	out->in6.sin6_family = AF_INET6;
-	out->in6.sin6_port = a->sin_port;
-	out->in6.sin6_addr = peer ? s->peer6 : s->local6;
-	return sizeof(out->in6);
+	return inet_name_make(out, s->v6, peer ? &s->peer : &s->local, peer ? &s->peer6 : &s->local6);
 }
 
-void tcp_name_set(struct tcp_state *s, bool peer, const union tcp_name *n)
+void tcp_name_set(struct tcp_state *s, bool peer, const union inet_name *n)
 {
-	struct sockaddr_in *a = peer ? &s->peer : &s->local;
-	struct in6_addr *a6 = peer ? &s->peer6 : &s->local6;
-
-	s->v6 = n->sa.sa_family == AF_INET6;
-	if (!s->v6) {
-		*a = n->in;
-		return;
-	}
-	*a6 = n->in6.sin6_addr;
-	*a = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = n->in6.sin6_port};
-	if (IN6_IS_ADDR_V4MAPPED(a6))
-		memcpy(&a->sin_addr, &a6->s6_addr[12], sizeof(a->sin_addr));
-	else if (!IN6_IS_ADDR_UNSPECIFIED(a6))
-		a->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	s->v6 = inet_name_read(n, peer ? &s->peer : &s->local, peer ? &s->peer6 : &s->local6);
 }
 
 static int get_int(int fd, int level, int name, int dfl)
@@ -224,38 +201,6 @@ static int refuse(struct err *e, const char *what)
 	return err_set(e, EOPNOTSUPP, "%s cannot be carried", what);
 }
 
-/* Addresses that a pod may have, and no sticky extension headers. */
-static int check_v6(int fd, struct err *e)
-{
-	static const int headers[] = {IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS};
-	union tcp_name n[2] = {0};
-	char text[INET6_ADDRSTRLEN] = "?", buf[256];
-	socklen_t len = sizeof(n[0]);
-	size_t i;
-
-	if (getsockname(fd, &n[0].sa, &len) < 0)
-		return err_sys(e, "getsockname");
-	len = sizeof(n[1].in6);
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &n[1], &len) < 0)
-		memset(&n[1], 0, sizeof(n[1]));
-	for (i = 0; i < 2; i++) {
-		const struct in6_addr *a = &n[i].in6.sin6_addr;
-
-		if (IN6_IS_ADDR_UNSPECIFIED(a) || IN6_IS_ADDR_LOOPBACK(a) ||
-		    IN6_IS_ADDR_V4MAPPED(a))
-			continue;
-		inet_ntop(AF_INET6, a, text, sizeof(text));
-		return err_set(e, EOPNOTSUPP, "a TCP socket of IPv6, with address %s: cannot be carried",
-			       text);
-	}
-	for (i = 0; i < ARRAY_SIZE(headers); i++) {
-		len = sizeof(buf);
-		if (getsockopt(fd, IPPROTO_IPV6, headers[i], buf, &len) == 0 && len > 0)
-			return refuse(e, "a TCP socket with extension headers of IPv6");
-	}
-	return 0;
-}
-
 /**
  * tcp_check - can the socket @fd be carried? While the program runs.
  *
@@ -272,7 +217,7 @@ int tcp_check(int fd, struct err *e)
 	switch (get_int(fd, SOL_SOCKET, SO_DOMAIN, -1)) {
 	case AF_INET: break;
 	case AF_INET6:
-		if (check_v6(fd, e) < 0)
+		if (inet_check_v6(fd, "a TCP socket", e) < 0)
 			return e ? e->code : -EOPNOTSUPP;
 		break;
 	default: return err_set(e, EOPNOTSUPP, "not a TCP socket");
@@ -468,7 +413,7 @@ static int save_syn_sent(int fd, struct tcp_state *s, struct err *e)
 
 static int save_names(int fd, struct tcp_state *s, struct err *e)
 {
-	union tcp_name n = {0};
+	union inet_name n = {0};
 	socklen_t len = sizeof(n);
 
 	if (getsockname(fd, &n.sa, &len) < 0)

@@ -3,6 +3,7 @@
 #ifndef NETFREEZE_TCP_INT_H
 #define NETFREEZE_TCP_INT_H
 
+#include "netfreeze/inet.h"
 #include "netfreeze/netfreeze.h"
 #include "netfreeze/sockopt.h"
 
@@ -31,15 +32,10 @@ void tcp_opts_set(int fd, const struct tcp_state *s, int level, int name);
 int forge_deliver(int netns, const struct tcp_state *s, uint32_t seq, uint32_t ack, uint8_t flags,
 		  struct err *e);
 
-union tcp_name {
-	struct sockaddr sa;
-	struct sockaddr_in in;
-	struct sockaddr_in6 in6;
-};
 /** The name as bind(2) or connect(2) want it; its length. */
-socklen_t tcp_name_of(const struct tcp_state *s, bool peer, union tcp_name *out);
+socklen_t tcp_name_of(const struct tcp_state *s, bool peer, union inet_name *out);
 /** Takes over what getsockname(2) has said. */
-void tcp_name_set(struct tcp_state *s, bool peer, const union tcp_name *n);
+void tcp_name_set(struct tcp_state *s, bool peer, const union inet_name *n);
 /** Do its packets have IPv6 headers? */
 static inline bool tcp_is_native6(const struct tcp_state *s)
 {

@@ -40,7 +40,7 @@ static int set_int(int fd, int level, int name, int v, const char *text, struct 
 
 static int bind_to(int fd, const struct tcp_state *s, struct err *e)
 {
-	union tcp_name n;
+	union inet_name n;
 	socklen_t len = tcp_name_of(s, false, &n);
 
 	return bind(fd, &n.sa, len) < 0 ? err_sys(e, "bind") : 0;
@@ -48,7 +48,7 @@ static int bind_to(int fd, const struct tcp_state *s, struct err *e)
 
 static int connect_to(int fd, const struct tcp_state *s)
 {
-	union tcp_name n;
+	union inet_name n;
 	socklen_t len = tcp_name_of(s, true, &n);
 
 	return connect(fd, &n.sa, len);
@@ -358,7 +358,7 @@ static bool has_peer(const struct tcp_state *s)
 static int restore_dead(int fd, int netns, const struct tcp_state *saved, struct err *e)
 {
 	struct tcp_state s = *saved;
-	union tcp_name n;
+	union inet_name n;
 	socklen_t len = sizeof(n);
 	int r, error = 0;
 

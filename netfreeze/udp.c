@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * UDP sockets over IPv4, saved and made again from outside. This file saves; udp_restore.c
+ * UDP sockets, saved and made again from outside. This file saves; udp_restore.c
  * restores.
  *
  * The queue. MSG_PEEK with SO_PEEK_OFF walks over the datagrams without taking them. What a program
@@ -19,11 +19,15 @@
  * are bound here. They differ in what connect(AF_UNSPEC) leaves, no more. A connected one is bound
  * to its address only if the kernel would not choose the same.
  *
+ * IPv6. As with TCP (tcp.c): the addresses are ::1 and mapped ones. A dual-stack socket gets packets of
+ * both sorts into one queue, and each is made again as what it was. One of IPv6 that is longer than
+ * what lo takes at once comes in two fragments.
+ *
  * Memberships cannot be listed, but each group of the namespace (/proc/net/igmp) can be asked for
  * by IP_MSFILTER. A socket without one has no option memory.
  *
  * Not carried, and refused by name: corked data (a socket has it if a send of nothing to nowhere
- * succeeds), SO_ZEROCOPY, IP options, IP_UNICAST_IF, encapsulation; IPv6 (pod/kind). Not
+ * succeeds), SO_ZEROCOPY, IP options, IP_UNICAST_IF, encapsulation; other addresses of IPv6, its groups, IPV6_MULTICAST_IF. Not
  * seen from a socket, hence lost: pending errors, datagrams of no length behind others that were
  * peeked at, IP_MULTICAST_IF given by index alone, shutdown for writing alone,
  * SO_ATTACH_REUSEPORT programs, reception times and (for datagrams that waited) the interface,
@@ -47,6 +51,16 @@
 
 #ifndef IP_RECVERR_RFC4884
 #define IP_RECVERR_RFC4884 26
+#endif
+#ifndef IPV6_MULTICAST_ALL
+#define IPV6_MULTICAST_ALL 29
+#endif
+#ifndef IPV6_RECVERR_RFC4884
+#define IPV6_RECVERR_RFC4884 31
+#endif
+#ifndef UDP_NO_CHECK6_TX
+#define UDP_NO_CHECK6_TX 101
+#define UDP_NO_CHECK6_RX 102
 #endif
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -102,6 +116,31 @@ static const struct opt_row rows[] = {
 	U_INT(IPPROTO_IP, IP_MULTICAST_ALL, OPT_EARLY, 1),
 	RAW_OPT(IPPROTO_IP, IP_MULTICAST_IF, sizeof(struct in_addr), OPT_BIND, IN_ALL),
 
+	U_INT(IPPROTO_IPV6, IPV6_V6ONLY, OPT_EARLY, ALWAYS),
+	U_INT(IPPROTO_IPV6, IPV6_UNICAST_HOPS, OPT_EARLY, ALWAYS),
+	U_INT(IPPROTO_IPV6, IPV6_MULTICAST_HOPS, OPT_EARLY, 1),
+	U_INT(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, OPT_EARLY, 1),
+	U_INT(IPPROTO_IPV6, IPV6_MULTICAST_ALL, OPT_EARLY, 1),
+	U_INT(IPPROTO_IPV6, IPV6_TCLASS, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_MTU_DISCOVER, OPT_EARLY, ALWAYS),
+	U_INT(IPPROTO_IPV6, IPV6_DONTFRAG, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_RECVERR, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_RECVERR_RFC4884, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_RECVPKTINFO, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_2292PKTINFO, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_RECVTCLASS, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_RECVHOPLIMIT, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_2292HOPLIMIT, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_RECVPATHMTU, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_RECVFRAGSIZE, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_TRANSPARENT, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_FREEBIND, OPT_EARLY, 0),
+	U_INT(IPPROTO_IPV6, IPV6_MINHOPCOUNT, OPT_LATE, 0),
+	U_INT(IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, OPT_EARLY, ALWAYS),
+
+	U_INT(IPPROTO_UDP, UDP_NO_CHECK6_TX, OPT_EARLY, 0),
+	U_INT(IPPROTO_UDP, UDP_NO_CHECK6_RX, OPT_EARLY, 0),
 	U_INT(IPPROTO_UDP, UDP_SEGMENT, OPT_LATE, 0),
 	U_INT(IPPROTO_UDP, UDP_GRO, OPT_LATE, 0),
 	U_INT(IPPROTO_UDP, UDP_CORK, OPT_RELEASE, 0),
@@ -133,13 +172,67 @@ static int refuse(struct err *e, const char *what)
 /* Sending to port 0 is an error, but what is corked has its destination already. */
 static bool has_corked_data(int fd)
 {
-	struct sockaddr_in at = {0}, nowhere = {.sin_family = AF_INET};
+	union inet_name at = {0}, nowhere = {0};
 	socklen_t len = sizeof(at);
 
-	if (getsockname(fd, (struct sockaddr *)&at, &len) < 0 || !at.sin_port)
+	/* the port is at the same place in both */
+	if (getsockname(fd, &at.sa, &len) < 0 || !at.in.sin_port)
 		return false; /* or the question would bind it */
-	return sendto(fd, "", 0, MSG_PROBE_ | MSG_MORE | MSG_DONTWAIT | MSG_NOSIGNAL,
-		      (struct sockaddr *)&nowhere, sizeof(nowhere)) == 0;
+	nowhere.sa.sa_family = at.sa.sa_family;
+	return sendto(fd, "", 0, MSG_PROBE_ | MSG_MORE | MSG_DONTWAIT | MSG_NOSIGNAL, &nowhere.sa,
+		      len) == 0;
+}
+
+/* ---- IPv6 */
+
+struct member {
+	int fd;
+	bool is;
+};
+
+/* "Index Device Address Users ...": the groups of the namespace. */
+static int find_group6(void *arg, struct err *e)
+{
+	struct member *m = arg;
+	autofree char *text = NULL;
+	char *line, *save = NULL;
+	int r = io_read_file("/proc/thread-self/net/igmp6", 16u << 20, &text, NULL, e);
+
+	for (line = r < 0 ? NULL : strtok_r(text, "\n", &save); line && !m->is;
+	     line = strtok_r(NULL, "\n", &save)) {
+		struct sockaddr_in6 group = {.sin6_family = AF_INET6};
+		struct group_filter f = {0};
+		socklen_t len = GROUP_FILTER_SIZE(0);
+		unsigned i, b;
+		int at = 0;
+
+		if (sscanf(line, "%u %*s %n", &f.gf_interface, &at) != 1 || !at)
+			continue;
+		for (i = 0; i < 16 && sscanf(line + at + 2 * i, "%2x", &b) == 1; i++)
+			group.sin6_addr.s6_addr[i] = (uint8_t)b;
+		memcpy(&f.gf_group, &group, sizeof(group));
+		m->is = getsockopt(m->fd, IPPROTO_IPV6, MCAST_MSFILTER, &f, &len) == 0;
+	}
+	return r == -ENOENT ? 0 : MIN(r, 0);
+}
+
+static int check_v6(int fd, int netns, struct err *e)
+{
+	uint32_t mem[SK_MEMINFO_VARS] = {0};
+	struct member m = {.fd = fd};
+	socklen_t len = sizeof(mem);
+	int r = inet_check_v6(fd, "a UDP socket", e);
+
+	if (r >= 0 && get_int(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, 0))
+		return refuse(e, "a UDP socket with IPV6_MULTICAST_IF");
+	if (r >= 0 && get_int(fd, IPPROTO_IPV6, IPV6_UNICAST_IF, 0))
+		return refuse(e, "a UDP socket with IPV6_UNICAST_IF");
+	/* a socket without a group has no option memory */
+	if (r < 0 || (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, mem, &len) == 0 &&
+		      !mem[SK_MEMINFO_OPTMEM]))
+		return r;
+	r = netns_run(netns, find_group6, &m, e);
+	return r >= 0 && m.is ? refuse(e, "a UDP socket that is member of a group of IPv6") : r;
 }
 
 /**
@@ -147,16 +240,19 @@ static bool has_corked_data(int fd)
  *
  * 0, -EOPNOTSUPP with the reason, or another negative errno.
  */
-int udp_check(int fd, struct err *e)
+int udp_check(int fd, int netns, struct err *e)
 {
+	int i, r, family = get_int(fd, SOL_SOCKET, SO_DOMAIN, -1);
 	char opts[40];
 	socklen_t len;
-	int i;
 
-	if (get_int(fd, SOL_SOCKET, SO_DOMAIN, -1) != AF_INET ||
+	if ((family != AF_INET && family != AF_INET6) ||
 	    get_int(fd, SOL_SOCKET, SO_TYPE, -1) != SOCK_DGRAM ||
 	    get_int(fd, SOL_SOCKET, SO_PROTOCOL, -1) != IPPROTO_UDP)
-		return err_set(e, EOPNOTSUPP, "not a UDP socket over IPv4");
+		return err_set(e, EOPNOTSUPP, "not a UDP socket");
+	r = family == AF_INET6 ? check_v6(fd, netns, e) : 0;
+	if (r < 0)
+		return r;
 	if (get_int(fd, SOL_SOCKET, SO_ZEROCOPY, 0))
 		return refuse(e, "a UDP socket with SO_ZEROCOPY");
 	if (get_int(fd, IPPROTO_UDP, UDP_ENCAP, 0))
@@ -177,32 +273,37 @@ int udp_check(int fd, struct err *e)
 
 /* ---- the queue */
 
+/* The first of them, or all, of an AF_INET6 socket, which gets both sorts of packets. */
 static const struct {
 	int level, name, on;
 } asked[] = {
+	{SOL_SOCKET, SO_PEEK_OFF, 0},
 	{IPPROTO_IP, IP_PKTINFO, 1},
 	{IPPROTO_IP, IP_RECVTTL, 1},
 	{IPPROTO_IP, IP_RECVTOS, 1},
-	{SOL_SOCKET, SO_PEEK_OFF, 0},
+	{IPPROTO_IPV6, IPV6_RECVPKTINFO, 1},
+	{IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1},
+	{IPPROTO_IPV6, IPV6_RECVTCLASS, 1},
 };
+#define ASKED_V4 4
 
-static int ask_for(int fd, int *was, struct err *e)
+static int ask_for(int fd, int *was, size_t n, struct err *e)
 {
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(asked); i++)
+	for (i = 0; i < n; i++)
 		was[i] = get_int(fd, asked[i].level, asked[i].name, 0);
-	for (i = 0; i < ARRAY_SIZE(asked); i++)
+	for (i = 0; i < n; i++)
 		if (setsockopt(fd, asked[i].level, asked[i].name, &asked[i].on, sizeof(int)) < 0)
 			return err_sys(e, "ask for the particulars of datagrams");
 	return 0;
 }
 
-static void ask_no_more(int fd, const int *was)
+static void ask_no_more(int fd, const int *was, size_t n)
 {
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(asked); i++)
+	for (i = 0; i < n; i++)
 		setsockopt(fd, asked[i].level, asked[i].name, &was[i], sizeof(int));
 }
 
@@ -210,6 +311,7 @@ static void read_control(struct msghdr *mh, struct udp_dgram *d, size_t *part)
 {
 	struct cmsghdr *c;
 	struct in_pktinfo pi;
+	struct in6_pktinfo pi6;
 	int v;
 
 	for (c = CMSG_FIRSTHDR(mh); c; c = CMSG_NXTHDR(mh, c)) {
@@ -221,6 +323,17 @@ static void read_control(struct msghdr *mh, struct udp_dgram *d, size_t *part)
 			d->ttl = (uint8_t)v;
 		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) {
 			d->tos = *CMSG_DATA(c);
+		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+			memcpy(&pi6, CMSG_DATA(c), sizeof(pi6));
+			d->to6 = pi6.ipi6_addr;
+			if (IN6_IS_ADDR_V4MAPPED(&d->to6))
+				memcpy(&d->to, &d->to6.s6_addr[12], sizeof(d->to));
+		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_HOPLIMIT) {
+			memcpy(&v, CMSG_DATA(c), sizeof(v));
+			d->ttl = (uint8_t)v;
+		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS) {
+			memcpy(&v, CMSG_DATA(c), sizeof(v));
+			d->tos = (uint8_t)v;
 		} else if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
 			memcpy(&v, CMSG_DATA(c), sizeof(v));
 			*part = v > 0 ? (size_t)v : *part;
@@ -257,9 +370,10 @@ static int peek_one(int fd, struct udp_state *s, uint8_t *buf, bool skip, struct
 {
 	struct udp_dgram d = {.ttl = 64};
 	struct iovec v = {buf, UDP_DATA_MAX + 1};
+	union inet_name from = {0};
 	char control[512];
-	struct msghdr mh = {.msg_name = &d.from,
-			    .msg_namelen = sizeof(d.from),
+	struct msghdr mh = {.msg_name = &from,
+			    .msg_namelen = sizeof(from),
 			    .msg_iov = &v,
 			    .msg_iovlen = 1,
 			    .msg_control = control,
@@ -276,6 +390,7 @@ static int peek_one(int fd, struct udp_state *s, uint8_t *buf, bool skip, struct
 	if (skip)
 		return 1;
 	part = n ? (size_t)n : 1;
+	d.v6 = inet_name_read(&from, &d.from, &d.from6) && !IN6_IS_ADDR_V4MAPPED(&d.from6);
 	read_control(&mh, &d, &part);
 	do {
 		r = add_dgram(s, &d, buf + off, MIN(part, (size_t)n - off), e);
@@ -312,14 +427,15 @@ static int peek_all(int fd, struct udp_state *s, struct err *e)
 static int save_queue(int fd, struct udp_state *s, struct err *e)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
+	size_t n = s->v6 ? ARRAY_SIZE(asked) : ASKED_V4;
 	int was[ARRAY_SIZE(asked)], r;
 
 	if (poll(&p, 1, 0) != 1)
 		return 0;
-	r = ask_for(fd, was, e);
+	r = ask_for(fd, was, n, e);
 	if (r == 0)
 		r = peek_all(fd, s, e);
-	ask_no_more(fd, was);
+	ask_no_more(fd, was, n);
 	return r;
 }
 
@@ -429,14 +545,16 @@ static int save_options(int fd, struct udp_state *s, struct err *e)
 static int save_all(int fd, int netns, struct udp_state *s, struct err *e)
 {
 	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
-	socklen_t len = sizeof(s->local);
+	union inet_name at = {0}, peer = {0};
+	socklen_t len = sizeof(at);
 	int r;
 
-	if (getsockname(fd, (struct sockaddr *)&s->local, &len) < 0)
+	if (getsockname(fd, &at.sa, &len) < 0)
 		return err_sys(e, "getsockname");
-	len = sizeof(s->peer);
-	if (getpeername(fd, (struct sockaddr *)&s->peer, &len) < 0)
-		memset(&s->peer, 0, sizeof(s->peer));
+	s->v6 = inet_name_read(&at, &s->local, &s->local6);
+	len = sizeof(peer);
+	if (getpeername(fd, &peer.sa, &len) == 0)
+		inet_name_read(&peer, &s->peer, &s->peer6);
 	s->nonblock = fcntl(fd, F_GETFL) & O_NONBLOCK;
 	s->sndbuf = (uint32_t)get_int(fd, SOL_SOCKET, SO_SNDBUF, 0);
 	s->rcvbuf = (uint32_t)get_int(fd, SOL_SOCKET, SO_RCVBUF, 0);
@@ -460,7 +578,7 @@ int udp_save(int fd, int netns, struct udp_state *out, struct err *e)
 {
 	struct udp_state s = {0};
 	char a[24], b[24];
-	int r = udp_check(fd, e);
+	int r = udp_check(fd, netns, e);
 
 	if (r == 0)
 		r = save_all(fd, netns, &s, e);

@@ -3,9 +3,10 @@
 #ifndef NETFREEZE_UDP_INT_H
 #define NETFREEZE_UDP_INT_H
 
+#include "netfreeze/inet.h"
 #include "netfreeze/sockopt.h"
 
-#define UDP_DATA_MAX 65507
+#define UDP_DATA_MAX 65527 /* over IPv6; 20 less over IPv4 */
 #define UDP_QUEUE_MAX 65536 /* datagrams in one queue */
 #define UDP_GROUP_MAX 256   /* memberships of one socket */
 

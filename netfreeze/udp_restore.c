@@ -10,8 +10,10 @@
 #include <fcntl.h>
 #include <linux/sock_diag.h>
 #include <netinet/ip.h>
+#include <netinet/ip6.h>
 #include <netinet/udp.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -22,6 +24,8 @@
 #define BUF_MAX    (1u << 30)
 #define ARRIVE_MS  500
 #define MSG_PROBE_ 0x10
+#define WHOLE_MAX  (65536 - sizeof(struct ip6_hdr)) /* lo's MTU */
+#define FRAGMENT   32768
 
 static int set_int(int fd, int level, int name, int v, const char *text, struct err *e)
 {
@@ -56,7 +60,7 @@ static int validate(const struct udp_state *s, struct err *e)
 		return err_set(e, EPROTO, "UDP state: %zu datagrams, %zu groups", s->nqueue,
 			       s->ngroup);
 	for (i = 0; i < s->nqueue; i++)
-		if (s->queue[i].len > UDP_DATA_MAX || (s->queue[i].len && !s->queue[i].data))
+		if (s->queue[i].len > UDP_DATA_MAX || (s->queue[i].v6 && !s->v6) || (s->queue[i].len && !s->queue[i].data))
 			return err_set(e, EPROTO, "UDP state: a datagram of %u bytes",
 				       s->queue[i].len);
 	for (i = 0; i < s->ngroup; i++)
@@ -64,6 +68,12 @@ static int validate(const struct udp_state *s, struct err *e)
 			return err_set(e, EPROTO, "UDP state: a group of %u sources",
 				       s->group[i].nsrc);
 	return 0;
+}
+
+/* The family's names of it. */
+static socklen_t name_of(const struct udp_state *s, bool peer, union inet_name *out)
+{
+	return inet_name_make(out, s->v6, peer ? &s->peer : &s->local, peer ? &s->peer6 : &s->local6);
 }
 
 /* ---- the queue */
@@ -124,6 +134,58 @@ static int inject(int raw, int fd, in_port_t port, const struct udp_dgram *d, st
 	return await_arrival(fd, before, e);
 }
 
+/* One packet to ::1, whatever its header says. A fragment begins at @off of the segment and is @more, or not, to the end. */
+static int send6(int raw, const struct udp_dgram *d, const uint8_t *seg, size_t len, int off,
+		 bool more, struct err *e)
+{
+	struct sockaddr_in6 route = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+	struct ip6_hdr ip = {.ip6_src = d->from6, .ip6_dst = d->to6};
+	struct ip6_frag frag = {.ip6f_nxt = IPPROTO_UDP, .ip6f_ident = htonl((uint32_t)getpid())};
+	struct iovec v[3] = {{&ip, sizeof(ip)}, {&frag, off || more ? sizeof(frag) : 0}};
+	struct msghdr mh = {.msg_name = &route,
+			    .msg_namelen = sizeof(route),
+			    .msg_iov = v,
+			    .msg_iovlen = 3};
+
+	v[2] = (struct iovec){(void *)(uintptr_t)(seg + off), len};
+	ip.ip6_flow = htonl(6u << 28 | (uint32_t)d->tos << 20);
+	ip.ip6_plen = htons((uint16_t)(len + v[1].iov_len));
+	ip.ip6_nxt = v[1].iov_len ? IPPROTO_FRAGMENT : IPPROTO_UDP;
+	ip.ip6_hlim = d->ttl;
+	frag.ip6f_offlg = htons((uint16_t)(off | more)); /* by 8 bytes, 3 bits above the flags */
+	return sendmsg(raw, &mh, MSG_DONTWAIT) < 0
+		       ? err_sys(e, "deliver a datagram of %u bytes", d->len)
+		       : 0;
+}
+
+static int inject6(int raw, int fd, in_port_t port, const struct udp_dgram *d, struct err *e)
+{
+	size_t len = sizeof(struct udphdr) + d->len;
+	struct udphdr h = {.source = d->from.sin_port, .dest = port, .len = htons((uint16_t)len)};
+	autofree uint8_t *seg = malloc(len);
+	uint32_t before = queued_memory(fd), sum;
+	int r;
+
+	if (!seg)
+		return err_num(e, ENOMEM, "datagram of %u bytes", d->len);
+	memcpy(seg, &h, sizeof(h));
+	if (d->len)
+		memcpy(seg + sizeof(h), d->data, d->len);
+	sum = inet_sum(&d->to6, 16, inet_sum(&d->from6, 16, IPPROTO_UDP + (uint32_t)len));
+	h.check = inet_fold(inet_sum(seg, len, sum));
+	if (!h.check)
+		h.check = 0xffff; /* none is not allowed */
+	memcpy(seg, &h, sizeof(h));
+	if (len <= WHOLE_MAX) {
+		r = send6(raw, d, seg, len, 0, false, e);
+	} else {
+		r = send6(raw, d, seg, FRAGMENT, 0, true, e);
+		if (r == 0)
+			r = send6(raw, d, seg, len - FRAGMENT, FRAGMENT, false, e);
+	}
+	return r < 0 ? r : await_arrival(fd, before, e);
+}
+
 static int leave_address(int fd, struct err *e)
 {
 	struct sockaddr none = {.sa_family = AF_UNSPEC};
@@ -132,23 +194,35 @@ static int leave_address(int fd, struct err *e)
 }
 
 /* Sending nothing gives the socket a port that it can leave again. */
-static int take_any_port(int fd, in_port_t *port, struct err *e)
+static int take_any_port(int fd, bool v6, in_port_t *port, struct err *e)
 {
-	struct sockaddr_in at = {.sin_family = AF_INET,
-				 .sin_port = htons(9),
-				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof(at);
+	const struct sockaddr_in lo = {.sin_family = AF_INET,
+				       .sin_port = htons(9),
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	union inet_name at;
+	socklen_t len = inet_name_make(&at, v6, &lo, &in6addr_loopback);
 
-	if (sendto(fd, "", 0, MSG_PROBE_ | MSG_DONTWAIT, (struct sockaddr *)&at, sizeof(at)) < 0 ||
-	    getsockname(fd, (struct sockaddr *)&at, &len) < 0)
+	if (sendto(fd, "", 0, MSG_PROBE_ | MSG_DONTWAIT, &at.sa, len) < 0 ||
+	    getsockname(fd, &at.sa, &len) < 0)
 		return err_sys(e, "take a port");
-	*port = at.sin_port;
-	return at.sin_port ? 0 : err_set(e, EPROTO, "the kernel has given no port");
+	*port = at.in.sin_port; /* at the same place in both */
+	return *port ? 0 : err_set(e, EPROTO, "the kernel has given no port");
+}
+
+static int open_raw(int netns, int family, struct err *e)
+{
+	int size = 1 << 20, fd = netns_socket(netns, family, SOCK_RAW, IPPROTO_RAW, e);
+
+	if (fd >= 0 && set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, size, "SO_SNDBUF", e) < 0) {
+		close(fd);
+		return -EIO;
+	}
+	return fd;
 }
 
 static int fill_queue(int fd, int netns, const struct udp_state *s, struct err *e)
 {
-	autoclose int raw = -1;
+	autoclose int raw = -1, raw6 = -1;
 	uint64_t room = 1u << 20;
 	in_port_t port = 0;
 	size_t i;
@@ -158,33 +232,35 @@ static int fill_queue(int fd, int netns, const struct udp_state *s, struct err *
 		return 0;
 	for (i = 0; i < s->nqueue; i++)
 		room += 2 * s->queue[i].len + 4096;
-	raw = r = netns_socket(netns, AF_INET, SOCK_RAW, IPPROTO_RAW, e);
+	raw = r = open_raw(netns, AF_INET, e);
+	if (r >= 0 && s->v6)
+		raw6 = r = open_raw(netns, AF_INET6, e);
 	if (r >= 0)
-		r = set_int(raw, SOL_SOCKET, SO_SNDBUFFORCE, 1 << 20, "SO_SNDBUF", e);
-	if (r == 0)
 		r = set_buffers(fd, s->sndbuf, room, e);
 	if (r == 0)
-		r = take_any_port(fd, &port, e);
+		r = take_any_port(fd, s->v6, &port, e);
 	for (i = 0; i < s->nqueue && r == 0; i++)
-		r = inject(raw, fd, port, &s->queue[i], e);
+		r = s->queue[i].v6 ? inject6(raw6, fd, port, &s->queue[i], e)
+				   : inject(raw, fd, port, &s->queue[i], e);
 	return r < 0 ? r : leave_address(fd, e);
 }
 
 /* ---- names */
 
 /* The address that a connected socket would get by itself need not be bound to. */
-static int own_choice(int fd, const struct udp_state *s, struct in_addr *a, struct err *e)
+static int own_choice(int fd, const struct udp_state *s, union inet_name *name, struct err *e)
 {
-	struct sockaddr_in at = {0};
-	socklen_t len = sizeof(at);
+	union inet_name at = {0}, peer;
+	socklen_t len = sizeof(at), plen = name_of(s, true, &peer);
 
-	*a = s->local.sin_addr;
 	if (!s->peer.sin_port)
 		return 0;
-	if (connect(fd, (const struct sockaddr *)&s->peer, sizeof(s->peer)) == 0 &&
-	    getsockname(fd, (struct sockaddr *)&at, &len) == 0 &&
-	    at.sin_addr.s_addr == s->local.sin_addr.s_addr)
-		a->s_addr = htonl(INADDR_ANY);
+	if (connect(fd, &peer.sa, plen) == 0 && getsockname(fd, &at.sa, &len) == 0) {
+		if (!s->v6 && at.in.sin_addr.s_addr == s->local.sin_addr.s_addr)
+			name->in.sin_addr.s_addr = htonl(INADDR_ANY);
+		if (s->v6 && IN6_ARE_ADDR_EQUAL(&at.in6.sin6_addr, &s->local6))
+			name->in6.sin6_addr = in6addr_any;
+	}
 	return leave_address(fd, e);
 }
 
@@ -211,9 +287,10 @@ static int join(int fd, const struct udp_group *g, struct err *e)
 
 static int take_names(int fd, const struct udp_state *s, struct err *e)
 {
-	struct sockaddr_in at = s->local;
+	union inet_name at, peer;
+	socklen_t len = name_of(s, false, &at), plen = name_of(s, true, &peer);
 	size_t i;
-	int r = own_choice(fd, s, &at.sin_addr, e);
+	int r = own_choice(fd, s, &at, e);
 
 	/* others may share the port, those that come later too; the program's value: udp_release() */
 	if (r == 0)
@@ -222,12 +299,11 @@ static int take_names(int fd, const struct udp_state *s, struct err *e)
 		r = options(fd, s, OPT_BIND, e);
 	if (r < 0)
 		return r;
-	if (s->local.sin_port && bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
+	if (s->local.sin_port && bind(fd, &at.sa, len) < 0)
 		return err_sys(e, "bind");
 	for (i = 0; i < s->ngroup && r == 0; i++)
 		r = join(fd, &s->group[i], e);
-	if (r == 0 && s->peer.sin_port &&
-	    connect(fd, (const struct sockaddr *)&s->peer, sizeof(s->peer)) < 0)
+	if (r == 0 && s->peer.sin_port && connect(fd, &peer.sa, plen) < 0)
 		r = err_sys(e, "connect");
 	return r;
 }

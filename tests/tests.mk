@@ -43,6 +43,7 @@ WORKLOAD_NAMES += memflags stopped seccomp futex
 WORKLOAD_NAMES += urgent
 WORKLOAD_NAMES += netlink
 WORKLOAD_NAMES += sockfilter
+WORKLOAD_NAMES += udp6
 WORKLOADS := $(WORKLOAD_NAMES:%=$(BIN)/workload/%)
 UNIT_SRC += tests/unit/kind_api_fake.c tests/unit/kind_file_test.c tests/unit/kind_unix_test.c
 UNIT_SRC += tests/unit/kind_event_test.c tests/unit/kind_pty_test.c tests/unit/kind_tcp_test.c
@@ -51,7 +52,7 @@ UNIT_WITH += pod/kind/common.c pod/kind/file.c pod/kind/pipe.c pod/kind/tcp.c po
 UNIT_WITH += pod/kind/unix_props.c pod/kind/unix_queue.c pod/kind/unix_dgram.c
 UNIT_WITH += pod/kind/unix_make.c pod/kind/epoll.c pod/kind/eventfd.c pod/kind/signalfd.c pod/kind/timerfd.c
 UNIT_WITH += pod/kind/chardev.c pod/kind/pty.c pod/kind/refuse.c pod/task/batch.c pod/task/task.c pod/task/restart.c pod/task/arch_x86_64.c
-UNIT_WITH += netfreeze/netns.c netfreeze/tcp.c netfreeze/tcp_opts.c netfreeze/sockopt.c netfreeze/tcp_restore.c netfreeze/forge.c
+UNIT_WITH += netfreeze/netns.c netfreeze/tcp.c netfreeze/tcp_opts.c netfreeze/sockopt.c netfreeze/inet.c netfreeze/tcp_restore.c netfreeze/forge.c
 UNIT_WITH += netfreeze/hold.c netfreeze/filter.c netfreeze/link.c netfreeze/drain.c tests/net/world.c
 UNIT_SRC += tests/net/netlink_test.c tests/net/tcp_state_test.c tests/net/tcp_opts_test.c tests/net/tcp_move_test.c
 UNIT_WITH += netfreeze/diag.c netfreeze/wake.c netfreeze/udp.c netfreeze/udp_restore.c pod/kind/udp.c

@@ -139,7 +139,7 @@ static const struct reason reasons[] = {
 	{ "tcp", "*a multipath TCP socket*", "let the program use plain TCP", false },
 	{ "tcp", "*urgent data waiting in a TCP socket*", "let the program read it", false },
 	{ "tcp", "*a TCP socket in state *", "try again", false },
-	{ "socket", "*not a UDP socket over IPv4", CLOSE, false },
+	{ "socket", "*: not a UDP socket", CLOSE, false },
 	{ "udp", "*a UDP socket*", CLOSE, false },
 	{ "udp", "*a multicast group with *", "let it join fewer", false },
 	{ "socket", "* is a socket, IPv6 *", "let the program use IPv4", false },

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * UDP sockets over IPv4: the work is netfreeze's; here its struct becomes a record and back.
+ * UDP sockets: the work is netfreeze's; here its struct becomes a record and back.
  *
  * The queue is filled by restore(), before the socket takes its name; what arrived while the pod
  * stood still is replayed later, so it comes after what had waited.
@@ -17,7 +17,8 @@
 
 static bool match(const struct probe *p)
 {
-	return S_ISSOCK(p->st.st_mode) && !kind_is_o_path(p) && kind_sock_int(p->fd, SO_DOMAIN) == AF_INET &&
+	return S_ISSOCK(p->st.st_mode) && !kind_is_o_path(p) &&
+	       (kind_sock_int(p->fd, SO_DOMAIN) == AF_INET || kind_sock_int(p->fd, SO_DOMAIN) == AF_INET6) &&
 	       kind_sock_int(p->fd, SO_TYPE) == SOCK_DGRAM && kind_sock_int(p->fd, SO_PROTOCOL) == IPPROTO_UDP;
 }
 
@@ -25,8 +26,7 @@ static int check(struct dump *d, const struct probe *p, struct err *e)
 {
 	int r = kind_check_common(p, e);
 
-	(void)d;
-	return r < 0 ? r : udp_check(p->fd, e);
+	return r < 0 ? r : udp_check(p->fd, dump_netns(d), e);
 }
 
 static void copy_queue(struct dump *d, const struct udp_state *s, Pm__BodyUdp *m)
@@ -42,6 +42,10 @@ static void copy_queue(struct dump *d, const struct udp_state *s, Pm__BodyUdp *m
 		g->addr = q->from.sin_addr.s_addr;
 		g->port = q->from.sin_port;
 		g->to = q->to.s_addr;
+		if (q->v6) {
+			g->addr6 = kind_bytes(d, &q->from6, sizeof(q->from6));
+			g->to6 = kind_bytes(d, &q->to6, sizeof(q->to6));
+		}
 		g->ttl = q->ttl;
 		g->tos = q->tos;
 		g->data = kind_bytes(d, q->data, q->len);
@@ -87,6 +91,11 @@ static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struc
 	m->lport = s.local.sin_port;
 	m->paddr = s.peer.sin_addr.s_addr;
 	m->pport = s.peer.sin_port;
+	m->v6 = s.v6;
+	if (s.v6) {
+		m->laddr6 = kind_bytes(d, &s.local6, sizeof(s.local6));
+		m->paddr6 = kind_bytes(d, &s.peer6, sizeof(s.peer6));
+	}
 	m->shut_rd = s.shut_rd;
 	m->shut_wr = s.shut_wr;
 	m->nonblock = s.nonblock;
@@ -123,6 +132,13 @@ static int to_queue(const Pm__BodyUdp *m, struct udp_state *s, struct err *e)
 			.to.s_addr = g->to, .ttl = (uint8_t)g->ttl, .tos = (uint8_t)g->tos,
 			.len = (uint32_t)g->data.len, .data = g->data.data,
 		};
+		if (!g->addr6.len && !g->to6.len)
+			continue;
+		if (g->addr6.len != sizeof(s->queue[i].from6) || g->to6.len != sizeof(s->queue[i].to6))
+			return KIND_DAMAGED(e, "a datagram's addresses");
+		s->queue[i].v6 = true;
+		memcpy(&s->queue[i].from6, g->addr6.data, g->addr6.len);
+		memcpy(&s->queue[i].to6, g->to6.data, g->to6.len);
 	}
 	s->nqueue = m->n_queue;
 	for (i = 0; i < m->n_groups; i++) {
@@ -153,6 +169,13 @@ static int to_state(const Pm__BodyUdp *m, struct udp_state *s, struct err *e)
 		s->peer.sin_addr.s_addr = m->paddr;
 		s->peer.sin_port = (in_port_t)m->pport;
 	}
+	s->v6 = m->v6;
+	if (s->v6) {
+		if (m->laddr6.len != sizeof(s->local6) || m->paddr6.len != sizeof(s->peer6))
+			return KIND_DAMAGED(e, "a UDP socket's addresses");
+		memcpy(&s->local6, m->laddr6.data, sizeof(s->local6));
+		memcpy(&s->peer6, m->paddr6.data, sizeof(s->peer6));
+	}
 	s->shut_rd = m->shut_rd;
 	s->shut_wr = m->shut_wr;
 	s->nonblock = m->nonblock;
@@ -171,7 +194,7 @@ static int restore(struct restore *r, struct robject *o, struct err *e)
 	if (ret == 0)
 		ret = to_queue(m, &s, e);
 	if (ret == 0)
-		ret = fd = netns_socket(restore_netns(r), AF_INET, SOCK_DGRAM, IPPROTO_UDP, e);
+		ret = fd = netns_socket(restore_netns(r), m->v6 ? AF_INET6 : AF_INET, SOCK_DGRAM, IPPROTO_UDP, e);
 	if (ret >= 0 && fchown(fd, m->uid, m->gid) < 0)
 		ret = err_sys(e, "owner of a UDP socket");
 	if (ret >= 0)
@@ -196,7 +219,7 @@ static int finish(struct restore *r, struct robject *o, struct err *e)
 const struct kind kind_udp = {
 	.name = "udp",
 	.type = TYPE_UDP,
-	.version = 1,
+	.version = 2, /* 2: IPv6 */
 	.min_version = 1,
 	.scope = KIND_FD,
 	.loose = true,

@@ -187,18 +187,18 @@ static void test_refusals(void)
 	world_init(&w);
 	p = make(w.at->ns, "127.0.0.1", 5000);
 	q = make(w.at->ns, "127.0.0.1", 5001);
-	T_OK(udp_check(p, &e), &e);
+	T_OK(udp_check(p, w.at->ns, &e), &e);
 	a = at("127.0.0.1", 5001);
 	T_REQUIRE(sendto(p, "ab", 2, MSG_MORE, (struct sockaddr *)&a, sizeof(a)) == 2);
-	T_FAILS(udp_check(p, &e), -EOPNOTSUPP);
+	T_FAILS(udp_check(p, w.at->ns, &e), -EOPNOTSUPP);
 	T_CHECK_HAS(e.msg, "corked");
 	T_REQUIRE(send(p, "c", 1, 0) == 1); /* what was corked knows where it goes */
 	T_CHECK_EQ(recv(q, buf, sizeof(buf), MSG_DONTWAIT), 3);
-	T_OK(udp_check(p, &e), &e);
+	T_OK(udp_check(p, w.at->ns, &e), &e);
 	T_REQUIRE(setsockopt(q, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) == 0);
-	T_OK(udp_check(q, &e), &e); /* carried as any socket's */
+	T_OK(udp_check(q, w.at->ns, &e), &e); /* carried as any socket's */
 	T_REQUIRE(setsockopt(p, SOL_SOCKET, SO_ZEROCOPY, &v, sizeof(v)) == 0);
-	T_FAILS(udp_check(p, &e), -EOPNOTSUPP);
+	T_FAILS(udp_check(p, w.at->ns, &e), -EOPNOTSUPP);
 	T_CHECK_HAS(e.msg, "SO_ZEROCOPY");
 	close(p);
 	close(q);

@@ -11,6 +11,7 @@
  */
 #include "wl.h"
 
+#include <arpa/inet.h>
 #include <linux/bpf.h>
 #include <linux/if_alg.h>
 #include <linux/io_uring.h>
@@ -118,10 +119,15 @@ static void posix_timer(void)
 static void inet6(void)
 {
 	struct sockaddr_in6 sa = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+	struct ipv6_mreq m = { 0 };
 
 	need("AF_INET6 socket", socket(AF_INET6, SOCK_DGRAM, 0));
 	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
 		skip("bind to ::1");
+	m.ipv6mr_interface = 1; /* lo */
+	WL_EQ("inet_pton", 1, inet_pton(AF_INET6, "ff02::4711", &m.ipv6mr_multiaddr));
+	if (setsockopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof(m)) < 0)
+		skip("IPV6_JOIN_GROUP");
 }
 
 static void udp(void)
