@@ -6,10 +6,11 @@
  *
  *   FILTER_OPEN    no rules
  *   FILTER_SYN     in: a TCP segment with SYN and without ACK is dropped
- *   FILTER_BLOCK   in: everything is dropped; out: everything but UDP
+ *   FILTER_BLOCK   in: everything is dropped that comes from without; out: everything but UDP
  *   FILTER_MUTE    out: everything but UDP is dropped. For the replay into restored sockets (tcp.c)
  *
- * and in every state lo passes: what a pod says to itself does not cross the wire. But for resets
+ * and in every state lo passes: what a pod says to itself does not cross the wire; nor does its own copy
+ * of a multicast or broadcast, which comes in by eth0 but has a route already, as nothing from without has. But for resets
  * without ACK in FILTER_BLOCK and FILTER_MUTE: they answer a segment (a delayed acknowledgement) of
  * a restored connection whose other end has not been made yet. The answer to a SYN has both.
  *
@@ -221,6 +222,21 @@ static void add_flush(struct builder *w, const char *chain)
 	w->failed |= !mnl_nlmsg_batch_next(w->b);
 }
 
+/* @r with its verdict goes to the end of its chain, and is freed. */
+static void rule_end(struct builder *w, struct nftnl_rule *r, uint32_t verdict)
+{
+	struct nftnl_expr *x = nftnl_expr_alloc("immediate");
+
+	if (x) {
+		nftnl_expr_set_u32(x, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
+		nftnl_expr_set_u32(x, NFTNL_EXPR_IMM_VERDICT, verdict);
+	}
+	rule_push(w, r, x);
+	nftnl_rule_nlmsg_build_payload(add_request(w, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND), r);
+	nftnl_rule_free(r);
+	w->failed |= !mnl_nlmsg_batch_next(w->b);
+}
+
 enum what { ALL, NEW_SYN, NOT_UDP, STRAY_RST };
 
 /* Drops what goes through @chain on an interface (@key) that is not lo, if it is @what; STRAY_RST:
@@ -230,7 +246,6 @@ static void add_drop(struct builder *w, const char *chain, uint32_t key, enum wh
 	static const uint32_t lo = LO_IFINDEX;
 	static const uint8_t udp = IPPROTO_UDP;
 	struct nftnl_rule *r = rule_new(chain);
-	struct nftnl_expr *x;
 
 	if (!r) {
 		w->failed = true;
@@ -246,16 +261,27 @@ static void add_drop(struct builder *w, const char *chain, uint32_t key, enum wh
 		rule_push(w, r, expr_meta(NFT_META_L4PROTO));
 		rule_push(w, r, expr_cmp(NFT_CMP_NEQ, &udp, sizeof(udp)));
 	}
-	x = nftnl_expr_alloc("immediate");
-	if (x) {
-		nftnl_expr_set_u32(x, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
-		nftnl_expr_set_u32(x, NFTNL_EXPR_IMM_VERDICT, NF_DROP);
+	rule_end(w, r, NF_DROP);
+}
+
+/* Accepts what goes through @chain and has a route (@key: of which family), whatever follows. */
+static void add_accept_routed(struct builder *w, const char *chain, uint32_t key)
+{
+	struct nftnl_rule *r = rule_new(chain);
+	struct nftnl_expr *x = nftnl_expr_alloc("rt");
+
+	if (!r || !x) {
+		w->failed = true;
+		if (r)
+			nftnl_rule_free(r);
+		if (x)
+			nftnl_expr_free(x);
+		return;
 	}
+	nftnl_expr_set_u32(x, NFTNL_EXPR_RT_KEY, key); /* without a route the rule ends here */
+	nftnl_expr_set_u32(x, NFTNL_EXPR_RT_DREG, NFT_REG_1);
 	rule_push(w, r, x);
-	nftnl_rule_nlmsg_build_payload(add_request(w, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND),
-				       r);
-	nftnl_rule_free(r);
-	w->failed |= !mnl_nlmsg_batch_next(w->b);
+	rule_end(w, r, NF_ACCEPT);
 }
 
 /* The batch that leads from any state, even "no table", to @state; -1: to "no table". */
@@ -277,8 +303,11 @@ static int build(int state, char *buf, size_t size, size_t *len, uint32_t *last,
 		add_flush(&w, "out");
 		if (state == FILTER_SYN)
 			add_drop(&w, "in", NFT_META_IIF, NEW_SYN);
-		if (state == FILTER_BLOCK)
+		if (state == FILTER_BLOCK) {
+			add_accept_routed(&w, "in", NFT_RT_NEXTHOP4);
+			add_accept_routed(&w, "in", NFT_RT_NEXTHOP6);
 			add_drop(&w, "in", NFT_META_IIF, ALL);
+		}
 		if (state == FILTER_BLOCK || state == FILTER_MUTE) {
 			add_drop(&w, "out", NFT_META_OIF, NOT_UDP);
 			add_drop(&w, "out", NFT_META_OIF, STRAY_RST);

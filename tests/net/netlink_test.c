@@ -19,6 +19,8 @@
 #include "tests/harness.h"
 #include "tests/net/world.h"
 
+#define GROUP "239.77.9.9"
+
 /* ---- calls made inside a namespace */
 
 struct call {
@@ -289,6 +291,41 @@ static void test_filter_states(void)
 	world_done(&w);
 }
 
+static int do_multicast(struct call *c, struct err *e)
+{
+	struct ip_mreqn m = {.imr_address.s_addr = inet_addr(c->a), .imr_multiaddr.s_addr = inet_addr(GROUP)};
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(5000)};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	at.sin_addr.s_addr = inet_addr(GROUP);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 ||
+	    setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof(m)) < 0)
+		return err_sys(e, "multicast at %s", c->a);
+	return fd;
+}
+
+/* A program that is woken before the filter is open hears its own multicast; nobody else's yet. */
+static void test_filter_own_multicast(void)
+{
+	struct err e = {0};
+	struct world w;
+	int group, own, other;
+
+	world_init(&w);
+	T_OK(group = in_ns(w.a.ns, (struct call){.fn = do_multicast, .a = POD_IP}, &e), &e);
+	own = udp(w.a.ns, POD_IP, GROUP);
+	other = udp(w.peer, PEER_IP, GROUP);
+	T_CHECK_EQ(udp_passes(group, own, 10000), 1);
+	T_CHECK_EQ(udp_passes(group, other, 10000), 1);
+	T_OK(filter_set(w.a.filter, FILTER_BLOCK, &e), &e);
+	T_CHECK_EQ(udp_passes(group, own, 10000), 1);
+	T_CHECK_EQ(udp_passes(group, other, 30), 0);
+	close(group);
+	close(own);
+	close(other);
+	world_done(&w);
+}
+
 static void test_filter_is_quick(void)
 {
 	struct err e = {0};
@@ -487,6 +524,7 @@ static const struct test_case cases[] = {
 	{"address_busy", test_address_busy},
 	{"announce_at_once", test_announce_at_once},
 	{"filter_states", test_filter_states},
+	{"filter_own_multicast", test_filter_own_multicast},
 	{"filter_is_quick", test_filter_is_quick},
 	{"hold_and_replay", test_hold_and_replay},
 	{"hold_overflow", test_hold_overflow},
