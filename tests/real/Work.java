@@ -185,7 +185,7 @@ public class Work {
 		ByteBuffer buf = ByteBuffer.allocateDirect(65536);
 		server.configureBlocking(false);
 		server.register(selector, SelectionKey.OP_ACCEPT);
-		while (!stopping()) {
+		while (!stopping() || selector.keys().size() > 1) { // until those who talk have closed
 			selector.select(100);
 			for (SelectionKey key : selector.selectedKeys()) {
 				if (key.isAcceptable()) {
@@ -218,10 +218,10 @@ public class Work {
 			ByteBuffer out = ByteBuffer.wrap(want), in = ByteBuffer.wrap(got);
 			while (out.hasRemaining())
 				c.write(out);
-			while (in.hasRemaining() && !stopping())
+			while (in.hasRemaining())
 				if (c.read(in) < 0)
-					break;
-			if (!in.hasRemaining() && !java.util.Arrays.equals(want, got))
+					fail("echo: an end in the middle");
+			if (!java.util.Arrays.equals(want, got))
 				fail("echo: other bytes came back");
 			did("echo");
 		}
