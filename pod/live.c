@@ -34,6 +34,7 @@
 #define ACCEPT_MS 1500 /* a SYN-ACK that was lost is sent again after 1 s */
 #define CLOSE_MS 300
 #define QUEUE_MS 500
+#define QUEUE_LOOKS 200
 #define LINGER_MS 50
 #define DRAIN_MS 1
 #define STOP_MS 3000
@@ -330,11 +331,24 @@ static int refuse_netlink(struct dump *d, uint64_t ino, struct err *e)
 	return refuse_queue(d, ino, "a netlink socket with messages", e);
 }
 
+/* How long a program may take to read its queues: time that passes for a machine that stands still does not count. */
+struct patience {
+	uint64_t end;
+	unsigned looks;
+};
+
+static bool look_again(struct patience *p)
+{
+	struct timespec ts = { 0, 500000 };
+
+	nanosleep(&ts, NULL);
+	return ++p->looks < QUEUE_LOOKS || now_ns() < p->end;
+}
+
 /* Until the program has taken what is in its queues. */
 static int await_queues(struct dump *d, int nl, struct err *e)
 {
-	uint64_t end = deadline_ms(QUEUE_MS);
-	struct timespec ts = { 0, 500000 };
+	struct patience p = { deadline_ms(QUEUE_MS), 0 };
 	struct filled f;
 	int r;
 
@@ -342,8 +356,7 @@ static int await_queues(struct dump *d, int nl, struct err *e)
 		r = queues_filled(d, nl, &f, e);
 		if (r <= 0)
 			return r;
-		nanosleep(&ts, NULL);
-	} while (now_ns() < end);
+	} while (look_again(&p));
 	if (f.w)
 		return refuse_unread(d, f.w, e);
 	if (f.tcp.half_open)
@@ -362,18 +375,15 @@ int quiesce_foresee(struct dump *d, struct err *e)
 {
 	autoclose int nl = tcp_unheld_open(d->netns, e);
 	struct filled f = { .w = NULL };
-	struct timespec ts = { 0, 500000 };
-	uint64_t end;
+	struct patience p;
 	size_t i;
 	int r = nl < 0 ? nl : collect_waiting(d, STOP_MS, e);
 
-	end = deadline_ms(QUEUE_MS);
+	p = (struct patience){ deadline_ms(QUEUE_MS), 0 };
 	if (r >= 0)
 		r = data_filled(d, nl, &f, e);
-	while (r > 0 && now_ns() < end) {
-		nanosleep(&ts, NULL);
+	while (r > 0 && look_again(&p))
 		r = data_filled(d, nl, &f, e);
-	}
 	if (r <= 0)
 		return r;
 	/* that was the first of them */
@@ -437,7 +447,7 @@ static int stop_all(struct dump *d, int nl, struct err *e)
 		if (r < 0)
 			return r;
 	}
-	return err_set(e, EBUSY, "connections are made faster than they are taken: there is no moment to stop in");
+	return err_set(e, EBUSY, "connections and messages come faster than they are taken: there is no moment to stop in");
 }
 
 int stage_quiesce(struct dump *d, struct err *e)

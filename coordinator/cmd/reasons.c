@@ -132,7 +132,7 @@ static const struct reason reasons[] = {
 	{ "netlink", "*a netlink socket *", CLOSE, false },
 	{ "socket-filter", "*is a socket with a filter of eBPF *", "let the program detach the filter", false },
 	{ "accept-queue", "* connections wait in an accept queue *", "let the program accept them", false },
-	{ "accept-queue", "connections are made faster than they are taken: *",
+	{ "accept-queue", "connections and messages come faster than they are taken: *",
 	  "try again when there is less traffic", false },
 	{ "tcp", "*a TCP socket of IPv6, with address *", "let the program use IPv4", false },
 	{ "tcp", "*a TCP socket with *", CLOSE, false },
