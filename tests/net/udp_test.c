@@ -58,7 +58,7 @@ static void move(struct world *w, int fd)
 
 	T_OK(filter_set(w->at->filter, FILTER_BLOCK, &e), &e);
 	T_OK(udp_save(fd, w->at->ns, &s, &e), &e);
-	T_OK(n = netns_socket(to->ns, AF_INET, SOCK_DGRAM, IPPROTO_UDP, &e), &e);
+	T_OK(n = netns_socket(to->ns, s.v6 ? AF_INET6 : AF_INET, SOCK_DGRAM, IPPROTO_UDP, &e), &e);
 	T_OK(udp_restore_on(n, to->ns, &s, &e), &e);
 	T_OK(udp_release(n, &s, &e), &e);
 	udp_state_done(&s);
@@ -167,6 +167,78 @@ static void test_save_only(void)
 	world_done(&w);
 }
 
+/* @text (NULL: @len zeros) from @from to @to, as an AF_INET6 socket has them. */
+static void expect6(int fd, const char *text, size_t len, const char *from, const char *to)
+{
+	static uint8_t buf[UDP_DATA_MAX + 1];
+	struct sockaddr_in6 a = {0};
+	char control[256], ip[INET6_ADDRSTRLEN];
+	struct iovec v = {buf, sizeof(buf)};
+	struct msghdr mh = {.msg_name = &a, .msg_namelen = sizeof(a), .msg_iov = &v,
+			    .msg_iovlen = 1, .msg_control = control,
+			    .msg_controllen = sizeof(control)};
+	struct in6_pktinfo pi = {0};
+	struct cmsghdr *c;
+	size_t i;
+
+	T_CHECK_EQ(recvmsg(fd, &mh, MSG_DONTWAIT), (ssize_t)len);
+	for (i = 0; i < len && buf[i] == (text ? (uint8_t)text[i] : 0); i++)
+		;
+	T_CHECK_EQ(i, len);
+	T_CHECK_STR(inet_ntop(AF_INET6, &a.sin6_addr, ip, sizeof(ip)), from);
+	for (c = CMSG_FIRSTHDR(&mh); c; c = CMSG_NXTHDR(&mh, c))
+		if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO)
+			memcpy(&pi, CMSG_DATA(c), sizeof(pi));
+	T_CHECK_STR(inet_ntop(AF_INET6, &pi.ipi6_addr, ip, sizeof(ip)), to);
+}
+
+/* What came from outside over IPv4 and from ::1, to one socket; the longest that there can be. */
+static void test_dual_stack(void)
+{
+	static const uint8_t zeros[UDP_DATA_MAX];
+	struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_port = htons(5000)}, lo = any;
+	struct ipv6_mreq m = {.ipv6mr_interface = 1};
+	struct err e = {0};
+	struct world w;
+	int p, q, r, one = 1, big = 1 << 20, i;
+	socklen_t len = sizeof(i);
+
+	world_init(&w);
+	lo.sin6_addr = in6addr_loopback;
+	T_OK(p = netns_socket(w.at->ns, AF_INET6, SOCK_DGRAM, IPPROTO_UDP, &e), &e);
+	T_OK(r = netns_socket(w.at->ns, AF_INET6, SOCK_DGRAM, IPPROTO_UDP, &e), &e);
+	T_REQUIRE(setsockopt(p, SOL_SOCKET, SO_RCVBUFFORCE, &big, sizeof(big)) == 0);
+	T_REQUIRE(setsockopt(r, SOL_SOCKET, SO_SNDBUFFORCE, &big, sizeof(big)) == 0);
+	T_REQUIRE(bind(p, (struct sockaddr *)&any, sizeof(any)) == 0);
+	q = make(w.peer, PEER_IP, 5001);
+	send_to(q, "over IPv4", POD_IP, 5000);
+	await_data(p);
+	T_REQUIRE(sendto(r, zeros, sizeof(zeros), 0, (struct sockaddr *)&lo, sizeof(lo)) == sizeof(zeros));
+	T_REQUIRE(sendto(r, "odd", 3, 0, (struct sockaddr *)&lo, sizeof(lo)) == 3);
+	for (i = 0; i < 3; i++)
+		move(&w, p);
+	T_REQUIRE(getsockopt(p, IPPROTO_IPV6, IPV6_RECVPKTINFO, &i, &len) == 0);
+	T_CHECK_EQ(i, 0);
+	T_REQUIRE(setsockopt(p, IPPROTO_IPV6, IPV6_RECVPKTINFO, &one, sizeof(one)) == 0);
+	expect6(p, "over IPv4", 9, "::ffff:" PEER_IP, "::ffff:" POD_IP);
+	expect6(p, NULL, sizeof(zeros), "::1", "::1");
+	expect6(p, "odd", 3, "::1", "::1");
+	T_OK(udp_check(r, w.a.ns, &e), &e);
+	T_REQUIRE(inet_pton(AF_INET6, "ff02::4711", &m.ipv6mr_multiaddr) == 1);
+	T_REQUIRE(setsockopt(r, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof(m)) == 0);
+	T_FAILS(udp_check(r, w.a.ns, &e), -EOPNOTSUPP);
+	T_CHECK_HAS(e.msg, "group of IPv6");
+	T_REQUIRE(setsockopt(r, IPPROTO_IPV6, IPV6_LEAVE_GROUP, &m, sizeof(m)) == 0);
+	T_OK(udp_check(r, w.a.ns, &e), &e);
+	T_REQUIRE(setsockopt(r, IPPROTO_IPV6, IPV6_MULTICAST_IF, &one, sizeof(one)) == 0);
+	T_FAILS(udp_check(r, w.a.ns, &e), -EOPNOTSUPP);
+	T_CHECK_HAS(e.msg, "IPV6_MULTICAST_IF");
+	close(p);
+	close(q);
+	close(r);
+	world_done(&w);
+}
+
 static void test_refusals(void)
 {
 	struct sock_filter {
@@ -226,6 +298,9 @@ static void test_hostile_state(void)
 	T_FAILS(udp_restore_on(fd, w.a.ns, &s, &e), -EPROTO);
 	d.len = 7;
 	T_FAILS(udp_restore_on(fd, w.a.ns, &s, &e), -EPROTO);
+	d.len = 0;
+	d.v6 = true; /* to a socket of IPv4 */
+	T_FAILS(udp_restore_on(fd, w.a.ns, &s, &e), -EPROTO);
 	s.nqueue = 0;
 	s.sndbuf = s.rcvbuf = 50000;
 	T_OK(udp_restore_on(fd, w.a.ns, &s, &e), &e);
@@ -236,6 +311,7 @@ static void test_hostile_state(void)
 static const struct test_case cases[] = {
 	{"from_outside", test_from_outside},
 	{"save_only", test_save_only},
+	{"dual_stack", test_dual_stack},
 	{"refusals", test_refusals},
 	{"hostile_state", test_hostile_state},
 };
