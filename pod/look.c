@@ -154,11 +154,14 @@ static void add_unlisted(struct look *l, const char *path, uint64_t inode)
 	char name[32] = "";
 	Pm__BodyTcp t;
 	Pm__BodyUdp u;
+	Pm__BodyNetlink n;
 
 	if (getxattr(path, "system.sockprotoname", name, sizeof(name) - 1) < 0)
 		return;
 	pm__body_tcp__init(&t);
 	pm__body_udp__init(&u);
+	pm__body_netlink__init(&n);
+	n.protocol = UINT32_MAX; /* nothing tells */
 	t.state = TCP_CLOSE;
 	t.v6 = !strcmp(name, "TCPv6");
 	u.v6 = !strcmp(name, "UDPv6");
@@ -166,6 +169,8 @@ static void add_unlisted(struct look *l, const char *path, uint64_t inode)
 		add_sock(l, inode, TYPE_TCP, &t.base);
 	else if (!strncmp(name, "UDP", 3))
 		add_sock(l, inode, TYPE_UDP, &u.base);
+	else if (!strcmp(name, "NETLINK"))
+		add_sock(l, inode, TYPE_NETLINK, &n.base);
 }
 
 static int by_inode(const void *a, const void *b)

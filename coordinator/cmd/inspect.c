@@ -295,6 +295,7 @@ static bool socket_words(const Pm__Object *o, struct socket_words *w)
 	case TYPE_UDP:
 		return udp_words(o, w);
 	case TYPE_UNIX:
+	case TYPE_UNIX_DGRAM:
 		return unix_words(o, w);
 	case TYPE_NETLINK:
 		return netlink_words(o, w);

@@ -9,8 +9,9 @@
  *
  * What waits in a queue comes from port 0, the kernel, and nobody else can send as that; and only the first message can be
  * peeked at. So the pod is stopped only when the queues are empty and no dump is under way (kind_netlink_unread(), asked by
- * pod/live.c until a program has read its answer); a program that does not read is refused. Where every socket of the
- * namespace stands is one table, so that those are seen as well that are made for one question (getaddrinfo(3)).
+ * pod/live.c until a program has read its answer); a program that does not read is refused. Every socket of the
+ * namespace that is bound stands in one table, so that those are seen as well that are made for one question (getaddrinfo(3));
+ * one that hears a group without being bound is not in it, and what waits there is met in the freeze only.
  *
  * Refused by name: other protocols, whose kernel side knows the socket (NETLINK_NETFILTER: queues, NETLINK_AUDIT) or whose
  * numbers are another kernel's (NETLINK_GENERIC: families); NETLINK_LISTEN_ALL_NSID.
