@@ -262,6 +262,8 @@ struct wake;
 /** Before READY: filter handle and replay socket. @host is the pod's link in the caller's
  * namespace. */
 int wake_open(int netns, const char *host, const uint8_t mac[6], struct wake **out, struct err *e);
+/** Before that: held frames may come for this connection. */
+int wake_know(struct wake *, const struct tcp_state *, struct err *e);
 /** A held or late frame arrives at the pod: 1 taken, 0 not for it. Until wake_speak() nothing gets
  * out of the pod. @host is up. */
 int wake_hear(struct wake *, const void *frame, size_t len, struct err *e);

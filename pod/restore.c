@@ -640,6 +640,8 @@ static void release_network(struct restore *r)
 	uint64_t end;
 	size_t i;
 
+	for (i = 0; r->wake && i < r->nobjects; i++)
+		kind_tcp_know(&r->objects[i], r->wake, NULL);
 	for (i = 0; r->wake && i < r->nheld; i++) {
 		uint32_t len;
 

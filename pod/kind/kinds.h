@@ -64,6 +64,8 @@ struct proc;
 int kind_posixtimer_check(const struct proc *, struct err *e);
 
 struct wake;
+/** wake_know() of a TCP connection, before held frames are heard; nothing for other objects. */
+int kind_tcp_know(const struct robject *, struct wake *, struct err *e);
 /** wake_nudge() of a TCP connection, after its release(); nothing for other objects. */
 int kind_tcp_nudge(const struct robject *, struct wake *, struct err *e);
 /** tcp_settle() of a TCP connection, when no late frames come any more; false for other objects. */

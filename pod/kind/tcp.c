@@ -241,6 +241,17 @@ bool kind_tcp_settle(const struct robject *o)
 	return true;
 }
 
+int kind_tcp_know(const struct robject *o, struct wake *w, struct err *e)
+{
+	struct tcp_state s;
+	int ret;
+
+	if (o->kind != &kind_tcp)
+		return 0;
+	ret = to_state((const void *)o->body, &s, e);
+	return ret < 0 ? ret : wake_know(w, &s, e);
+}
+
 int kind_tcp_nudge(const struct robject *o, struct wake *w, struct err *e)
 {
 	struct tcp_state s;

@@ -429,6 +429,43 @@ static void test_window_has_room_early(void)
 	window_has_room(true);
 }
 
+/*
+ * A frame with data is late: it is held after the pod has heard an acknowledgement that its sender has sent later. A restored
+ * socket has no use for older ones.
+ */
+static void test_overtaken_data(void)
+{
+	struct move_opts o = {.keep_syns = true};
+	uint32_t sent = 0, got = 0, there = 0, come = 0;
+	uint64_t end = deadline_ms(3000);
+	struct filter *mute;
+	struct move_times t;
+	struct err e = {0};
+	struct world w;
+	int p, q;
+
+	world_init(&w);
+	pair(&w, 7000, &p, &q);
+	T_OK(filter_set(w.a.filter, FILTER_BLOCK, &e), &e);
+	T_OK(hold_only_syn(w.a.hold, false, &e), &e);
+	T_CHECK_EQ(offer(q, &sent, 1000), 1000);
+	T_OK(filter_set(w.a.filter, FILTER_OPEN, &e), &e);
+	T_CHECK_EQ(offer(p, &there, 3000), 3000);
+	T_CHECK_EQ(expect(q, &come, 3000), 3000);
+	while (tcp_wire_empty(p, &e) == 0)
+		T_REQUIRE(now_ns() < end);
+	/* it cannot send them again */
+	T_OK(filter_open(w.peer, &mute, &e), &e);
+	T_OK(filter_set(mute, FILTER_BLOCK, &e), &e);
+	world_move(&w, &p, 1, &o, &t, NULL, NULL);
+	T_CHECK(t.held > 0);
+	T_CHECK_EQ(expect(p, &got, 1000), 1000);
+	filter_free(mute);
+	close(p);
+	close(q);
+	world_done(&w);
+}
+
 /* A segment size that connect() had not negotiated yet must not stick: the window fills with full
  * segments. */
 static void test_segment_size(void)
@@ -720,6 +757,7 @@ static const struct test_case cases[] = {
 	{"full_windows", test_full_windows},
 	{"window_has_room", test_window_has_room},
 	{"window_has_room_early", test_window_has_room_early},
+	{"overtaken_data", test_overtaken_data},
 	{"segment_size", test_segment_size},
 	{"thousand", test_thousand},
 	{"pending_syn", test_pending_syn},

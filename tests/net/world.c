@@ -277,6 +277,8 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 	t->restore = now_ns() - t1;
 	for (i = 0; i < n && o->early_release; i++)
 		T_OK(tcp_release(made[i], &st[i], &e), &e);
+	for (i = 0; i < n; i++)
+		T_OK(wake_know(k.wake, &st[i], &e), &e);
 	if (o->abort) {
 		for (i = 0; i < n; i++)
 			close(made[i]);
