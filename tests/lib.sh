@@ -74,6 +74,13 @@ pod_start() {
 	[[ -z $said ]] || { echo "$said"; return 1; }
 }
 
+# pod_is_on NAME NODE; else words of what podps says
+pod_is_on() {
+	local rows
+	rows=$(timeout 20 podps -a --noheadings 2>&1)
+	[[ $(awk -v p="$1" '$1 == p { print $3 }' <<<"$rows") == "$2" ]] || { echo "not on $2: podps says '$rows'"; return 1; }
+}
+
 # pod_move NAME NODE [OPTIONS]: exit code of podmigrate, or 124; its words in $out/NAME.moved
 pod_move() {
 	local name=$1 node=$2 rc
@@ -81,8 +88,7 @@ pod_move() {
 	timeout -k 5 180 podmigrate "$name" "$node" --progress none "$@" >"$out/$name.moved" 2>&1
 	rc=$?
 	((rc)) && return $rc
-	[[ $(pod_node "$name") == "$node" ]] ||
-		{ echo "podps sees $name on $(pod_node "$name"), not on $node" >>"$out/$name.moved"; return 1; }
+	pod_is_on "$name" "$node" >>"$out/$name.moved"
 }
 
 # pod_through_image NAME NODE: a checkpoint that it outlives, one that builds on that and ends it, a restart there. Exit
@@ -98,8 +104,7 @@ pod_through_image() {
 	rc=$?
 	rm -f "$LAB_SHARED"/images/*/{"$id","$first"}.img
 	((rc)) && return $rc
-	[[ $(pod_node "$name") == "$node" ]] ||
-		{ echo "podps sees $name on $(pod_node "$name"), not on $node" >>"$out/$name.moved"; return 1; }
+	pod_is_on "$name" "$node" >>"$out/$name.moved"
 }
 
 # what podmigrate said, in a line
