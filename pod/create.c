@@ -22,7 +22,7 @@
 #include "pod/engine.h"
 #include "pod/ns.h"
 
-#define CREATE_MS 20000
+#define CREATE_MS 50000 /* nobody stands still for it */
 #define PODINIT_MAX (16u << 20)
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u

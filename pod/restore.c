@@ -48,7 +48,7 @@
 
 #define CTL_MS 5000
 #define ACCEPT_MS 30000
-#define CREATE_MS 20000
+#define CREATE_MS 50000 /* nobody stands still for it */
 #define FREEZE_MS 5000
 #define STREAM_MS 3600000
 #define CLOCK_WAIT_MS 2000

@@ -77,7 +77,7 @@ pod_start() {
 # pod_is_on NAME NODE; else words of what podps says
 pod_is_on() {
 	local rows
-	rows=$(timeout 20 podps -a --noheadings 2>&1)
+	rows=$(timeout 60 podps -a --noheadings 2>&1)
 	[[ $(awk -v p="$1" '$1 == p { print $3 }' <<<"$rows") == "$2" ]] || { echo "not on $2: podps says '$rows'"; return 1; }
 }
 

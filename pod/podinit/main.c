@@ -35,7 +35,7 @@
 #include "pod/podinit/podinit.h"
 
 #define SOCKET_NAME "podmigrate/podinit"
-#define START_MS 30000
+#define START_MS 60000
 #define EVENTS 32
 
 static const int forwarded[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 };
