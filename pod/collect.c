@@ -22,6 +22,7 @@
 
 #define MAX_FDS (1u << 20)
 #define LOOKS 8
+#define WAIT_LOOKS 200 /* at a vfork */
 
 #define REFUSE(e, ...) err_set(e, EOPNOTSUPP, __VA_ARGS__)
 
@@ -170,6 +171,7 @@ int collect_waiting(struct dump *d, unsigned ms, struct err *e)
 {
 	const struct timespec ts = { 0, 5000000 };
 	uint64_t end = deadline_ms(ms);
+	unsigned looks;
 	size_t i;
 
 	for (i = 0; i < d->procs.n; i++) {
@@ -178,7 +180,9 @@ int collect_waiting(struct dump *d, unsigned ms, struct err *e)
 		if (p->zombie || !parent || parent->zombie || syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) != 0 ||
 		    !in_vfork(parent))
 			continue;
-		while (syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) == 0 && now_ns() < end)
+		/* time that passes for a machine that stands still does not count */
+		for (looks = 0; syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) == 0 && (looks < WAIT_LOOKS || now_ns() < end);
+		     looks++)
 			nanosleep(&ts, NULL);
 		if (syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) != 0)
 			continue;
