@@ -254,7 +254,8 @@ jobs_listed() { podctl image list --noheadings | awk '$8 != "-" { print $8 }' | 
 	before=$(ls "$STORE")
 	for late in "nodeB engine-source@join" "nodeA engine-source@hold" "nodeB engine-source@save" "nodeB engine-source@agree"; do
 		echo "$late" >&3
-		echo "${late#* }:delay=3000" >"$LAB_DIR/faults/${late%% *}"
+		# past its time, but not by so much that the coordinator waits no more for a node to say that it is undone
+		echo "${late#* }:delay=2000" >"$LAB_DIR/faults/${late%% *}"
 		run timeout 60 podctl checkpoint --timeout 1 J
 		[ "$status" = 10 ]
 		[[ $output == *"all 2 pods of job 'J' run as before; there is no new image"* ]]

@@ -15,7 +15,7 @@
 #include "pod/base/log.h"
 #include "pod/base/util.h"
 
-#define DELAY_STEP_MS 10
+#define DELAY_STEP_MS 100
 
 /* Takes the line for @key out of the file; its action goes to @action. */
 static bool take_line(const char *path, const char *key, char *action, size_t len)
@@ -78,12 +78,15 @@ int fault_point(const char *role, const char *stage, struct err *e)
 	if (!strcmp(action, "fail"))
 		return err_set(e, EIO, "fault injected at %s", key);
 	if (!strncmp(action, "delay=", 6)) {
-		const struct timespec step = { 0, DELAY_STEP_MS * 1000000 };
 		long ms;
 
 		/* in steps, each of which a machine that stands still ends but once: who must come in time then still does */
-		for (ms = strtol(action + 6, NULL, 10); ms > 0; ms -= DELAY_STEP_MS)
-			nanosleep(&step, NULL);
+		for (ms = strtol(action + 6, NULL, 10); ms > 0; ms -= DELAY_STEP_MS) {
+			struct timespec ts = { 0, MIN(ms, DELAY_STEP_MS) * 1000000 };
+
+			while (nanosleep(&ts, &ts) < 0 && errno == EINTR)
+				;
+		}
 	}
 	return 0;
 }
