@@ -221,19 +221,38 @@ static int answer_clock(struct dump *d, struct err *e)
 	return r < 0 ? r : stream_send_msg(&d->s, REC_CLOCK, 0, &now.base, e);
 }
 
-static int send_needs(struct dump *d, struct err *e)
+static int send_needs(struct dump *d, Pm__Needs *needs, struct err *e)
 {
 	Pm__HostFacts facts;
-	Pm__Needs needs;
-	int r;
+	int r = host_facts(&facts, facts_alloc, d, e);
 
-	pm__needs__init(&needs);
-	r = host_facts(&facts, facts_alloc, d, e);
-	needs.host = &facts;
+	needs->host = &facts;
 	if (r >= 0)
-		r = collect_needs(d, &needs, e);
-	d->mem_bytes = needs.mem_bytes;
-	return r < 0 ? r : stream_send_msg(&d->s, REC_NEEDS, 0, &needs.base, e);
+		r = collect_needs(d, needs, e);
+	d->mem_bytes = needs->mem_bytes;
+	if (r >= 0)
+		r = stream_send_msg(&d->s, REC_NEEDS, 0, &needs->base, e);
+	needs->host = NULL;
+	return r;
+}
+
+/* What the target lacks; but not files that programs have closed and removed, or written, since they were listed. */
+static int take_missing(struct dump *d, const Pm__Needs *needs, const Pm__Missing *miss, struct err *e)
+{
+	size_t i, k, left = 0;
+	Pm__Needs none;
+
+	for (i = k = 0; i < miss->n_lines; i++) {
+		const Pm__MissingFile *f = k < miss->n_files && miss->files[k]->line == i ? miss->files[k++] : NULL;
+
+		if (f && f->file < needs->n_files && need_is_past(d, needs->files[f->file], f->absent))
+			continue;
+		left++;
+		if (d->nrefused < MAX_REFUSED)
+			d->refused[d->nrefused++] = dump_strdup(d, miss->lines[i]);
+	}
+	pm__needs__init(&none);
+	return !left && miss->n_lines ? stream_send_msg(&d->s, REC_NEEDS, 0, &none.base, e) : 0;
 }
 
 static int ask_target(struct dump *d, struct err *e)
@@ -241,9 +260,10 @@ static int ask_target(struct dump *d, struct err *e)
 	Pm__Greeting hello;
 	struct record rec;
 	Pm__Missing *miss;
-	size_t i;
+	Pm__Needs needs;
 	int r;
 
+	pm__needs__init(&needs);
 	pm__greeting__init(&hello);
 	hello.version = 1;
 	hello.op = d->req->op;
@@ -252,7 +272,7 @@ static int ask_target(struct dump *d, struct err *e)
 	if (r >= 0)
 		r = answer_clock(d, e);
 	if (r >= 0)
-		r = send_needs(d, e);
+		r = send_needs(d, &needs, e);
 	if (r >= 0)
 		r = stream_expect(&d->s, REC_MISSING, &rec, e);
 	if (r < 0)
@@ -261,12 +281,11 @@ static int ask_target(struct dump *d, struct err *e)
 	record_done(&rec);
 	if (!miss)
 		return -EBADMSG;
-	for (i = 0; i < miss->n_lines && d->nrefused < MAX_REFUSED; i++)
-		d->refused[d->nrefused++] = dump_strdup(d, miss->lines[i]);
+	r = take_missing(d, &needs, miss, e);
 	if (!miss->lz4)
 		d->pack.mode = PACK_NONE;
 	pm__missing__free_unpacked(miss, NULL);
-	return r < 0 ? r : 0;
+	return r;
 }
 
 /* @here: so many of the refusals are this node's own. */
@@ -315,9 +334,11 @@ static int refuse_all(struct dump *d, size_t here, struct err *e)
 
 static int stage_check(struct dump *d, struct err *e)
 {
+	Pm__Needs needs;
 	size_t here;
 	int r;
 
+	pm__needs__init(&needs);
 	d->exit_code = 6;
 	r = open_pod(d, e);
 	if (r >= 0)
@@ -334,7 +355,7 @@ static int stage_check(struct dump *d, struct err *e)
 		if (!d->nrefused)
 			r = image_begin(d, e);
 		if (r >= 0 && !d->nrefused)
-			r = send_needs(d, e);
+			r = send_needs(d, &needs, e);
 	} else if (r >= 0 && (!d->nrefused || d->req->options->dry_run)) {
 		r = connect_target(d, e);
 	}

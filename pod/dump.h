@@ -155,6 +155,8 @@ int collect_check(struct dump *, struct err *);
 int collect_note(struct dump *, int r, const struct err *);
 /** What the target must have. needs.c */
 int collect_needs(struct dump *, Pm__Needs *needs, struct err *);
+/** Is that a file which has gone (@absent: which the target has not), or changed, since it was listed? */
+bool need_is_past(struct dump *, const Pm__FileNeed *, bool absent);
 /** Reads every fd of every process into d->objects and d->fds (replacing what was there). @final: in the freeze. */
 int collect_fds(struct dump *, bool final, struct err *);
 int collect_add_object(struct dump *, const struct probe *, const struct kind *, struct object **out, struct err *);

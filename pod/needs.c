@@ -206,3 +206,12 @@ int collect_needs(struct dump *d, Pm__Needs *needs, struct err *e)
 	needs->scratch = d->scratch;
 	return 0;
 }
+
+bool need_is_past(struct dump *d, const Pm__FileNeed *f, bool absent)
+{
+	struct stat st;
+
+	if (fstatat(d->root, f->path + 1, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT;
+	return !absent && ((uint64_t)st.st_size != f->size || st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec != f->mtime_ns);
+}

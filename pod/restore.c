@@ -245,6 +245,18 @@ static int make_place(struct restore *r, const struct pod_clock *clock, struct e
 	return q < 0 ? q : task_tick_start(e);
 }
 
+/* What is missing here the source tells the user, with what it found itself, and its end is seen here; or nothing of it is needed
+ * any more. */
+static bool taken_back(struct restore *r)
+{
+	struct record rec;
+
+	if (r->s.file || stream_expect(&r->s, REC_NEEDS, &rec, NULL) < 0)
+		return false;
+	record_done(&rec);
+	return true;
+}
+
 static int stage_check(struct restore *r, struct err *e)
 {
 	Pm__Missing miss;
@@ -279,18 +291,11 @@ static int stage_check(struct restore *r, struct err *e)
 	pm__needs__free_unpacked(needs, NULL);
 	if (q >= 0 && !r->s.file)
 		q = stream_send_msg(&r->s, REC_MISSING, 0, &miss.base, e);
-	if (q >= 0 && miss.n_lines) {
-		/* the source tells the user, with what it found itself; then its end is seen here */
-		if (!r->s.file)
-			io_wait_readable(r->s.fd, deadline_ms(CTL_MS), NULL);
+	if (q >= 0 && miss.n_lines && !taken_back(r))
 		q = err_set(e, EOPNOTSUPP, "%s", miss.lines[0]);
-	}
-	for (i = 0; i < miss.n_lines; i++) {
-		if (r->s.file)
-			restore_note(r, "%s", miss.lines[i]);
-		free(miss.lines[i]);
-	}
-	free(miss.lines);
+	for (i = 0; r->s.file && i < miss.n_lines; i++)
+		restore_note(r, "%s", miss.lines[i]);
+	rneeds_done(&miss);
 	return q;
 }
 

@@ -237,6 +237,8 @@ void in_pod_stop(struct restore *);
 /* rneeds.c */
 /** Takes out of an image's list what was in use when it was begun and was not at the cut. */
 int rneeds_of_cut(const struct image *, Pm__Needs *, struct err *);
+/** @out, initialized by the caller, is to be given to rneeds_done() in any case. */
 int rneeds_check(struct restore *, const Pm__Needs *, Pm__Missing *out, struct err *);
+void rneeds_done(Pm__Missing *);
 
 #endif

@@ -67,7 +67,7 @@ static bool same_program(const struct file_arg *a)
 	return a->id_len && a->id_len == a->f->build_id.len && !memcmp(a->id, a->f->build_id.data, a->id_len);
 }
 
-static void check_file(struct restore *r, const Pm__FileNeed *f, Pm__Missing *m)
+static void check_file(struct restore *r, const Pm__FileNeed *f, Pm__Missing *m, bool *absent)
 {
 	struct file_arg a = { .f = f };
 	struct err e = { 0 };
@@ -78,10 +78,12 @@ static void check_file(struct restore *r, const Pm__FileNeed *f, Pm__Missing *m)
 	if (restore_in_pod(r, true, look_at_file, &a, &e) < 0) {
 		add_line(m, "%s is '%s', which the target does not have for this user (%s)", who, f->path,
 			 strerror(-e.code));
+		*absent = true;
 		return;
 	}
 	if ((a.st.st_mode & S_IFMT) != (f->mode & S_IFMT)) {
 		add_line(m, "%s is '%s', which is something else on the target", who, f->path);
+		*absent = true; /* what it should be */
 		return;
 	}
 	if (f->writable)
@@ -268,10 +270,47 @@ int rneeds_of_cut(const struct image *im, Pm__Needs *needs, struct err *e)
 	return lseek(im->fd, at, SEEK_SET) < 0 ? err_sys(e, "seek in an image") : 0;
 }
 
+static int check_files(struct restore *r, const Pm__Needs *needs, Pm__Missing *m, struct err *e)
+{
+	size_t i;
+
+	m->files = calloc(MAX_LINES, sizeof(*m->files));
+	if (!m->files)
+		return err_num(e, ENOMEM, "answer");
+	fault_point("engine-target", "files", NULL);
+	for (i = 0; i < needs->n_files; i++) {
+		Pm__MissingFile *f;
+		size_t before = m->n_lines;
+		bool absent = false;
+
+		check_file(r, needs->files[i], m, &absent);
+		if (m->n_lines == before)
+			continue;
+		f = malloc(sizeof(*f));
+		if (!f)
+			return err_num(e, ENOMEM, "answer");
+		pm__missing_file__init(f);
+		f->line = (uint32_t)before;
+		f->file = (uint32_t)i;
+		f->absent = absent;
+		m->files[m->n_files++] = f;
+	}
+	return 0;
+}
+
+void rneeds_done(Pm__Missing *m)
+{
+	while (m->n_lines)
+		free(m->lines[--m->n_lines]);
+	while (m->n_files)
+		free(m->files[--m->n_files]);
+	free(m->lines);
+	free(m->files);
+}
+
 int rneeds_check(struct restore *r, const Pm__Needs *needs, Pm__Missing *out, struct err *e)
 {
 	char other[32] = ""; /* tests only: what this node is to lack */
-	size_t i;
 	int q;
 
 	out->lines = calloc(MAX_LINES, sizeof(char *));
@@ -279,8 +318,8 @@ int rneeds_check(struct restore *r, const Pm__Needs *needs, Pm__Missing *out, st
 		return err_set(e, EBADMSG, "no description of the source host");
 	fault_word("engine-target", "host", other, sizeof(other));
 	q = check_host(needs->host, other, out, e);
-	for (i = 0; q >= 0 && i < needs->n_files; i++)
-		check_file(r, needs->files[i], out);
+	if (q >= 0)
+		q = check_files(r, needs, out, e);
 	check_kinds(needs, out);
 	if (q >= 0)
 		q = check_mounts(r, needs, !strcmp(other, "shm"), out, e);
