@@ -61,6 +61,7 @@ struct agent {
 	struct conn *coord; /* the control channel; NULL: the coordinator is away */
 	struct event *report_later;
 	struct tasks *tasks;
+	struct check *check; /* of this node, under way: means.c */
 };
 
 struct pod *pod_find(struct agent *a, const char *name);
@@ -121,7 +122,7 @@ void probe_address(struct agent *a, const Pm__PodSpec *spec, const char *key, in
 bool parse_mac(const char *text, uint8_t mac[6]);
 
 /* ---- means.c */
-/** Answers what is wrong with this node. */
+/** Answers what is wrong with this node. Who asks meanwhile gets the same answer. */
 void agent_check(struct agent *a, uint32_t id, const Pm__CheckNodeReq *m);
 
 /* ---- create.c: a new pod */

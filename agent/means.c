@@ -2,7 +2,8 @@
 /*
  * podctl check NODE: has this node what pods and their moves need? Each means is a probe of its own that does
  * the thing, or asks the kernel for it, and leaves nothing; a table. It runs in a thread, since the image store may be a
- * file system that does not answer, and the filter is tried in a network namespace that goes with the thread.
+ * file system that does not answer, and the filter is tried in a network namespace that goes with the thread. There is never
+ * more than one such thread, since any user may ask, and one may never come to its end.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,6 +34,7 @@
 
 #define ROOM_LOW (1ull << 30)
 #define MEMORY_LOW (256ull << 20)
+#define ASKERS_MAX 64
 
 /* Copies of what the loop may change. */
 struct place {
@@ -309,7 +311,8 @@ static const struct {
 
 struct check {
 	struct agent *agent;
-	uint32_t id;
+	uint32_t id[ASKERS_MAX]; /* whom it is answered */
+	size_t n;
 	struct place place;
 	bool ok[ARRAY_SIZE(means)];
 	char text[ARRAY_SIZE(means)][PATH_MAX + 200];
@@ -323,6 +326,7 @@ static int check_thread(void *arg, struct err *e)
 
 	(void)e;
 	fault_word("agent", "means", lacks, sizeof(lacks));
+	fault_point("agent", "check", NULL);
 	for (i = 0; i < ARRAY_SIZE(means); i++) {
 		k->ok[i] = means[i].probe(&k->place, k->text[i], sizeof(k->text[i]));
 		if (!strcmp(lacks, means[i].name))
@@ -348,34 +352,46 @@ static void check_done(void *arg, int r, const struct err *e)
 		found[i].needed = means[i].needed;
 		found[i].text = k->text[i];
 	}
-	env.id = k->id;
 	env_body.node = k->agent->conf.agent_name;
 	env_body.findings = list;
 	env_body.n_findings = ARRAY_SIZE(list);
-	agent_send(k->agent, &env);
+	for (i = 0; i < k->n; i++) {
+		env.id = k->id[i];
+		agent_send(k->agent, &env);
+	}
+	k->agent->check = NULL;
 	free(k);
 }
 
-void agent_check(struct agent *a, uint32_t id, const Pm__CheckNodeReq *m)
+static int begin(struct agent *a, struct err *e)
 {
 	struct check *k = calloc(1, sizeof(*k));
-	struct err e = { 0 };
 
-	(void)m;
-	if (!k) {
-		err_num(&e, ENOMEM, "check");
-		agent_send_error(a, id, 1, &e, "", "");
-		return;
-	}
+	if (!k)
+		return err_num(e, ENOMEM, "check");
 	k->agent = a;
-	k->id = id;
 	snprintf(k->place.cgroup_root, sizeof(k->place.cgroup_root), "%s", a->cgroup_root);
 	snprintf(k->place.bin_dir, sizeof(k->place.bin_dir), "%s", a->bin_dir);
 	snprintf(k->place.images, sizeof(k->place.images), "%s", a->conf.images_dir);
 	snprintf(k->place.bridge, sizeof(k->place.bridge), "%s", a->conf.agent_bridge);
 	if (task_run(a, check_thread, check_done, k) < 0) {
 		free(k);
-		err_num(&e, ENOMEM, "thread");
-		agent_send_error(a, id, 1, &e, "", "");
+		return err_num(e, ENOMEM, "thread");
 	}
+	a->check = k;
+	return 0;
+}
+
+void agent_check(struct agent *a, uint32_t id, const Pm__CheckNodeReq *m)
+{
+	struct err e = { 0 };
+	int r = a->check ? 0 : begin(a, &e);
+
+	(void)m;
+	if (r >= 0 && a->check->n == ASKERS_MAX)
+		r = err_set(&e, EBUSY, "a check of this node has not come to its end for long");
+	if (r < 0)
+		agent_send_error(a, id, 1, &e, "", "");
+	else
+		a->check->id[a->check->n++] = id;
 }

@@ -309,7 +309,7 @@ static void on_checked(struct node *n, const Pm__Envelope *env, void *arg)
 	struct check *k = arg;
 	struct client *cl = client_by_serial(n->coord, k->client);
 
-	if (cl && env && env->body_case == PM__ENVELOPE__BODY_CHECK_NODE_REP) {
+	if (cl && env && (env->body_case == PM__ENVELOPE__BODY_CHECK_NODE_REP || env->body_case == PM__ENVELOPE__BODY_ERROR)) {
 		Pm__Envelope copy = *env;
 
 		client_send(cl, k->id, &copy);

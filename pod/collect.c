@@ -171,7 +171,7 @@ int collect_waiting(struct dump *d, unsigned ms, struct err *e)
 {
 	const struct timespec ts = { 0, 5000000 };
 	uint64_t end = deadline_ms(ms);
-	unsigned looks;
+	unsigned looks = 0; /* at all of them: who waits for the one has waited for the others */
 	size_t i;
 
 	for (i = 0; i < d->procs.n; i++) {
@@ -181,7 +181,7 @@ int collect_waiting(struct dump *d, unsigned ms, struct err *e)
 		    !in_vfork(parent))
 			continue;
 		/* time that passes for a machine that stands still does not count */
-		for (looks = 0; syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) == 0 && (looks < WAIT_LOOKS || now_ns() < end);
+		for (; syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) == 0 && (looks < WAIT_LOOKS || now_ns() < end);
 		     looks++)
 			nanosleep(&ts, NULL);
 		if (syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) != 0)

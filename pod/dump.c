@@ -250,6 +250,8 @@ static int take_missing(struct dump *d, const Pm__Needs *needs, const Pm__Missin
 		left++;
 		if (d->nrefused < MAX_REFUSED)
 			d->refused[d->nrefused++] = dump_strdup(d, miss->lines[i]);
+		else
+			d->unlisted++;
 	}
 	pm__needs__init(&none);
 	return !left && miss->n_lines ? stream_send_msg(&d->s, REC_NEEDS, 0, &none.base, e) : 0;

@@ -115,6 +115,18 @@ assert all(x["program"] == "refused" and x["pid"] > 1 and x["fd"] >= 3 and x["hi
 	runs_on many
 }
 
+@test "a name that is no text is in the JSON all the same" {
+	name=$'/tmp/\xed\xa0\x80\xf4\x90\x80\x80' # a surrogate, and a character behind the last
+	podrun -d -n odd -N nodeA -- sh -c "cp /home/shared/refused '$name' && exec '$name' io_uring" >/dev/null
+	await ready odd 1
+	run -6 podctl check odd
+	[[ $output == *"(???????): fd "*" is an io_uring"* ]]
+	podctl check odd --json | json '
+r = j["pods"][0]["refusals"]
+assert len(r) == 1 and r[0]["program"] == "???????" and r[0]["reason"] == "io_uring", j'
+	runs_on odd
+}
+
 @test "--to: what the target lacks is said with the rest" {
 	"$LAB" exec nodeA -- sh -c 'echo text >/opt/check-file'
 	podrun -d -n far -N nodeA -- /home/shared/refused needs open:/opt/check-file >/dev/null
@@ -195,6 +207,16 @@ assert all(set(f) == {"name", "ok", "needed", "text"} for f in j["nodes"][0]["fi
 	echo agent@means:memory >"$LAB_DIR/faults/nodeA"
 	run -0 podctl check nodeA
 	[[ $output == *"warning  memory "* ]]
+	# who asks while it is looked at gets the same answer: no second thread
+	printf '%s\n' agent@means:memory agent@check:delay=5000 >"$LAB_DIR/faults/nodeA"
+	as_user podctl check nodeA >"$BATS_TEST_TMPDIR/first" &
+	await not grep -q . "$LAB_DIR/faults/nodeA"
+	run -0 podctl check nodeA
+	[[ $output == *"warning  memory "* ]]
+	wait $!
+	grep -q 'warning  memory ' "$BATS_TEST_TMPDIR/first"
+	run -0 podctl check nodeA
+	[[ $output != *"warning  memory "* ]]
 	"$LAB" stop nodeB podagent --kill
 	await node_is_down nodeB
 	run -4 podctl check nodeB

@@ -28,8 +28,11 @@ static size_t showable(const unsigned char *s)
 	for (size_t i = 1; i < n; i++)
 		if ((s[i] & 0xc0) != 0x80)
 			return 0;
-	/* the C1 controls, and what is written longer than it need be */
-	return (s[0] == 0xc2 && s[1] < 0xa0) || (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90) ? 0 : n;
+	/* the C1 controls, what is written longer than it need be, and what is no character: JSON cannot have it */
+	return (s[0] == 0xc2 && s[1] < 0xa0) || (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90) ||
+			       (s[0] == 0xed && s[1] >= 0xa0) || (s[0] == 0xf4 && s[1] >= 0x90) ?
+		       0 :
+		       n;
 }
 
 char *clean(char *s)

@@ -4,8 +4,8 @@
  * NETLINK_KOBJECT_UEVENT, and NETLINK_USERSOCK between programs.
  *
  * Theory of operation. A socket is its port id, the groups it hears, whom it is connected to, its options and sizes; all
- * of it can be asked for and said again. The new one is opened as the pod's user: for what may be asked the kernel looks
- * at who has opened the socket, too.
+ * of it can be asked for and said again. The new one is opened, bound and joined to groups as the pod's user: for what may be
+ * asked the kernel looks at who has opened the socket, too.
  *
  * What waits in a queue comes from port 0, the kernel, and nobody else can send as that; and only the first message can be
  * peeked at. So the pod is stopped only when the queues are empty and no dump is under way (kind_netlink_unread(), asked by
@@ -245,22 +245,9 @@ static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struc
 struct maker {
 	struct restore *r;
 	const Pm__BodyNetlink *m;
+	const struct sock_opt *opt;
+	unsigned n;
 };
-
-/* In the thread that is in the pod's namespaces. */
-static int open_as_owner(void *arg, struct err *e)
-{
-	const struct maker *k = arg;
-	int fd, err;
-
-	if (restore_be_owner(k->r, true) < 0)
-		return err_set(e, EPERM, "take the user's credentials");
-	fd = socket(AF_NETLINK, (int)k->m->sock_type | SOCK_CLOEXEC, (int)k->m->protocol);
-	err = errno;
-	if (restore_be_owner(k->r, false) < 0)
-		abort(); /* with the user's rights nothing can go on, nor be undone */
-	return fd < 0 ? err_num(e, err, "netlink socket of protocol %u", k->m->protocol) : fd;
-}
 
 static int take_names(int fd, const Pm__BodyNetlink *m, struct err *e)
 {
@@ -278,6 +265,28 @@ static int take_names(int fd, const Pm__BodyNetlink *m, struct err *e)
 	return 0;
 }
 
+static int make(const struct maker *k, struct err *e)
+{
+	autoclose int fd = socket(AF_NETLINK, (int)k->m->sock_type | SOCK_CLOEXEC, (int)k->m->protocol);
+	int r = fd < 0 ? err_sys(e, "netlink socket of protocol %u", k->m->protocol) : take_names(fd, k->m, e);
+
+	if (r >= 0)
+		r = sockopt_apply(fd, &opts, k->opt, k->n, OPT_EARLY, e);
+	return r < 0 ? r : take_fd(&fd);
+}
+
+/* In the thread that is in the pod's namespaces. Groups, peers and options are the user's, too: the kernel may let only root have one. */
+static int make_as_owner(void *arg, struct err *e)
+{
+	const struct maker *k = arg;
+	int r = restore_be_owner(k->r, true);
+
+	r = r < 0 ? err_num(e, -r, "take the user's credentials") : make(k, e);
+	if (restore_be_owner(k->r, false) < 0)
+		abort(); /* with the user's rights nothing can go on, nor be undone */
+	return r;
+}
+
 /* The kernel doubles what it is given. */
 static int set_sizes(int fd, const Pm__BodyNetlink *m, struct err *e)
 {
@@ -292,27 +301,22 @@ static int set_sizes(int fd, const Pm__BodyNetlink *m, struct err *e)
 static int restore(struct restore *r, struct robject *o, struct err *e)
 {
 	const Pm__BodyNetlink *m = (const void *)o->body;
-	struct maker k = { r, m };
 	struct sock_opt opt[ARRAY_SIZE(rows)];
+	struct maker k = { r, m, opt, 0 };
 	autoclose int fd = -1;
-	unsigned n = 0;
 	int ret;
 
 	if (!is_carried((int)m->protocol) || (m->sock_type != SOCK_RAW && m->sock_type != SOCK_DGRAM) || m->n_groups > GROUPS_MAX)
 		return KIND_DAMAGED(e, "a netlink socket of protocol %u and type %u", m->protocol, m->sock_type);
-	ret = kind_opts_in(m->opts, m->n_opts, opt, ARRAY_SIZE(opt), &n, e);
+	ret = kind_opts_in(m->opts, m->n_opts, opt, ARRAY_SIZE(opt), &k.n, e);
 	if (ret >= 0)
-		ret = fd = restore_in_pod(r, false, open_as_owner, &k, e);
+		ret = fd = restore_in_pod(r, false, make_as_owner, &k, e);
 	if (ret >= 0 && restore_may_be(r, m->uid, m->gid) && fchown(fd, m->uid, m->gid) < 0)
 		ret = err_sys(e, "owner of a netlink socket");
 	if (ret >= 0)
-		ret = take_names(fd, m, e);
-	if (ret >= 0)
-		ret = sockopt_apply(fd, &opts, opt, n, OPT_EARLY, e);
-	if (ret >= 0)
 		ret = set_sizes(fd, m, e);
 	if (ret >= 0)
-		ret = sockopt_apply(fd, &opts, opt, n, OPT_LATE, e);
+		ret = sockopt_apply(fd, &opts, opt, k.n, OPT_LATE, e);
 	if (ret < 0)
 		return ret;
 	o->fd = take_fd(&fd);
