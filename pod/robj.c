@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,6 +163,33 @@ static int set_common(struct robject *o, struct err *e)
 	return 0;
 }
 
+/* What is set by us is not asked of the user: what only CAP_NET_ADMIN may set is not in a user's pod, so not in its image. */
+static int check_options(struct restore *r, const struct robject *o, struct err *e)
+{
+	static const struct {
+		int level, name, max;
+		const char *text;
+	} limits[] = {
+		{ SOL_SOCKET, SO_MARK, 0, "SO_MARK" },
+		{ SOL_SOCKET, SO_PRIORITY, 6, "SO_PRIORITY" },
+		{ IPPROTO_IP, IP_TRANSPARENT, 0, "IP_TRANSPARENT" }, /* of IPv6 it is the same bit */
+	};
+	int domain = kind_sock_int(o->fd, SO_DOMAIN);
+	size_t i;
+
+	if (!r->req->spec->uid || (domain != AF_INET && domain != AF_INET6))
+		return 0;
+	for (i = 0; i < ARRAY_SIZE(limits); i++) {
+		socklen_t len = sizeof(int);
+		int v = 0;
+
+		if (getsockopt(o->fd, limits[i].level, limits[i].name, &v, &len) == 0 && v > limits[i].max)
+			return err_set(e, EPERM, "%s %d of a socket, which user '%s' cannot have set", limits[i].text, v,
+				       r->req->spec->user);
+	}
+	return 0;
+}
+
 /* As the user: the kernel may let only root have one. */
 static int set_filter(struct restore *r, const struct robject *o, struct err *e)
 {
@@ -191,6 +219,8 @@ int robj_restore(struct restore *r, struct err *e)
 			q = err_set(e, EIO, "was not made");
 		if (q >= 0)
 			q = set_common(o, e);
+		if (q >= 0)
+			q = check_options(r, o, e);
 		if (q < 0)
 			return err_wrap(e, "pid %u: fd %u (%s)", o->msg->owner_pid, o->msg->owner_fd, o->msg->link);
 	}

@@ -192,6 +192,54 @@ holder() { # holder NAME: a pod of the user's on nodeA with one process that is 
 	as_user podctl kill -s KILL -a prio
 }
 
+@test "nor what root did to a user's sockets: groups of netlink, options of CAP_NET_ADMIN; such a pod stays and runs" {
+	as_user sh -c "cat >$MINE/sockets.py" <<-'END'
+		import os, socket
+		n = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 2) # NETLINK_USERSOCK
+		u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+		v = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+		for s in n, u, v:
+		    s.set_inheritable(True)
+		print('ready', n.fileno(), u.fileno(), v.fileno(), flush=True)
+		os.execvp('sleep', ['sleep', '1000'])
+	END
+	pod -d -n socks -N nodeA -- env MARK=socks /usr/bin/python3 "$MINE/sockets.py"
+	is_there() { held=$(outer_pid nodeA socks) && [ -n "$held" ] && fds=$(as_user podctl logs socks | grep ready); }
+	await is_there
+	read -r _ n u v <<<"$fds"
+	as_root() { # FD LEVEL OPTION VALUE: to the socket of the pod's program
+		"$LAB" exec nodeA -- python3 -c '
+import ctypes, os, socket, sys
+pid, fd, level, name, value = map(int, sys.argv[1:])
+got = ctypes.CDLL(None, use_errno=True).syscall(438, os.pidfd_open(pid), fd, 0) # pidfd_getfd
+assert got >= 0, os.strerror(ctypes.get_errno())
+socket.socket(fileno=got).setsockopt(level, name, value)' "$held" "$@"
+	}
+	refused() {
+		run as_user timeout 180 podmigrate socks nodeB
+		[ "$status" != 0 ]
+		[[ $output == *"$1"* ]]
+		as_user podctl exec socks -- true
+	}
+	as_root "$n" 270 1 5 # NETLINK_ADD_MEMBERSHIP
+	refused "netlink group 5: Operation not permitted"
+	as_root "$n" 270 2 5
+	as_root "$u" 1 36 7
+	refused "SO_MARK 7 of a socket"
+	as_root "$u" 1 36 0
+	as_root "$v" 1 12 9
+	refused "SO_PRIORITY 9 of a socket"
+	as_root "$v" 1 12 0
+	as_root "$u" 0 19 1
+	refused "IP_TRANSPARENT 1 of a socket"
+	as_root "$u" 0 19 0
+	as_root "$v" 41 75 1 # IPV6_TRANSPARENT
+	refused "IP_TRANSPARENT 1 of a socket"
+	as_root "$v" 41 75 0
+	as_user timeout 180 podmigrate socks nodeB
+	as_user podctl kill -s KILL -a socks
+}
+
 @test "another's file in the private /tmp of a user's pod does not travel" {
 	holder alien
 	"$LAB" exec nodeA -- sh -c "cp /bin/true /proc/$held/root/tmp/suid && chmod 4755 /proc/$held/root/tmp/suid"
