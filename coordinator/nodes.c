@@ -330,8 +330,10 @@ void node_check(struct client *cl, uint32_t id, const Pm__CheckNodeReq *m)
 		client_error(cl, id, EX_NOTFOUND, "", "", "see podctl nodes", "there is no node '%s'", m->node);
 		return;
 	}
-	if (!k)
+	if (!k) {
+		client_error(cl, id, EX_OTHER, "", "", "", "no memory");
 		return;
+	}
 	k->client = cl->serial;
 	k->id = id;
 	env_body.node = m->node;
