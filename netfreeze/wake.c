@@ -4,11 +4,13 @@
  *
  *   wake_open      before READY; FILTER_BLOCK is up, the sockets may be there or come later
  *   wake_know      for every connection that was restored
- *   wake_hear      held frames reach the pod's sockets while nothing gets out (FILTER_MUTE). A SYN
- * is put aside: its answer has to get out wake_speak     the link is attached: filter open, then
- * the SYNs that were put aside (tcp_push or tcp_release of every connection) wake_nudge     every
- * connection acknowledges what it has received wake_hear      late frames, as they come wake_free
- * later, when nobody waits: it takes 20-50 ms (RCU grace periods)
+ *   wake_hear      held frames reach the pod's sockets while nothing gets out (FILTER_MUTE); a SYN is
+ *                  put aside, as its answer has to get out
+ *   wake_speak     the link is attached: the filter opens, then come the SYNs that were put aside
+ *   (tcp_push() or tcp_release() of every connection)
+ *   wake_nudge     every connection acknowledges what it has received
+ *   wake_hear      late frames, as they come
+ *   wake_free      later, when nobody waits: it takes 20-50 ms (RCU grace periods)
  *
  * Frames that are not for the pod, or would harm it, are left out here (frame_is_for_pod()).
  *
