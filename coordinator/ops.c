@@ -673,6 +673,9 @@ static void late_undo(struct op *op)
 static void on_aborted(struct op *op, struct node *n, const Pm__Envelope *env)
 {
 	(void)env;
+	/* nothing more is asked of it; the source's answer is on its way, or its loss is heard of otherwise */
+	if (op->dry_run && n == op->target && op->stage == ST_PRECOPY)
+		return;
 	if (op->stage < ST_COMMIT) {
 		op_undo(op, EX_ABORTED, "node '%s' gave it up", n->conf->name);
 		return;

@@ -123,5 +123,9 @@ gone() { podctl kill -s KILL -a p; await absent; }
 	wait "$pid"
 	podctl checkpoint -R p
 	[ ! -s "$LAB_DIR/faults/nodeA" ] # it has happened
+	# what the target says meanwhile is not the answer
+	echo "agent-source@goes-on:delay=1500" >"$LAB_DIR/faults/nodeA"
+	podmigrate p nodeB --dry-run
+	[ ! -s "$LAB_DIR/faults/nodeA" ]
 	gone
 }
