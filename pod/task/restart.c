@@ -24,7 +24,7 @@
 #define RESTART_SYSCALL 219
 #define CLOCK_AGE_NS (20 * NSEC_PER_MSEC)
 /* A wait counts anew when the task comes back from a stop or the freezer, and for each signal that only wakes it. */
-#define AGAIN 8
+#define AGAIN 10
 
 /* ---- the scheduler's clock */
 
@@ -213,20 +213,23 @@ static uint64_t real_call(const struct task *t)
 
 void restart_saw(struct task *t)
 {
-	bool known = t->left_until && t->switches - t->until_switches <= AGAIN;
+	uint64_t now, more;
 
 	t->same_wait = t->same_until = false;
 	if ((int64_t)t->regs.orig_rax >= 0 && (int64_t)t->regs.rax == -EINTR && ends_with_eintr(t->regs.orig_rax))
 		by_arguments(t, t->regs.orig_rax);
-	if ((int64_t)t->regs.orig_rax < 0 || (int64_t)t->regs.rax != RESTARTBLOCK)
+	if ((int64_t)t->regs.orig_rax < 0 || (int64_t)t->regs.rax != RESTARTBLOCK) {
 		t->sleeps_in = 0;
-	else if (t->regs.orig_rax != RESTART_SYSCALL)
-		t->sleeps_in = (uint32_t)t->regs.orig_rax;
-	if ((int64_t)t->regs.orig_rax < 0 || (int64_t)t->regs.rax != RESTARTBLOCK || !t->switches)
 		return;
-	/* that it stands still is one more; with any other it may have been in a wait before this one when it was sampled */
-	t->same_wait = restart_switches(t->tid) == t->switches + 1;
-	t->same_until = t->same_wait && known && (t->stopsig || t->regs.orig_rax == RESTART_SYSCALL);
+	}
+	if (t->regs.orig_rax != RESTART_SYSCALL)
+		t->sleeps_in = (uint32_t)t->regs.orig_rax;
+	now = restart_switches(t->tid);
+	more = now - t->switches;
+	/* That it stands still is one more, two if a signal had stopped it: the tracer comes, and asks for its own stop. With any other
+	 * it may have been in a wait before this one when it was sampled. */
+	t->same_wait = t->switches && (more == 1 || (t->stopsig && more == 2));
+	t->same_until = t->left_until && now - t->until_switches <= AGAIN && (t->stopsig || t->regs.orig_rax == RESTART_SYSCALL);
 	log_debug("thread %d: call %llu, stopped in the wait it was seen in: %d, whose end is known: %d", t->nstid, t->regs.orig_rax,
 		  t->same_wait, t->same_until);
 }

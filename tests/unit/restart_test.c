@@ -190,9 +190,36 @@ static void test_stopped_again(void)
 	task_done(&t);
 }
 
+/* The time in which a signal had stopped it counts, too. */
+static void test_stopped_by_a_signal(void)
+{
+	struct err e = { 0 };
+	uint64_t from, till;
+	int i, status;
+
+	for (i = 0; i < 8; i++) {
+		struct task t = { 0 };
+		uint64_t left;
+
+		t.tid = t.nstid = start(-1, &from);
+		T_REQUIRE(kill(t.tid, SIGSTOP) == 0 && waitpid(t.tid, &status, WUNTRACED) == t.tid && WIFSTOPPED(status));
+		for (till = now_ns() + 40 * NSEC_PER_MSEC; now_ns() < till;)
+			usleep(10000); /* it is to have been stopped for a while */
+		restart_sample(&t, t.tid);
+		stop(&t);
+		T_CHECK(t.stopsig == SIGSTOP);
+		left = take(&t);
+		T_CHECK(left >= LONG_NS - (now_ns() - from));
+		T_CHECK(left <= LONG_NS - 20 * NSEC_PER_MSEC);
+		T_OK(task_release(&t, &e), &e);
+		end(&t);
+	}
+}
+
 static const struct test_case cases[] = {
 	{ "time_slept", test_time_slept },
 	{ "another_sleep", test_another_sleep },
 	{ "stopped_again", test_stopped_again },
+	{ "stopped_by_a_signal", test_stopped_by_a_signal },
 };
 const struct test_suite restart_suite = { "restart", cases, ARRAY_SIZE(cases) };

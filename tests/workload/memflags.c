@@ -419,6 +419,9 @@ int main(int argc, char **argv)
 		turn(step++);
 		wl_pace();
 	}
+	/* advice given milliseconds before a stop may be lost: all of it once more, should a move have been this very moment */
+	for (i = 0; i < 260; i++)
+		turn(step++);
 	sh->stop = 1;
 	for (i = 0; i < ARRAY_SIZE(kids); i++)
 		wl_reap(kids[i], 6 + (int)(i ? i - 1 : 0));
