@@ -376,9 +376,14 @@ bool restore_of_user(struct restore *r)
 	return r->req->spec->uid != 0;
 }
 
-int restore_be_owner(struct restore *r, bool on)
+int restore_as_owner(struct restore *r, int (*fn)(void *arg, struct err *e), void *arg, struct err *e)
 {
-	return be_owner(r->req->spec, on);
+	int q = be_owner(r->req->spec, true);
+
+	q = q < 0 ? err_num(e, q, "take the user's credentials") : fn(arg, e);
+	if (be_owner(r->req->spec, false) < 0)
+		abort(); /* with the user's rights nothing can go on, nor be undone */
+	return q;
 }
 
 bool restore_may_be(struct restore *r, uid_t uid, gid_t gid)

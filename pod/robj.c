@@ -190,14 +190,11 @@ static int check_options(struct restore *r, const struct robject *o, struct err 
 	return 0;
 }
 
-/* As the user: the kernel may let only root have one. */
-static int set_filter(struct restore *r, const struct robject *o, struct err *e)
+static int set_filter(void *arg, struct err *e)
 {
-	int q = restore_be_owner(r, true);
+	const struct robject *o = arg;
+	int q = kind_filter_set(o->fd, o->msg->filter, e);
 
-	q = q < 0 ? err_num(e, -q, "take the user's credentials") : kind_filter_set(o->fd, o->msg->filter, e);
-	if (restore_be_owner(r, false) < 0)
-		abort(); /* with the user's rights nothing can go on, nor be undone */
 	return q < 0 ? err_wrap(e, "pid %u: fd %u (%s)", o->msg->owner_pid, o->msg->owner_fd, o->msg->link) : 0;
 }
 
@@ -234,7 +231,7 @@ int robj_restore(struct restore *r, struct err *e)
 	}
 	for (i = 0; q >= 0 && i < r->nobjects; i++) /* not before all queues are filled, by whichever socket */
 		if (r->objects[i].msg->filter)
-			q = set_filter(r, &r->objects[i], e);
+			q = restore_as_owner(r, set_filter, &r->objects[i], e);
 	return q;
 }
 

@@ -154,8 +154,8 @@ pid_t dump_nspid(struct dump *, pid_t pid);
 bool restore_peer_gone(struct restore *, uint32_t addr);
 /** Is the pod a user's, not root's? */
 bool restore_of_user(struct restore *);
-/** This thread is the pod's user (@on) or root again. For what remembers who made it. */
-int restore_be_owner(struct restore *, bool on);
+/** Calls @fn with this thread being the pod's user: for what remembers who made it, or what the kernel may let only root have. */
+int restore_as_owner(struct restore *, int (*fn)(void *arg, struct err *e), void *arg, struct err *e);
 /** A line that tells the user what is not as it was. */
 void restore_note(struct restore *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int restore_netns(struct restore *);

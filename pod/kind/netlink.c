@@ -265,8 +265,9 @@ static int take_names(int fd, const Pm__BodyNetlink *m, struct err *e)
 	return 0;
 }
 
-static int make(const struct maker *k, struct err *e)
+static int make(void *arg, struct err *e)
 {
+	const struct maker *k = arg;
 	autoclose int fd = socket(AF_NETLINK, (int)k->m->sock_type | SOCK_CLOEXEC, (int)k->m->protocol);
 	int r = fd < 0 ? err_sys(e, "netlink socket of protocol %u", k->m->protocol) : take_names(fd, k->m, e);
 
@@ -278,13 +279,7 @@ static int make(const struct maker *k, struct err *e)
 /* In the thread that is in the pod's namespaces. Groups, peers and options are the user's, too: the kernel may let only root have one. */
 static int make_as_owner(void *arg, struct err *e)
 {
-	const struct maker *k = arg;
-	int r = restore_be_owner(k->r, true);
-
-	r = r < 0 ? err_num(e, -r, "take the user's credentials") : make(k, e);
-	if (restore_be_owner(k->r, false) < 0)
-		abort(); /* with the user's rights nothing can go on, nor be undone */
-	return r;
+	return restore_as_owner(((const struct maker *)arg)->r, make, arg, e);
 }
 
 /* The kernel doubles what it is given. */

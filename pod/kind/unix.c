@@ -165,6 +165,17 @@ static int find_listener(struct restore *r, const struct robject *o, const Proto
 	return -1;
 }
 
+struct listener {
+	int fd, backlog;
+};
+
+static int start_listening(void *arg, struct err *e)
+{
+	const struct listener *l = arg;
+
+	return listen(l->fd, l->backlog) < 0 ? err_sys(e, "listen") : 0;
+}
+
 /* One that is not connected: free, bound, listening, or a client that will connect in finish(). */
 static int make_single(struct restore *r, struct robject *o, const Pm__BodyUnix *m, struct err *e)
 {
@@ -180,13 +191,8 @@ static int make_single(struct restore *r, struct robject *o, const Pm__BodyUnix 
 	if (ret < 0)
 		return ret;
 	/* who listens is what clients see of the other end */
-	if (m->state == UNIX_LISTEN && restore_be_owner(r, true) == 0) {
-		ret = listen(fd, m->backlog) < 0 ? err_sys(e, "listen") : 0;
-		if (restore_be_owner(r, false) < 0)
-			abort();
-	} else if (m->state == UNIX_LISTEN) {
-		ret = err_set(e, EPERM, "listen as the pod's user");
-	}
+	if (m->state == UNIX_LISTEN)
+		ret = restore_as_owner(r, start_listening, &(struct listener){ fd, m->backlog }, e);
 	if (ret < 0)
 		return ret;
 	o->fd = take_fd(&fd);

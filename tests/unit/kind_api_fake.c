@@ -339,11 +339,10 @@ int restore_socketpair(struct restore *r, int type, pid_t nspid, uid_t uid, gid_
 	return socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, sv) < 0 ? err_sys(e, "socketpair") : 0;
 }
 
-int restore_be_owner(struct restore *r, bool on)
+int restore_as_owner(struct restore *r, int (*fn)(void *arg, struct err *e), void *arg, struct err *e)
 {
 	(void)r;
-	(void)on;
-	return 0;
+	return fn(arg, e);
 }
 
 bool restore_may_be(struct restore *r, uid_t uid, gid_t gid)
