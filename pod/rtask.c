@@ -194,11 +194,14 @@ static void note_sleeps(struct restore *r)
 	for (i = 0; f && i < r->nprocs; i++) {
 		const Pm__Proc *w = r->procs[i]->want;
 
-		for (k = 0; k < w->n_threads; k++)
-			if (w->threads[k]->restart)
-				fprintf(f, "%u %llu %u %llu\n", w->threads[k]->tid,
-					(unsigned long long)(now_ns() + w->threads[k]->restart_left_ns), w->threads[k]->restart,
-					(unsigned long long)restart_switches(r->procs[i]->tasks[k]->tid));
+		for (k = 0; k < w->n_threads; k++) {
+			const Pm__Thread *th = w->threads[k];
+
+			if (th->restart)
+				fprintf(f, "%u %llu %u %llu\n", th->tid, (unsigned long long)(now_ns() + th->restart_left_ns),
+					th->restart,
+					(unsigned long long)restart_switches(rproc_task(r->procs[i], (pid_t)th->tid)->tid));
+		}
 	}
 	if (f && fclose(f) == 0)
 		restart_write_notes(r->place.dir, text, len);

@@ -229,7 +229,7 @@ void restart_saw(struct task *t)
 	/* That it stands still is one more, two if a signal had stopped it: the tracer comes, and asks for its own stop. With any other
 	 * it may have been in a wait before this one when it was sampled. */
 	t->same_wait = t->switches && (more == 1 || (t->stopsig && more == 2));
-	t->same_until = t->left_until && now - t->until_switches <= AGAIN && (t->stopsig || t->regs.orig_rax == RESTART_SYSCALL);
+	t->same_until = t->left_until && t->until_switches && now - t->until_switches <= AGAIN && (t->stopsig || t->regs.orig_rax == RESTART_SYSCALL);
 	log_debug("thread %d: call %llu, stopped in the wait it was seen in: %d, whose end is known: %d", t->nstid, t->regs.orig_rax,
 		  t->same_wait, t->same_until);
 }
