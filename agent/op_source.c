@@ -138,7 +138,9 @@ void op_outgoing(struct agent *a, uint32_t id, const Pm__AgentOutgoing *m)
 	send_dump(op, p, m);
 }
 
-/* ---- it does not move: the pod goes on here. Its state is reported before the operation's end: who hears of that may ask for the next. */
+/* ---- it does not move: the pod goes on here */
+
+/* Its state is reported, and the caller tells of the operation's end after that: who hears of it may ask for the next at once. */
 
 static void goes_on(struct op *op)
 {

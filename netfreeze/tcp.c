@@ -68,8 +68,7 @@
  * kernel derives windows from the buffer, and it never takes back what it has offered, even in an
  * acknowledgement that FILTER_MUTE kept in. So room that was there when a held frame was replayed
  * stays: when tcp_release() took back what the held frames had not needed, the window was larger
- * than the rest (on a loaded machine in one of 100 moves of a full-speed stream). Windows
- * would grow from move to move (once to 200 MiB in 50): tcp_settle() binds them to what they were,
+ * than the rest (tcp_state.window_has_room). Windows would grow from move to move (once to 200 MiB in 50): tcp_settle() binds them to what they were,
  * and 32 MiB is the end of it. A buffer size that the program has set is kept to the byte.
  *
  * Ports. In repair mode a bind is forced, so connections can share a listener's port though nobody

@@ -35,6 +35,7 @@ void flunk(const char *fmt, ...)
 	va_end(ap);
 }
 
+/* Between two looks of a loop with a deadline: what daemons do to files and processes has no event that all of them share. */
 void nap(void)
 {
 	struct timespec ts = { 0, 3000000 };

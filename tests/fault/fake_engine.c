@@ -66,7 +66,7 @@ static void __attribute__((noreturn)) pod_main(int gate, int up)
 			__atomic_store_n(&s->first, now, __ATOMIC_SEQ_CST);
 		__atomic_store_n(&s->last, now, __ATOMIC_SEQ_CST);
 		__atomic_fetch_add(&s->ticks, 1, __ATOMIC_SEQ_CST);
-		nanosleep(&ts, NULL);
+		nanosleep(&ts, NULL); /* the pace of its ticks, by which its life is told */
 	}
 }
 

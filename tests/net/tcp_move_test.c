@@ -133,6 +133,7 @@ static void unpark(void *arg)
 		;
 }
 
+/* The program's work between moves, and after the last one, so that a stall that it causes is seen. */
 static void sleep_us(unsigned us)
 {
 	struct timespec t = {us / 1000000, (long)(us % 1000000) * 1000};
@@ -168,7 +169,7 @@ struct ticker {
 
 static void *tick(void *p)
 {
-	struct timespec nap = {0, 1000000};
+	struct timespec nap = {0, 1000000}; /* what is measured */
 	struct ticker *k = p;
 	uint64_t t;
 

@@ -268,7 +268,7 @@ void world_move(struct world *w, const int *fds, unsigned n, const struct move_o
 		T_OK(tcp_save(fds[i], &st[i], &e), &e);
 	t->save = now_ns() - t1;
 	if (o->pause_ns)
-		nanosleep(&pause, NULL);
+		nanosleep(&pause, NULL); /* the move is to take so long */
 	if (o->meanwhile)
 		o->meanwhile(o->meanwhile_arg);
 	t1 = now_ns();
