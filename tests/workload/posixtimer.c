@@ -102,11 +102,12 @@ static bool take(int signo, siginfo_t *si)
 	return r == signo;
 }
 
-/* All expirations up to now; as many as the clock says, give or take the one that is just due. */
-static void drain(struct periodic *p)
+/* All expirations up to now; as many as the clock says, give or take the one that is just due. False: too few. */
+static bool drain_once(struct periodic *p, bool last)
 {
 	uint64_t before = wl_clock(clock_of(p)), after, least, most;
 	siginfo_t si;
+	bool few;
 
 	while (take(p->signo, &si)) {
 		WL_EQ("si_code", SI_TIMER, si.si_code);
@@ -119,10 +120,23 @@ static void drain(struct periodic *p)
 	least = before < p->start ? 0 : (before - p->start) / p->period + 1;
 	most = after < p->start ? 0 : (after - p->start) / p->period + 1;
 	/* a signal may come a little after its time, and a timer on the wall clock keeps its duration, not its time */
-	if (p->count + 1 + 100000 / p->period < least || p->count > most + 1 + 100000 / p->period)
+	few = p->count + 1 + 100000 / p->period < least;
+	if ((few && last) || p->count > most + 1 + 100000 / p->period)
 		wl_fail("timer %d, period %llu: expected %llu to %llu expirations, got %llu", p->id,
 			(unsigned long long)p->period, (unsigned long long)least, (unsigned long long)most,
 			(unsigned long long)p->count);
+	return !few;
+}
+
+/* The CPU that has the timer may stand still for a while, on a virtual machine: what is only late comes, what is lost does not. */
+static void drain(struct periodic *p)
+{
+	int looks = 0;
+
+	while (!drain_once(p, looks == 1000)) {
+		looks++;
+		wl_sleep_ns(WL_MS);
+	}
 }
 
 static void *thread(void *arg)
