@@ -30,7 +30,7 @@ endif
 
 # ---- rooms: explicit lists, base first
 PROTO := control image
-BASE_SRC := pod/base/err.c pod/base/log.c pod/base/io.c pod/base/fault.c
+BASE_SRC := pod/base/err.c pod/base/log.c pod/base/io.c pod/base/deadline.c pod/base/fault.c
 LINK_SRC :=
 NET_SRC :=
 NS_SRC :=

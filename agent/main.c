@@ -120,10 +120,19 @@ static void on_signal(evutil_socket_t sig, short what, void *arg)
 	event_base_loopbreak(a->base);
 }
 
+static void on_beat(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	(void)arg;
+	deadline_beat();
+}
+
 int main(int argc, char **argv)
 {
 	static struct agent agent;
-	struct event *term, *intr;
+	static const struct timeval often = { 0, 250000 };
+	struct event *term, *intr, *beat;
 	const char *conf = NULL;
 	struct err e = { 0 };
 	int c;
@@ -145,6 +154,9 @@ int main(int argc, char **argv)
 	intr = evsignal_new(agent.base, SIGINT, on_signal, &agent);
 	event_add(term, NULL);
 	event_add(intr, NULL);
+	beat = event_new(agent.base, -1, EV_PERSIST, on_beat, NULL);
+	if (beat && event_add(beat, &often) == 0)
+		deadline_beats(600);
 	log_info("node '%s' listens at %s", agent.conf.agent_name, agent.conf.agent_socket);
 	event_base_dispatch(agent.base);
 	unlink(agent.conf.agent_socket);

@@ -30,6 +30,7 @@
 #include <sys/syscall.h>
 
 #include "pod/base/fault.h"
+#include "pod/base/deadline.h"
 #include "pod/base/log.h"
 #include "pod/base/prio.h"
 #include "pod/base/util.h"
@@ -132,13 +133,6 @@ struct pod *op_pod(struct op *op)
 	return p && strcmp(p->op, op->id) == 0 ? p : NULL;
 }
 
-static void on_timer(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	op_event(arg, EV_LATE, NULL);
-}
-
 void op_timer(struct op *op, unsigned ms)
 {
 	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
@@ -147,6 +141,18 @@ void op_timer(struct op *op, unsigned ms)
 		event_add(op->timer, &tv);
 	else
 		event_del(op->timer);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	unsigned more = deadline_grace_ms();
+
+	(void)fd;
+	(void)what;
+	if (more)
+		op_timer(arg, more); /* the machine stood still: what it waits for may be on its way */
+	else
+		op_event(arg, EV_LATE, NULL);
 }
 
 struct op *op_new(struct agent *a, const char *id, struct pod *p, enum op_state state)

@@ -33,7 +33,6 @@ struct node {
 	char boot_id[64];
 	struct event *timer; /* dials again, or watches over its silence */
 	uint64_t heard_ns;   /* CLOCK_MONOTONIC */
-	uint64_t due_ns;     /* when the timer should fire */
 	struct ask *asks;
 	uint32_t next_id;
 	uint32_t cpus, running;

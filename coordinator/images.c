@@ -412,9 +412,21 @@ static bool id_ok(const char *id)
 	return id[0] != '.' && !strchr(id, '/') && strlen(id) < 128;
 }
 
+/* What is left of the pod on a node that was away when its restart was given up, until that node has removed it. */
+static const struct pod *half_made(struct coord *c, const char *name)
+{
+	const struct pod *p = c->pods;
+
+	while (p && !(p->info->state == PM__POD_STATE__POD_INCOMING && !p->pending && p->node->up && p->info->op[0] &&
+		      !op_find(c, p->info->op) && strcmp(p->info->spec->name, name) == 0))
+		p = p->next;
+	return p;
+}
+
 /* 0, or -1 after the client was told why not. */
 static int check_restore(struct client *cl, uint32_t id, const Pm__RestoreReq *m, const struct pod *p)
 {
+	const struct pod *half;
 	const char *held;
 
 	if (!m->spec || !pod_name_ok(m->spec->name) || !(m->id[0] ? id_ok(m->id) : m->path[0] == '/')) {
@@ -422,7 +434,12 @@ static int check_restore(struct client *cl, uint32_t id, const Pm__RestoreReq *m
 		return -1;
 	}
 	held = pod_held(cl->coord, m->spec->name);
-	if (held)
+	half = half_made(cl->coord, m->spec->name);
+	if (half)
+		client_error(cl, id, EX_BUSY, "check", "nothing was made", "again in a moment; podctl recover lists what is left",
+			     "node '%s' has not yet removed what operation %s made there of pod '%s'", half->node->conf->name,
+			     half->info->op, m->spec->name);
+	else if (held)
 		client_error(cl, id, EX_BUSY, "check", "nothing was made", "", "operation %s holds pod '%s'", held,
 			     m->spec->name);
 	else if (p && p->info->state != PM__POD_STATE__POD_EXITED)

@@ -11,6 +11,7 @@
 
 #include "coordinator/coord.h"
 #include "coordinator/journal.h"
+#include "pod/base/deadline.h"
 #include "pod/base/log.h"
 
 static int coord_init(struct coord *c, const char *conf, struct err *e)
@@ -45,10 +46,19 @@ static void on_signal(evutil_socket_t sig, short what, void *arg)
 	event_base_loopbreak(c->base);
 }
 
+static void on_beat(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	(void)arg;
+	deadline_beat();
+}
+
 int main(int argc, char **argv)
 {
 	static struct coord coord;
-	struct event *term, *intr;
+	static const struct timeval often = { 0, 250000 };
+	struct event *term, *intr, *beat;
 	const char *conf = NULL;
 	struct err e = { 0 };
 	int opt;
@@ -70,6 +80,9 @@ int main(int argc, char **argv)
 	intr = evsignal_new(coord.base, SIGINT, on_signal, &coord);
 	event_add(term, NULL);
 	event_add(intr, NULL);
+	beat = event_new(coord.base, -1, EV_PERSIST, on_beat, NULL);
+	if (beat && event_add(beat, &often) == 0)
+		deadline_beats(600);
 	log_info("listens at %s, %zu nodes", coord.conf.coord_socket, coord.nnodes);
 	event_base_dispatch(coord.base);
 	journal_close(coord.journal);

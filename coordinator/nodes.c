@@ -36,7 +36,6 @@ static void set_timer(struct node *n, unsigned ms)
 	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
 
 	event_add(n->timer, &tv);
-	n->due_ns = now_ns() + ms * NSEC_PER_MSEC;
 }
 
 static void ask_end(struct ask *k, const Pm__Envelope *reply)
@@ -184,16 +183,12 @@ static void dial(struct node *n)
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct node *n = arg;
-	uint64_t now = now_ns();
-	bool late = n->due_ns && now - n->due_ns > PING_MS * NSEC_PER_MSEC;
 
 	(void)fd;
 	(void)what;
-	if (n->conn && late) /* we have not listened ourselves: its word may be waiting */
-		n->heard_ns = MAX(n->heard_ns, now - (SILENT_MS - PING_MS) * NSEC_PER_MSEC);
 	if (!n->conn) {
 		dial(n);
-	} else if (now_ns() - n->heard_ns > SILENT_MS * NSEC_PER_MSEC) {
+	} else if (deadline_past(n->heard_ns + SILENT_MS * NSEC_PER_MSEC)) {
 		node_down(n, "the agent does not answer");
 	} else {
 		if (n->up)
@@ -230,16 +225,28 @@ struct node *node_find(struct coord *c, const char *name)
 	return NULL;
 }
 
+static void ask_timer(struct ask *k, unsigned ms)
+{
+	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
+
+	event_add(k->timer, &tv);
+}
+
 static void on_ask_timeout(evutil_socket_t fd, short what, void *arg)
 {
+	unsigned more = deadline_grace_ms();
+	struct ask *k = arg;
+
 	(void)fd;
 	(void)what;
-	ask_end(arg, NULL);
+	if (more) /* the machine stood still: the answer may be on its way */
+		ask_timer(k, more);
+	else
+		ask_end(k, NULL);
 }
 
 void node_ask(struct node *n, Pm__Envelope *env, unsigned ms, ask_fn *fn, void *arg)
 {
-	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
 	struct ask *k = n->up ? calloc(1, sizeof(*k)) : NULL;
 
 	if (k)
@@ -255,7 +262,7 @@ void node_ask(struct node *n, Pm__Envelope *env, unsigned ms, ask_fn *fn, void *
 	k->id = env->id = ++n->next_id ? n->next_id : ++n->next_id;
 	k->next = n->asks;
 	n->asks = k;
-	event_add(k->timer, &tv);
+	ask_timer(k, ms);
 	conn_send(n->conn, env);
 }
 

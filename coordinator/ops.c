@@ -71,11 +71,15 @@ void op_enter(struct op *op, enum stage stage)
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
+	unsigned more = deadline_grace_ms();
 	struct op *op = arg;
 
 	(void)fd;
 	(void)what;
-	stages[op->stage].late(op);
+	if (more)
+		op_timer(op, more); /* the machine stood still: what it waits for may be on its way */
+	else
+		stages[op->stage].late(op);
 }
 
 struct op *op_new(struct coord *c, const struct journal_op *j)

@@ -111,6 +111,7 @@ static bool frozen_orphan(const struct pod *p)
 
 static void list_open(struct coord *c, struct lines *l)
 {
+	struct journal_op j;
 	char way[140];
 
 	for (struct op *op = c->ops; op; op = op->next)
@@ -118,8 +119,10 @@ static void list_open(struct coord *c, struct lines *l)
 		    op->unknown ? "; it was started there and is gone" : "");
 	for (struct pod *p = c->pods; p; p = p->next)
 		if (frozen_orphan(p))
-			add(l, "%s: pod '%s' is %s '%s'; the journal does not know why", p->info->op, p->info->spec->name,
-			    p->info->state == PM__POD_STATE__POD_INCOMING ? "half made on" : "frozen on", p->node->conf->name);
+			add(l, "%s: pod '%s' is %s '%s'; %s", p->info->op, p->info->spec->name,
+			    p->info->state == PM__POD_STATE__POD_INCOMING ? "half made on" : "frozen on", p->node->conf->name,
+			    journal_find(c->journal, p->info->op, &j, NULL) == 1 ? "the node was told what the journal says" :
+										 "the journal does not know why");
 	if (!l->n)
 		add(l, "nothing is to be recovered");
 }

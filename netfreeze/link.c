@@ -134,7 +134,7 @@ static int await_running(struct nl_sock *s, const char *name, struct err *e)
 		rtnl_link_put(l);
 		if ((flags & IFF_RUNNING) || !(flags & IFF_LOWER_UP))
 			return 0;
-		if (now_ns() > end)
+		if (deadline_past(end))
 			return err_set(e, ETIMEDOUT, "link '%s' has a carrier, but does not run", name);
 		nanosleep(&nap, NULL);
 	}

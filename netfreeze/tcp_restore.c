@@ -184,7 +184,7 @@ static int wait_state(int fd, int want, struct err *e)
 		st = get_state(fd, e);
 		if (st < 0 || st == want)
 			return st < 0 ? st : 0;
-		if (now_ns() >= end)
+		if (deadline_past(end))
 			return err_set(e, ETIMEDOUT, "is in state %d and does not reach %d", st,
 				       want);
 		nanosleep(&nap, NULL);

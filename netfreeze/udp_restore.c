@@ -93,7 +93,7 @@ static int await_arrival(int fd, uint32_t before, struct err *e)
 	uint64_t end = deadline_ms(ARRIVE_MS);
 
 	while (queued_memory(fd) == before) {
-		if (now_ns() >= end)
+		if (deadline_past(end))
 			return err_set(e, ETIMEDOUT, "a datagram does not get into its queue");
 		sched_yield();
 	}

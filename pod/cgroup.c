@@ -104,7 +104,7 @@ static int events_wait(const char *cgroup, const char *key, int want, uint64_t d
 		if (n < 0 || n == want)
 			return n < 0 ? n : 0;
 		n = poll(&p, 1, deadline_left_ms(deadline));
-		if (n == 0)
+		if (n == 0 && deadline_past(deadline))
 			return err_num(e, ETIMEDOUT, "cgroup '%s': waiting for %s %d", cgroup, key,
 				       want);
 		if (n < 0 && errno != EINTR)
@@ -284,7 +284,7 @@ int still_lock(const char *dir, uint64_t deadline, struct err *e)
 	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return err_sys(e, "lock '%s'", path);
-		if (now_ns() > deadline)
+		if (deadline_past(deadline))
 			return err_set(e, ETIMEDOUT, "'%s' is locked", path);
 		nanosleep(&nap, NULL);
 	}

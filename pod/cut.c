@@ -121,7 +121,7 @@ static int wait_proc(struct dump *d, struct proc *p, uint64_t deadline, struct e
 				r = task_wait_stopped(t, MIN(deadline, deadline_ms(VFORK_MS)), e);
 				if (r == -ETIMEDOUT)
 					free_children(d, p);
-			} while (r == -ETIMEDOUT && now_ns() < deadline);
+			} while (r == -ETIMEDOUT && !deadline_past(deadline));
 			if (r == -ETIMEDOUT)
 				r = name_vfork(d, p, r, e);
 			if (r >= 0)
@@ -180,7 +180,7 @@ int cut_stop(struct dump *d, uint64_t deadline, struct err *e)
 			return r;
 		if (!pass)
 			fresh = 1; /* at least one listing after all are still */
-		if (now_ns() > deadline)
+		if (deadline_past(deadline))
 			return err_set(e, ETIMEDOUT, "the pod's processes did not stop in time");
 	}
 	return 0;

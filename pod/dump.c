@@ -46,7 +46,9 @@
 #define CTL_MS 5000
 #define CUT_MS 15000
 #define ALL_MS 1800000
-#define SILENT_MS 4000 /* a target that acknowledges nothing for so long is dead */
+/* A target that acknowledges nothing for so long is dead: while the pod runs nothing hurries, and who stands still cannot say it. */
+#define SILENT_RUNS_MS 30000
+#define SILENT_STOPPED_MS 4000
 
 /* ---- phases and progress */
 
@@ -130,7 +132,7 @@ static int finish_connect(int fd, uint64_t deadline)
 
 	do
 		n = poll(&p, 1, deadline_left_ms(deadline));
-	while (n < 0 && errno == EINTR);
+	while ((n < 0 && errno == EINTR) || (n == 0 && !deadline_past(deadline)));
 	if (n == 0)
 		soerr = ETIMEDOUT;
 	else if (n > 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &soerr, &len) < 0)
@@ -144,7 +146,7 @@ static int connect_target(struct dump *d, struct err *e)
 	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons((uint16_t)d->req->port) };
 	autoclose int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct timeval tv = { 5, 0 };
-	unsigned silent = SILENT_MS;
+	unsigned silent = d->live ? SILENT_RUNS_MS : SILENT_STOPPED_MS;
 	int one = 1;
 
 	d->exit_code = 4;
@@ -721,6 +723,8 @@ int engine_dump(int ctl, const Pm__EngineDump *req)
 		if (stages[i].run == stage_cut && !d.live) /* all of the memory is in it */
 			d.s.deadline = deadline_ms(ALL_MS);
 		log_debug("stage %s", stages[i].name);
+		if (stages[i].run == stage_quiesce && !d.s.file)
+			setsockopt(d.s.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &(unsigned){ SILENT_STOPPED_MS }, sizeof(unsigned));
 		if (stages[i].run == stage_save)
 			dump_progress(&d, 99, 0, 0, 0, 0);
 		if (stages[i].run != stage_commit) /* its point is where it waits */

@@ -249,7 +249,7 @@ static int hold_connections(struct dump *d, int nl, struct err *e)
 		r = tcp_unheld(nl, &n, e);
 		if (r < 0 || (!n.half_open && (!n.closing || now_ns() > soon)))
 			break;
-		if (now_ns() > end) {
+		if (deadline_past(end)) {
 			d->exit_code = 7;
 			return err_set(e, EBUSY, "%u connections wait in an accept queue and the program does not take them",
 				       n.half_open);

@@ -286,7 +286,7 @@ static void take_back(struct dump *d, struct proc *p)
 	t->parked = false;
 	t->borrowed = true;
 	while (!try_back(d, p)) {
-		if (now_ns() < end) {
+		if (!deadline_past(end)) {
 			nanosleep(&nap, NULL);
 			continue;
 		}

@@ -117,7 +117,7 @@ static int accept_source(struct restore *r, int lfd, struct err *e)
 		autoclose int fd = -1;
 		int n = poll(p, 2, deadline_left_ms(end));
 
-		if (n < 0 && errno == EINTR)
+		if ((n < 0 && errno == EINTR) || (n == 0 && !deadline_past(end)))
 			continue;
 		if (n <= 0)
 			return err_set(e, ETIMEDOUT, "the source did not connect");
@@ -422,7 +422,7 @@ static int wait_clock(struct restore *r, const Pm__CutEnd *end, struct err *e)
 		if ((uint64_t)(m.tv_sec * 1000000000ll + m.tv_nsec - mine[0] + pod[0]) >= end->mono_ns &&
 		    (uint64_t)(b.tv_sec * 1000000000ll + b.tv_nsec - mine[1] + pod[1]) >= end->boot_ns)
 			return 0;
-		if (now_ns() > limit)
+		if (deadline_past(limit))
 			return err_set(e, ETIMEDOUT, "the pod's clock is more than %d ms behind the source's", CLOCK_WAIT_MS);
 	}
 	return q;

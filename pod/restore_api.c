@@ -155,12 +155,14 @@ void in_pod_stop(struct restore *r)
 static void wait_done(struct restore *r, struct in_pod *p)
 {
 	uint64_t end = deadline_ms(IN_POD_MS);
-	struct timespec ts = { (time_t)(end / NSEC_PER_SEC), (long)(end % NSEC_PER_SEC) };
 	struct err late = { 0 };
-	int q = 0;
 
-	while (p->fn && !q)
-		q = pthread_cond_timedwait(&p->done, &p->lock, &ts);
+	while (p->fn && !deadline_past(end)) {
+		uint64_t until = deadline_ms((uint64_t)deadline_left_ms(end));
+		struct timespec ts = { (time_t)(until / NSEC_PER_SEC), (long)(until % NSEC_PER_SEC) };
+
+		pthread_cond_timedwait(&p->done, &p->lock, &ts);
+	}
 	if (!p->fn)
 		return;
 	err_set(&late, ETIMEDOUT, "a file of the pod has not been opened within %d s on the target", IN_POD_MS / 1000);

@@ -196,11 +196,11 @@ static void note_sleeps(struct restore *r)
 
 		for (k = 0; k < w->n_threads; k++) {
 			const Pm__Thread *th = w->threads[k];
+			const struct task *t = th->restart ? rproc_task(r->procs[i], (pid_t)th->tid) : NULL;
 
-			if (th->restart)
-				fprintf(f, "%u %llu %u %llu\n", th->tid, (unsigned long long)(now_ns() + th->restart_left_ns),
-					th->restart,
-					(unsigned long long)restart_switches(rproc_task(r->procs[i], (pid_t)th->tid)->tid));
+			if (t && t->left_until)
+				fprintf(f, "%u %llu %u %llu\n", th->tid, (unsigned long long)t->left_until, th->restart,
+					(unsigned long long)restart_switches(t->tid));
 		}
 	}
 	if (f && fclose(f) == 0)

@@ -147,7 +147,7 @@ static int wait_newborn(pid_t *tid, struct err *e)
 			return err_set(e, EPROTO, "task %d stopped with status %#x", p, status);
 		if (errno != EINTR)
 			return err_sys(e, "wait for a new task");
-		if (now_ns() > end)
+		if (deadline_past(end))
 			return err_set(e, ETIMEDOUT, "a new task does not come");
 	}
 }
@@ -235,7 +235,7 @@ static int end_proc(struct restore *r, struct rproc *p, struct err *e)
 
 			if ((w < 0 && errno == ECHILD) || (w > 0 && (WIFEXITED(status) || WIFSIGNALED(status))))
 				break;
-			if (now_ns() > end)
+			if (deadline_past(end))
 				return err_set(e, ETIMEDOUT, "pid %d does not end", p->nspid);
 		}
 	}

@@ -37,6 +37,8 @@ copies() { find "$LAB_CGROUP" -type d -path '*/podmigrate/p' 2>/dev/null | while
 	[ "$(awk '$1 == "populated" { print $2 }' "$d/cgroup.events")" = 1 ] && echo "$d"; done | wc -l; }
 one_copy() { [ "$(copies)" = 1 ]; }
 no_copy() { [ "$(copies)" = 0 ]; }
+# nor is anything left of one, or undecided
+nothing_left() { no_copy && timeout 60 podctl recover | grep -q '^nothing is to be recovered'; }
 image() { podctl image list --noheadings | awk '{ print $1 }' | tail -n 1; }
 runs_well() {
 	await running
@@ -62,7 +64,7 @@ gone() { podctl kill -s KILL -a p; await absent; }
 		await one_way_or_the_other
 		[ ! -s "$LAB_DIR/faults/${at%% *}" ] # it has happened
 		if [ -z "$(row)" ]; then
-			await no_copy
+			await nothing_left
 			podctl image verify "$(image)"
 			podctl restore "$(image)" -N nodeB
 		fi
@@ -82,11 +84,11 @@ gone() { podctl kill -s KILL -a p; await absent; }
 		echo "${at#* }:kill" >"$LAB_DIR/faults/${at%% *}"
 		run timeout 180 podctl restore "$(image)" -N nodeB
 		start "$at"
-		settled() { running || { absent && no_copy; }; }
+		settled() { running || { absent && nothing_left; }; }
 		await settled
 		[ ! -s "$LAB_DIR/faults/${at%% *}" ]
 		if [ -z "$(row)" ]; then
-			await no_copy
+			await nothing_left
 			podctl restore "$(image)" -N nodeA
 		fi
 		runs_well

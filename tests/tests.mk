@@ -131,7 +131,7 @@ check-commit: $(BIN)/commit-test
 FUZZ := pages stream image kind
 FUZZ_SECONDS ?= 60
 FUZZ_SRC := pod/image/stream.c pod/image/image.c pod/image/chain.c pod/image/dedup.c pod/image/memory.c pod/mem/pages.c \
-	pod/mem/pack.c pod/mem/track.c pod/rcheck.c pod/base/io.c pod/base/err.c $(PROTO_C)
+	pod/mem/pack.c pod/mem/track.c pod/rcheck.c pod/base/io.c pod/base/deadline.c pod/base/err.c $(PROTO_C)
 $(FUZZ:%=$(BIN)/fuzz_%): $(BIN)/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/mend.h $(FUZZ_SRC)
 	@mkdir -p $(@D)
 	@echo "  FUZZ $(@F)"

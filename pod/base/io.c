@@ -10,36 +10,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "pod/base/util.h"
 
 #define MAX_FDS 250
-
-uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
-}
-
-uint64_t deadline_ms(uint64_t ms)
-{
-	return now_ns() + ms * NSEC_PER_MSEC;
-}
-
-int deadline_left_ms(uint64_t deadline)
-{
-	uint64_t now = now_ns(), ms;
-
-	if (deadline == IO_FOREVER)
-		return -1;
-	if (now >= deadline)
-		return 0;
-	ms = (deadline - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC;
-	return ms > INT_MAX ? INT_MAX : (int)ms;
-}
+#define SLICE_MS 100 /* of a wait, by which a standstill is noticed */
+#define STILL_MS 200u
 
 static int wait_for(int fd, short events, uint64_t deadline, struct err *e)
 {
@@ -48,10 +24,18 @@ static int wait_for(int fd, short events, uint64_t deadline, struct err *e)
 	if (fd < 0) /* poll() would wait for nothing */
 		return err_num(e, EBADF, "wait for fd %d", fd);
 	for (;;) {
-		int n = poll(&p, 1, deadline_left_ms(deadline));
+		bool slices = deadline != IO_FOREVER && !deadline_has_beats();
+		uint64_t from = now_ns();
+		int ms = deadline_left_ms(deadline), n;
 
+		ms = slices ? MIN(ms, SLICE_MS) : ms;
+		n = poll(&p, 1, ms);
 		if (n > 0)
 			return 0;
+		if (slices && now_ns() - from > ((uint64_t)ms + STILL_MS) * NSEC_PER_MSEC)
+			deadline_stood_still();
+		if (n == 0 && !deadline_past(deadline))
+			continue;
 		if (n == 0)
 			return err_num(e, ETIMEDOUT, "wait for fd %d", fd);
 		if (errno != EINTR)
@@ -62,6 +46,11 @@ static int wait_for(int fd, short events, uint64_t deadline, struct err *e)
 int io_wait_readable(int fd, uint64_t deadline, struct err *e)
 {
 	return wait_for(fd, POLLIN, deadline, e);
+}
+
+int io_wait_writable(int fd, uint64_t deadline, struct err *e)
+{
+	return wait_for(fd, POLLOUT, deadline, e);
 }
 
 int io_read_full(int fd, void *buf, size_t len, uint64_t deadline, struct err *e)

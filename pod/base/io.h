@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Blocking I/O with deadlines. EINTR is handled here and nowhere else.
- * A deadline is an absolute CLOCK_MONOTONIC time in nanoseconds; IO_FOREVER waits without end
- * (only for waits that another deadline bounds).
+ * Blocking I/O with deadlines (deadline.h). EINTR is handled here and nowhere else.
  */
 #ifndef POD_BASE_IO_H
 #define POD_BASE_IO_H
@@ -12,21 +10,13 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "pod/base/deadline.h"
 #include "pod/base/err.h"
-
-#define IO_FOREVER UINT64_MAX
-#define NSEC_PER_MSEC 1000000ull
-#define NSEC_PER_SEC 1000000000ull
-
-/** CLOCK_MONOTONIC now, ns. */
-uint64_t now_ns(void);
-/** The deadline @ms milliseconds from now. */
-uint64_t deadline_ms(uint64_t ms);
-/** Milliseconds left until @deadline for poll(2): -1 for IO_FOREVER, never below 0 else. */
-int deadline_left_ms(uint64_t deadline);
 
 /** Waits until @fd is readable (or at EOF). 0, -ETIMEDOUT or another negative errno. */
 int io_wait_readable(int fd, uint64_t deadline, struct err *e);
+/** The same until it takes data. */
+int io_wait_writable(int fd, uint64_t deadline, struct err *e);
 /** Reads exactly @len bytes. 0; -EPIPE at an early end; -ETIMEDOUT; other negative errno. */
 int io_read_full(int fd, void *buf, size_t len, uint64_t deadline, struct err *e);
 /** Writes exactly @len bytes (no SIGPIPE on sockets). 0 or negative errno as above. */

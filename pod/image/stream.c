@@ -122,7 +122,7 @@ static int wait_next(struct stream *s, struct err *e)
 		return 0;
 	do
 		n = poll(p, 2, deadline_left_ms(s->deadline));
-	while (n < 0 && errno == EINTR);
+	while ((n < 0 && errno == EINTR) || (n == 0 && !deadline_past(s->deadline)));
 	if (n < 0)
 		return err_sys(e, "poll");
 	return p[1].revents && !p[0].revents ? err_set(e, ECANCELED, "aborted") : 0;
@@ -268,7 +268,7 @@ int stream_next_is_pages(struct stream *s, struct err *e)
 			return 0;
 		if (n < 0 && errno != EINTR && errno != EAGAIN)
 			return err_sys(e, "read");
-		if (now_ns() > s->deadline)
+		if (deadline_past(s->deadline))
 			return err_set(e, ETIMEDOUT, "a record that does not go on");
 		/* the rest of the four bytes is on its way */
 		if (n > 0)

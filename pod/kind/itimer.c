@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <time.h>
 
 #include "pod/dump.h"
 #include "pod/kind/task_kinds.h"
@@ -50,6 +51,18 @@ static int take(struct dump *d, struct task *t, struct batch *b, uint64_t cookie
 	return 0;
 }
 
+/* What is to be asked for so that @value is left: the kernel adds a tick of its clock to what counts CPU time, each time it is set. */
+static uint64_t less_tick(size_t timer, uint64_t value)
+{
+	struct timespec tick;
+	uint64_t more;
+
+	if (timer == ITIMER_REAL || !value || clock_getres(CLOCK_MONOTONIC_COARSE, &tick) < 0)
+		return value;
+	more = (uint64_t)tick.tv_nsec / 1000;
+	return value > more ? value - more : 1;
+}
+
 static int give(struct restore *r, const Pm__Proc *proc, const Pm__Thread *th, struct batch *b, struct err *e)
 {
 	size_t i;
@@ -59,7 +72,7 @@ static int give(struct restore *r, const Pm__Proc *proc, const Pm__Thread *th, s
 	if (proc->n_itimers != NTIMERS * 2)
 		return err_set(e, EBADMSG, "%zu interval timer values", proc->n_itimers);
 	for (i = 0; i < NTIMERS; i++) {
-		uint64_t value = proc->itimers[i * 2], interval = proc->itimers[i * 2 + 1];
+		uint64_t value = less_tick(i, proc->itimers[i * 2]), interval = proc->itimers[i * 2 + 1];
 		struct itimerval v = { { (time_t)(interval / 1000000), (suseconds_t)(interval % 1000000) },
 				       { (time_t)(value / 1000000), (suseconds_t)(value % 1000000) } };
 

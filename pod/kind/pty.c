@@ -35,6 +35,7 @@
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
 
+#include "pod/base/io.h"
 #include "pod/base/util.h"
 #include "pod/kind/kinds.h"
 
@@ -132,7 +133,6 @@ static int drain(int fd, uint8_t *buf, size_t cap, size_t *len, struct err *e)
 static int put_output(int slave, const struct termios2 *t, const uint8_t *data, size_t len, struct err *e)
 {
 	struct termios2 raw = *t;
-	struct pollfd pf = { .fd = slave, .events = POLLOUT };
 	bool on = false;
 	size_t done = 0;
 	int r = 0;
@@ -149,9 +149,9 @@ static int put_output(int slave, const struct termios2 *t, const uint8_t *data, 
 			done += (size_t)n;
 		else if (n < 0 && errno != EAGAIN)
 			r = err_sys(e, "write a terminal's output back");
-		else if (!on && poll(&pf, 1, 20) <= 0 && !ioctl(slave, TCXONC, TCOON))
+		else if (!on && io_wait_writable(slave, deadline_ms(20), NULL) < 0 && !ioctl(slave, TCXONC, TCOON))
 			on = true; /* it was stopped (^S) */
-		else if (poll(&pf, 1, 1000) <= 0)
+		else if (io_wait_writable(slave, deadline_ms(1000), NULL) < 0)
 			r = err_set(e, ETIMEDOUT, "write a terminal's output back");
 	}
 	if (on)
@@ -193,10 +193,9 @@ static int put_input(int master, int slave, const struct termios2 *t, const uint
 	if (ioctl(slave, TCSETS2, t) < 0)
 		return err_sys(e, "TCSETS2");
 	while (now < len) {
-		struct pollfd pf = { .fd = master, .events = POLLOUT };
 		ssize_t n;
 
-		if (poll(&pf, 1, 1000) <= 0)
+		if (io_wait_writable(master, deadline_ms(1000), NULL) < 0)
 			return err_set(e, ETIMEDOUT, "put a terminal's input back");
 		n = write(master, data + now, MIN(len - now, (size_t)512));
 		if (n < 0 && errno != EAGAIN)

@@ -222,7 +222,7 @@ static int run_loop(struct task *t, uint64_t scratch, uint64_t deadline, struct 
 			if (is_ours(t, scratch))
 				return 0;
 			tries--; /* a program may send as many as it likes; the deadline ends it */
-			if (now_ns() > deadline)
+			if (deadline_past(deadline))
 				return err_set(e, ETIMEDOUT, "pid %d: a batch does not end", t->nstid);
 		}
 		if ((status >> 16) == 0 && (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGILL ||

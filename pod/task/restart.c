@@ -387,6 +387,7 @@ int restart_replay(struct task *t, struct user_regs_struct *want, uint32_t nr, u
 		return r;
 	if (ptrace(PTRACE_GETREGSET, t->tid, (void *)1L /* NT_PRSTATUS */, &gp) < 0)
 		return err_sys(e, "pid %d: read registers", t->nstid);
+	t->left_until = now_ns() + left_ns; /* at the latest: it began before it was stopped */
 	want->rax = regs.rax;
 	/* it may have had its result at once: then that is the call's */
 	want->orig_rax = (int64_t)regs.rax == RESTARTBLOCK ? nr : (uint64_t)-1;

@@ -18,21 +18,24 @@
 #include "pod/base/util.h"
 #include "pod/task/restart.h"
 
+#define TICK_MS 20
 #define SYSSTOP (SIGTRAP | 0x80)
 #define EVENT(status) ((unsigned)(status) >> 16)
 
 static void on_tick(int sig)
 {
 	(void)sig;
+	deadline_beat();
 }
 
 int task_tick_start(struct err *e)
 {
 	struct sigaction sa = { .sa_handler = on_tick };
-	struct itimerval tick = { { 0, 20000 }, { 0, 20000 } };
+	struct itimerval tick = { { 0, TICK_MS * 1000 }, { 0, TICK_MS * 1000 } };
 
 	if (sigaction(SIGALRM, &sa, NULL) < 0 || setitimer(ITIMER_REAL, &tick, NULL) < 0)
 		return err_sys(e, "start the tick");
+	deadline_beats(10 * TICK_MS);
 	return 0;
 }
 
@@ -65,7 +68,7 @@ int task_wait(struct task *t, int *status, uint64_t deadline, struct err *e)
 			return err_set(e, ESRCH, "pid %d is gone", t->nstid);
 		if (p < 0 && errno != EINTR)
 			return err_sys(e, "pid %d: wait", t->nstid);
-		if (now_ns() > deadline)
+		if (deadline_past(deadline))
 			return err_set(e, ETIMEDOUT, "pid %d did not stop in time", t->nstid);
 	}
 	if (WIFEXITED(*status) || WIFSIGNALED(*status)) {

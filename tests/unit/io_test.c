@@ -37,6 +37,44 @@ static void test_deadlines(void)
 	T_CHECK_EQ(deadline_left_ms(IO_FOREVER - 1), INT_MAX);
 }
 
+/* A beat that comes late is a standstill, after which all have some time more; not in what was forked, nor where nobody beats. */
+static void test_standstill(void)
+{
+	uint64_t short_one = deadline_ms(1), long_one = deadline_ms(600000);
+	pid_t pid;
+	int p[2], status;
+	autoclose int a = -1;
+	autoclose int b = -1;
+
+	usleep(5000);
+	T_CHECK(deadline_past(short_one) && !deadline_grace_ms());
+	deadline_beats(200);
+	T_CHECK(deadline_past(short_one) && !deadline_past(long_one) && !deadline_past(IO_FOREVER));
+	usleep(250000);
+	T_CHECK(!deadline_past(short_one));
+	T_CHECK(deadline_left_ms(short_one) > 0 && deadline_left_ms(short_one) <= (int)DEADLINE_GRACE_MS);
+	T_CHECK(deadline_left_ms(long_one) > (int)DEADLINE_GRACE_MS);
+	pid = fork();
+	T_REQUIRE(pid >= 0);
+	if (pid == 0)
+		_exit(deadline_past(short_one) ? 0 : 1);
+	T_CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+	T_REQUIRE(pipe2(p, O_CLOEXEC) == 0);
+	a = p[0];
+	b = p[1];
+	T_CHECK_EQ(write(b, "x", 1), 1);
+	T_OK(io_read_full(a, p, 1, short_one, &(struct err){ 0 }), &(struct err){ 0 }); /* it has come meanwhile */
+	while (!deadline_past(short_one)) {
+		usleep(1000); /* there is no event for it */
+		deadline_beat();
+	}
+	T_CHECK_EQ(io_wait_readable(a, short_one, NULL), -ETIMEDOUT);
+	T_CHECK(!deadline_past(long_one));
+	deadline_beats(0);
+	usleep(250000);
+	T_CHECK(deadline_past(short_one));
+}
+
 static void test_read_times_out(void)
 {
 	autoclose int a = -1;
@@ -263,6 +301,7 @@ static void test_fds(void)
 
 static const struct test_case cases[] = {
 	{ "deadlines", test_deadlines },
+	{ "standstill", test_standstill },
 	{ "read_times_out", test_read_times_out },
 	{ "read_full_over_eintr", test_read_full_over_eintr },
 	{ "writev_through_a_nonblocking_pipe", test_writev_through_a_nonblocking_pipe },

@@ -22,7 +22,7 @@ static void (*waits_anew)(uint64_t);
 
 static _Atomic int stop;
 /* Time in which nothing of the program ran: frozen, or the machine is busy. */
-static _Atomic uint64_t lost_ns, lost_real_ns;
+static _Atomic uint64_t lost_ns, lost_real_ns, lost_looks;
 
 static inline struct timespec ts_of(uint64_t ns)
 {
@@ -46,6 +46,7 @@ static inline void *lost_time_ticker(void *arg)
 			lost_real_ns += real - last_real - WL_MS;
 		last = now;
 		last_real = real;
+		lost_looks++;
 	}
 	return NULL;
 }
@@ -67,14 +68,15 @@ static inline void *timed_call_loop(void *arg)
 	_Atomic uint64_t *all_lost = is_by_real_time(c->call) ? &lost_real_ns : &lost_ns;
 
 	do {
-		uint64_t ns = c->ms * WL_MS, lost = *all_lost, t0 = wl_clock(clock), took;
+		uint64_t ns = c->ms * WL_MS, lost = *all_lost, looks, t0 = wl_clock(clock), took;
 
 		c->call(ns);
 		took = wl_clock(clock) - t0;
 		/* calls with an absolute CLOCK_REALTIME may be off by what that clock is adjusted */
 		WL_CHECK(took + 2 * WL_MS >= ns, "%s: expected %llu ms, got only %llu us", c->name,
 			 (unsigned long long)c->ms, (unsigned long long)took / 1000);
-		wl_sleep_ns(3 * WL_MS); /* so that the ticker has seen the gap, too */
+		looks = lost_looks;
+		WL_AWAIT(lost_looks >= looks + 2, "the ticker"); /* it has seen the gap, too */
 		lost = *all_lost - lost;
 		WL_CHECK(took <= (c->call == waits_anew ? 5 * ns : ns) + lost + 300 * WL_MS,
 			 "%s: expected %llu ms (and %llu us lost), got %llu us", c->name,
