@@ -241,7 +241,7 @@ static const char *tohex(const uint8_t *p, size_t n, char *out)
 static size_t write_one(const struct golden *g, uint8_t *out)
 {
 	struct err e = { 0 };
-	struct stream s = { .deadline = deadline_ms(5000) };
+	struct stream s = { .deadline = deadline_ms(60000) };
 	ssize_t n;
 	int sv[2];
 
@@ -287,7 +287,7 @@ static void test_written(void)
 static void read_one(const struct golden *g)
 {
 	struct err e = { 0 };
-	struct stream s = { .deadline = deadline_ms(5000) };
+	struct stream s = { .deadline = deadline_ms(60000) };
 	struct record rec;
 	uint8_t bytes[MAX_RECORD];
 	size_t n = unhex(g->hex, bytes, sizeof(bytes)), again;
@@ -379,7 +379,7 @@ static void test_packed_frame(void)
 	struct err e = { 0 };
 
 	T_REQUIRE(pwrite(fd, packed_frame, sizeof(packed_frame), 0) == (ssize_t)sizeof(packed_frame));
-	T_OK(pages_recv(fd, &sink, &got, deadline_ms(5000), &e), &e);
+	T_OK(pages_recv(fd, &sink, &got, deadline_ms(60000), &e), &e);
 	T_CHECK_EQ(n, 2);
 	T_CHECK_EQ(got, sizeof(packed_frame));
 	close(fd);

@@ -117,7 +117,7 @@ static void *end_run(void *p)
 
 static void park(struct end *d)
 {
-	uint64_t end = deadline_ms(2000);
+	uint64_t end = deadline_ms(60000);
 
 	d->park = true;
 	while (!d->parked)
@@ -144,7 +144,7 @@ static void sleep_us(unsigned us)
 /* What both ends say at the end: stop sending, read to the end of what was sent. */
 static void finish_streams(struct end *x, struct end *y)
 {
-	uint64_t end = deadline_ms(5000);
+	uint64_t end = deadline_ms(60000);
 	uint8_t *buf = malloc(BLOCK);
 
 	while ((x->received < y->sent || y->received < x->sent) && !x->error && !y->error &&
@@ -427,7 +427,7 @@ static void pingpong(const char *what, unsigned n, unsigned size, bool pod_asks,
 		sleep_us(8000 + m * 331 % 5000);
 		for (i = 0; i < n; i++)
 			pod[i].park = true;
-		end = deadline_ms(2000);
+		end = deadline_ms(60000);
 		for (i = 0; i < n; i++)
 			while (!pod[i].parked)
 				T_REQUIRE(now_ns() < end);

@@ -364,7 +364,7 @@ int world_accept(int lfd)
 	struct err e = {0};
 	int fd;
 
-	T_OK(io_wait_readable(lfd, deadline_ms(2000), &e), &e);
+	T_OK(io_wait_readable(lfd, deadline_ms(60000), &e), &e);
 	fd = accept4(lfd, NULL, NULL, SOCK_CLOEXEC);
 	T_REQUIRE(fd >= 0);
 	return fd;

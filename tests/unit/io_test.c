@@ -138,7 +138,7 @@ static void test_read_full_over_eintr(void)
 	T_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
 	f = (struct feeder){ sv[1], sizeof(buf), pthread_self() };
 	T_REQUIRE(pthread_create(&th, NULL, feed, &f) == 0);
-	T_OK(io_read_full(sv[0], buf, sizeof(buf), deadline_ms(10000), &e), &e);
+	T_OK(io_read_full(sv[0], buf, sizeof(buf), deadline_ms(60000), &e), &e);
 	pthread_join(th, NULL);
 	for (i = 0; i < sizeof(buf) && buf[i] == (unsigned char)(i * 7); i++)
 		;
@@ -161,7 +161,7 @@ static void *drain(void *arg)
 	struct err e;
 	size_t i;
 
-	if (io_read_full(d->fd, buf, d->len, deadline_ms(10000), &e) < 0)
+	if (io_read_full(d->fd, buf, d->len, deadline_ms(60000), &e) < 0)
 		return NULL;
 	for (i = 0; i < d->len && buf[i] == (unsigned char)(i / 1000); i++)
 		;
@@ -185,7 +185,7 @@ static void test_writev_through_a_nonblocking_pipe(void)
 	T_REQUIRE(fcntl(p[1], F_SETFL, O_NONBLOCK) == 0);
 	d = (struct drain){ p[0], sizeof(data), 0 };
 	T_REQUIRE(pthread_create(&th, NULL, drain, &d) == 0);
-	T_OK(io_writev_full(p[1], iov, 3, deadline_ms(10000), &e), &e);
+	T_OK(io_writev_full(p[1], iov, 3, deadline_ms(60000), &e), &e);
 	pthread_join(th, NULL);
 	T_CHECK(d.ok);
 	close(p[0]);
