@@ -8,7 +8,9 @@
 
 #include "pod/base/util.h"
 
-#define GRACES_MAX 300u /* a machine that never does anything else: then deadlines are what they are */
+/* A machine that does nothing else: then deadlines are what they are, until it has run for a while. */
+#define GRACES_MAX 300u
+#define RUNS_MS 60000u
 
 static struct {
 	_Atomic uint64_t still_ns, at, grace_till;
@@ -47,6 +49,8 @@ void deadline_stood_still(void)
 {
 	if (beat.pid != getpid())
 		deadline_beats(0);
+	if (now_ns() > beat.grace_till + RUNS_MS * NSEC_PER_MSEC)
+		beat.graces = 0;
 	if (beat.graces++ < GRACES_MAX)
 		beat.grace_till = deadline_ms(DEADLINE_GRACE_MS);
 }
