@@ -178,6 +178,7 @@ static int remove_thread(void *arg, struct err *e)
 {
 	struct op *op = arg;
 
+	fault_point("agent-target", "undo", NULL);
 	return pod_ns_destroy(&op->place, deadline_ms(REMOVE_MS), e);
 }
 
@@ -261,6 +262,7 @@ void tgt_removed(struct op *op, const Pm__Envelope *env)
 	(void)env;
 	if (p)
 		pod_forget(p);
+	agent_report(a, 0); /* who hears that nothing is left may use its name and address at once */
 	op_send_aborted(a, op->id);
 	log_info("operation %s: nothing of pod '%s' is left here", op->id, op->name);
 	op_finish(op);

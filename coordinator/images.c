@@ -412,13 +412,12 @@ static bool id_ok(const char *id)
 	return id[0] != '.' && !strchr(id, '/') && strlen(id) < 128;
 }
 
-/* What is left of the pod on a node that was away when its restart was given up, until that node has removed it. */
+/* What is left of the pod on a node whose part of an operation was given up, until that node has removed it. */
 static const struct pod *half_made(struct coord *c, const char *name)
 {
 	const struct pod *p = c->pods;
 
-	while (p && !(p->info->state == PM__POD_STATE__POD_INCOMING && !p->pending && p->node->up && p->info->op[0] &&
-		      !op_find(c, p->info->op) && strcmp(p->info->spec->name, name) == 0))
+	while (p && !(p->info->state == PM__POD_STATE__POD_INCOMING && p->node->up && strcmp(p->info->spec->name, name) == 0))
 		p = p->next;
 	return p;
 }
@@ -435,13 +434,13 @@ static int check_restore(struct client *cl, uint32_t id, const Pm__RestoreReq *m
 	}
 	held = pod_held(cl->coord, m->spec->name);
 	half = half_made(cl->coord, m->spec->name);
-	if (half)
+	if (held)
+		client_error(cl, id, EX_BUSY, "check", "nothing was made", "", "operation %s holds pod '%s'", held,
+			     m->spec->name);
+	else if (half)
 		client_error(cl, id, EX_BUSY, "check", "nothing was made", "again in a moment; podctl recover lists what is left",
 			     "node '%s' has not yet removed what operation %s made there of pod '%s'", half->node->conf->name,
 			     half->info->op, m->spec->name);
-	else if (held)
-		client_error(cl, id, EX_BUSY, "check", "nothing was made", "", "operation %s holds pod '%s'", held,
-			     m->spec->name);
 	else if (p && p->info->state != PM__POD_STATE__POD_EXITED)
 		client_error(cl, id, EX_BUSY, "check", "nothing was made; that pod was not touched", "podctl kill ends it",
 			     "pod '%s' lives on node '%s'%s: it must not be there twice", m->spec->name,

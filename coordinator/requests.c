@@ -54,7 +54,8 @@ static int check_migrate(struct client *cl, uint32_t id, const Pm__MigrateReq *m
 struct op *op_of_pod(struct coord *c, const char *pod)
 {
 	for (struct op *op = c->ops; op; op = op->next)
-		if (strcmp(op->j.pod, pod) == 0 && !(op->stage == ST_UNDO && op->src_undone))
+		if (strcmp(op->j.pod, pod) == 0 &&
+		    !(op->stage == ST_UNDO && op->src_undone && !(op->target && op->target->up)))
 			return op;
 	return NULL;
 }

@@ -96,6 +96,27 @@ gone() { podctl kill -s KILL -a p; await absent; }
 	done
 }
 
+@test "restart: one that is being undone is no other pod; when it is said to be over, it is" {
+	echo coord@commit:kill >"$LAB_DIR/faults/head"
+	echo agent-target@undo:delay=6000 >"$LAB_DIR/faults/nodeB"
+	run timeout 180 podctl restore "$(image)" -N nodeB
+	"$LAB" start head >/dev/null
+	await test ! -s "$LAB_DIR/faults/nodeB"
+	run podctl restore "$(image)" -N nodeA
+	[ "$status" = 13 ]
+	[[ $output == *": operation "*" holds pod 'p'; nothing was made"* ]]
+	await nothing_left
+	podctl restore "$(image)" -N nodeA
+	runs_well
+	gone
+	echo engine-target@cut:fail >"$LAB_DIR/faults/nodeB"
+	run podctl restore "$(image)" -N nodeB
+	[ "$status" = 9 ]
+	podctl restore "$(image)" -N nodeB # at once
+	runs_well
+	gone
+}
+
 @test "restart on a node that dies: the image comes back elsewhere, at once" {
 	echo "engine-target@cut:delay=3000" >"$LAB_DIR/faults/nodeB"
 	timeout 180 podctl restore "$(image)" -N nodeB >/dev/null 2>&1 3>&- &
