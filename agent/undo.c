@@ -12,10 +12,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "agent/op.h"
 #include "netfreeze/netfreeze.h"
 #include "pod/base/io.h"
+#include "pod/base/kernel.h"
 #include "pod/base/util.h"
 
 #define REPAIR_OFF_NO_WP (-1)
@@ -31,14 +33,36 @@ static void undo_socket(int pidfd, int nr)
 		setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof(off));
 }
 
+/* By which of its threads the process's open files are seen: one that has ended has none, if it is the first. */
+static pid_t living_thread(pid_t pid)
+{
+	struct dirent *de;
+	char path[64];
+	pid_t tid = pid;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+	if (access(path, F_OK) == 0)
+		return pid;
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	d = opendir(path);
+	while (d && (de = readdir(d)))
+		if (atoi(de->d_name) > 0 && atoi(de->d_name) != pid)
+			tid = atoi(de->d_name);
+	if (d)
+		closedir(d);
+	return tid;
+}
+
 static void undo_process(pid_t pid)
 {
 	char path[64], target[64];
-	autoclose int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	pid_t tid = living_thread(pid);
+	autoclose int pidfd = (int)syscall(SYS_pidfd_open, tid, tid == pid ? 0 : PIDFD_THREAD);
 	struct dirent *de;
 	DIR *d;
 
-	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	snprintf(path, sizeof(path), "/proc/%d/fd", tid);
 	d = opendir(path);
 	if (!d)
 		return;

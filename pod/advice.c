@@ -47,7 +47,7 @@ int advice_policies(struct dump *d, struct proc *p, Pm__Mm *mm, struct err *e)
 			batch_add(d->b, SYS_get_mempolicy, at[k], at[k] + 8, KIND_NODES + 1, mm->vmas[i]->start, MPOL_F_ADDR, 0);
 			k++;
 		}
-		r = batch_run(proc_leader(p), d->b, deadline_ms(CALL_MS), e);
+		r = batch_run(proc_first(p), d->b, deadline_ms(CALL_MS), e);
 		for (k = 0; r >= 0 && from < i; from++) {
 			const int *mode;
 

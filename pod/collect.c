@@ -58,7 +58,7 @@ static int check_namespaces(struct dump *d, struct proc *p, struct err *e)
 		snprintf(path, sizeof(path), "/proc/%d/ns/%s", d->pid1, ns[i]);
 		if (stat(path, &a) < 0)
 			return err_sys(e, "stat '%s'", path);
-		snprintf(path, sizeof(path), "/proc/%d/ns/%s", p->pid, ns[i]);
+		snprintf(path, sizeof(path), "/proc/%d/ns/%s", p->tid, ns[i]);
 		if (stat(path, &b) < 0)
 			return errno == ENOENT ? -ESRCH : err_sys(e, "stat '%s'", path);
 		if (a.st_ino == b.st_ino)
@@ -92,7 +92,7 @@ static int check_threads(struct dump *d, struct proc *p, struct err *e)
 	for (i = 0; i < p->ntasks; i++)
 		if (collect_note(d, check_policy(p, p->tasks[i], e), e) < 0)
 			return -EOPNOTSUPP;
-	for (i = 1; i < p->ntasks; i++) {
+	for (i = p->leaderless ? 0 : 1; i < p->ntasks; i++) {
 		struct proc_status b;
 
 		if (proc_read_status(p->pid, p->tasks[i]->tid, &b, NULL) < 0)
@@ -133,6 +133,22 @@ static bool in_vfork(const struct proc *parent)
 	return false;
 }
 
+/* A thread that ends shares nothing for the moment that it can still be seen. */
+static bool differs(const struct proc *p, const struct task *t, int type, bool still)
+{
+	const struct timespec ts = { 0, 1000000 };
+	int i;
+
+	for (i = 0; i < LOOKS; i++) {
+		if (syscall(SYS_kcmp, p->tid, t->tid, type, 0, 0) <= 0)
+			return false;
+		if (still)
+			return true;
+		nanosleep(&ts, NULL);
+	}
+	return true;
+}
+
 /* Threads and forked children share what they should: one memory, one fd table and one fs per process. */
 static int check_sharing(struct dump *d, struct proc *p, bool still, struct err *e)
 {
@@ -146,7 +162,7 @@ static int check_sharing(struct dump *d, struct proc *p, bool still, struct err 
 
 	for (i = 1; i < p->ntasks; i++)
 		for (k = 1; k < 3; k++) {
-			if (syscall(SYS_kcmp, p->pid, p->tasks[i]->tid, shared[k].type, 0, 0) <= 0)
+			if (!differs(p, p->tasks[i], shared[k].type, still))
 				continue;
 			r = REFUSE(e, "pid %d (%s): thread %d has a %s of its own: cannot be carried", p->nspid, p->st.comm,
 				   p->tasks[i]->nstid, shared[k].what);
@@ -154,10 +170,10 @@ static int check_sharing(struct dump *d, struct proc *p, bool still, struct err 
 				return r;
 		}
 	for (k = 0; parent && !parent->zombie && k < ARRAY_SIZE(shared); k++) {
-		if (syscall(SYS_kcmp, p->pid, parent->pid, shared[k].type, 0, 0) != 0)
+		if (syscall(SYS_kcmp, p->tid, parent->tid, shared[k].type, 0, 0) != 0)
 			continue;
 		if (k == 0 && !still && (in_vfork(parent) ||
-					 syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) != 0))
+					 syscall(SYS_kcmp, p->tid, parent->tid, KCMP_VM, 0, 0) != 0))
 			return 0; /* a vfork in progress: that is over when all stand still */
 		r = REFUSE(e, "pid %d (%s): shares its %s with pid %d: cannot be carried", p->nspid, p->st.comm, shared[k].what,
 			   parent->nspid);
@@ -177,14 +193,14 @@ int collect_waiting(struct dump *d, unsigned ms, struct err *e)
 	for (i = 0; i < d->procs.n; i++) {
 		const struct proc *p = d->procs.p[i], *parent = proc_by_ns(&d->procs, p->nsppid);
 
-		if (p->zombie || !parent || parent->zombie || syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) != 0 ||
+		if (p->zombie || !parent || parent->zombie || syscall(SYS_kcmp, p->tid, parent->tid, KCMP_VM, 0, 0) != 0 ||
 		    !in_vfork(parent))
 			continue;
 		/* time that passes for a machine that stands still does not count */
-		for (; syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) == 0 && (looks < WAIT_LOOKS || now_ns() < end);
+		for (; syscall(SYS_kcmp, p->tid, parent->tid, KCMP_VM, 0, 0) == 0 && (looks < WAIT_LOOKS || now_ns() < end);
 		     looks++)
 			nanosleep(&ts, NULL);
-		if (syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) != 0)
+		if (syscall(SYS_kcmp, p->tid, parent->tid, KCMP_VM, 0, 0) != 0)
 			continue;
 		cut_refuse_vfork(parent, p, e);
 		collect_note(d, -EOPNOTSUPP, e);
@@ -200,7 +216,7 @@ static int check_directories(struct dump *d, struct proc *p, struct err *e)
 	autoclose int fd = -1;
 	ssize_t n;
 
-	snprintf(path, sizeof(path), "/proc/%d/root", p->pid);
+	snprintf(path, sizeof(path), "/proc/%d/root", p->tid);
 	if (fstat(d->root, &root) < 0)
 		return err_sys(e, "stat the pod's root");
 	if (stat(path, &mine) < 0)
@@ -209,7 +225,7 @@ static int check_directories(struct dump *d, struct proc *p, struct err *e)
 		return REFUSE(e, "pid %d (%s): has a root directory of its own (chroot): cannot be carried",
 			      p->nspid, p->st.comm);
 	/* taken once: the program may go elsewhere between two looks */
-	snprintf(path, sizeof(path), "/proc/%d/cwd", p->pid);
+	snprintf(path, sizeof(path), "/proc/%d/cwd", p->tid);
 	fd = open(path, O_PATH | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT || errno == ESRCH ? -ESRCH : err_sys(e, "open '%s'", path);
@@ -223,11 +239,6 @@ static int check_directories(struct dump *d, struct proc *p, struct err *e)
 		return REFUSE(e, "pid %d (%s): works in '%s', a directory without a name: cannot be carried yet",
 			      p->nspid, p->st.comm, link);
 	return 0;
-}
-
-int collect_refuse_leaderless(const struct proc *p, struct err *e)
-{
-	return REFUSE(e, "pid %d (%s): its main thread has ended, others run: cannot be carried yet", p->nspid, p->st.comm);
 }
 
 static int check_state(struct dump *d, const struct proc *p, bool still, struct err *e)
@@ -250,10 +261,11 @@ static int check_proc(struct dump *d, struct proc *p, bool still, struct err *e)
 {
 	int r;
 
-	if (p->leaderless)
-		return collect_refuse_leaderless(p, e);
 	if (p->zombie)
 		return 0;
+	if (p->no_thread_fd)
+		return REFUSE(e, "pid %d (%s): its main thread has ended, and this kernel (before 6.9) gives no pidfd of another: cannot be carried",
+			      p->nspid, p->st.comm);
 	r = check_state(d, p, still, e);
 	if (r >= 0)
 		r = check_namespaces(d, p, e);
@@ -279,7 +291,7 @@ int collect_recheck(struct dump *d, struct err *e)
 		struct proc *p = d->procs.p[i];
 
 		if (!p->zombie)
-			r = proc_read_status(p->pid, 0, &p->st, e);
+			r = proc_refresh(p, e);
 		if (r >= 0)
 			r = check_proc(d, p, true, e);
 	}
@@ -305,7 +317,7 @@ static int maps_keep_flags(struct proc *p, uint64_t scratch, struct err *e)
 		old[i].flags = p->vmas.v[i].flags;
 		old[i].prot = p->vmas.v[i].prot;
 	}
-	r = maps_read(p->pid, &p->vmas, e);
+	r = maps_read(p->tid, &p->vmas, e);
 	for (i = 0; r >= 0 && i < p->vmas.n; i++) {
 		struct vma *v = &p->vmas.v[i];
 
@@ -320,7 +332,7 @@ static int maps_keep_flags(struct proc *p, uint64_t scratch, struct err *e)
 	}
 	free(old);
 	if (r >= 0 && !same)
-		r = maps_read_flags(p->pid, &p->vmas, e);
+		r = maps_read_flags(p->tid, &p->vmas, e);
 	return r;
 }
 
@@ -334,7 +346,7 @@ int collect_maps(struct dump *d, bool flags, struct err *e)
 
 		if (p->zombie)
 			continue;
-		r = flags ? maps_read_all(p->pid, &p->vmas, e) : maps_keep_flags(p, d->scratch, e);
+		r = flags ? maps_read_all(p->tid, &p->vmas, e) : maps_keep_flags(p, d->scratch, e);
 		if (r == -ESRCH || r == -ENOENT)
 			r = 0; /* it ended; the next listing will say so */
 	}
@@ -393,7 +405,7 @@ static int open_map(struct proc *p, const struct vma *v, int flags)
 {
 	char path[96];
 
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->pid, (unsigned long)v->start,
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->tid, (unsigned long)v->start,
 		 (unsigned long)v->end);
 	return open(path, flags | O_CLOEXEC);
 }
@@ -616,7 +628,7 @@ static bool still_same(struct proc *p, int dirfd, const struct probe *pr)
 	if (pr->fd_is_path)
 		return !strcmp(link, pr->link);
 	return !strcmp(link, pr->link) &&
-	       syscall(SYS_kcmp, getpid(), p->pid, KCMP_FILE, pr->fd, pr->fdno) == 0;
+	       syscall(SYS_kcmp, getpid(), p->tid, KCMP_FILE, pr->fd, pr->fdno) == 0;
 }
 
 /*
@@ -639,7 +651,7 @@ static int look_at_fd(struct dump *d, struct proc *p, int dirfd, int fdno, bool 
 	char name[32], link[PATH_MAX], why[200];
 	autofree char *info = NULL;
 	autoclose int fd = -1;
-	struct probe pr = { .pid = p->pid, .nspid = p->nspid, .fdno = fdno, .link = link };
+	struct probe pr = { .pid = p->tid, .nspid = p->nspid, .fdno = fdno, .link = link };
 	const struct kind *k;
 	struct object *o;
 	ssize_t n;
@@ -781,7 +793,7 @@ int collect_fds(struct dump *d, bool final, struct err *e)
 
 		if (p->zombie)
 			continue;
-		snprintf(path, sizeof(path), "/proc/%d", p->pid);
+		snprintf(path, sizeof(path), "/proc/%d", p->tid);
 		dirfd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		if (dirfd < 0)
 			continue;

@@ -34,14 +34,6 @@
 
 /* ---- stopping */
 
-static void remove_task(struct proc *p, size_t i)
-{
-	task_done(p->tasks[i]);
-	free(p->tasks[i]);
-	memmove(&p->tasks[i], &p->tasks[i + 1], (p->ntasks - i - 1) * sizeof(p->tasks[0]));
-	p->ntasks--;
-}
-
 /* Seizes and interrupts every task that is not held yet. Returns how many. */
 static int interrupt_new(struct proc *p, struct err *e)
 {
@@ -59,11 +51,14 @@ static int interrupt_new(struct proc *p, struct err *e)
 			n++;
 		}
 		if (r == -ESRCH || r == -EPERM) { /* it ended; EPERM is what a zombie gives */
-			if (i == 0) {
+			if (t->tid == p->pid) {
 				t->seized = false;
-				return n;
+				if (!proc_lost_leader(p))
+					return n;
+				i = 0;
+				continue;
 			}
-			remove_task(p, i);
+			proc_remove_task(p, i);
 			continue;
 		}
 		if (r < 0)
@@ -102,12 +97,13 @@ static int name_vfork(struct dump *d, const struct proc *p, int r, struct err *e
 	for (i = 0; i < d->procs.n; i++) {
 		const struct proc *c = d->procs.p[i];
 
-		if (c->nsppid == p->nspid && !c->zombie && syscall(SYS_kcmp, c->pid, p->pid, KCMP_VM, 0, 0) == 0)
+		if (c->nsppid == p->nspid && !c->zombie && syscall(SYS_kcmp, c->tid, p->tid, KCMP_VM, 0, 0) == 0)
 			return cut_refuse_vfork(p, c, e);
 	}
 	return r;
 }
 
+/* 1: its leader has ended on the way to its stop, of which no tracer is told before the others end. */
 static int wait_proc(struct dump *d, struct proc *p, uint64_t deadline, struct err *e)
 {
 	size_t i;
@@ -119,6 +115,8 @@ static int wait_proc(struct dump *d, struct proc *p, uint64_t deadline, struct e
 		if (t->seized && !t->stopped) {
 			do {
 				r = task_wait_stopped(t, MIN(deadline, deadline_ms(VFORK_MS)), e);
+				if (r == -ETIMEDOUT && t->tid == p->pid && proc_lost_leader(p))
+					return 1;
 				if (r == -ETIMEDOUT)
 					free_children(d, p);
 			} while (r == -ETIMEDOUT && !deadline_past(deadline));
@@ -130,9 +128,9 @@ static int wait_proc(struct dump *d, struct proc *p, uint64_t deadline, struct e
 				restart_saw(t);
 		}
 		if (r == -ESRCH) {
-			if (i == 0)
+			if (t->tid == p->pid)
 				return 0;
-			remove_task(p, i);
+			proc_remove_task(p, i);
 			continue;
 		}
 		if (r < 0)
@@ -160,8 +158,6 @@ int cut_stop(struct dump *d, uint64_t deadline, struct err *e)
 
 			if (p->zombie)
 				continue;
-			if (p->leaderless)
-				return collect_refuse_leaderless(p, e);
 			r = proc_update_threads(p, e);
 			if (r == -ESRCH) {
 				r = 0;
@@ -174,8 +170,10 @@ int cut_stop(struct dump *d, uint64_t deadline, struct err *e)
 				fresh += r;
 		}
 		for (i = 0; r >= 0 && i < d->procs.n; i++)
-			if (!d->procs.p[i]->zombie)
+			if (!d->procs.p[i]->zombie) {
 				r = wait_proc(d, d->procs.p[i], deadline, e);
+				fresh += r > 0;
+			}
 		if (r < 0)
 			return r;
 		if (!pass)
@@ -227,7 +225,7 @@ static int map_scratch(struct dump *d, struct task *t, uint64_t at, uint64_t len
 static int ensure_scratch(struct dump *d, struct proc *p, struct err *e)
 {
 	const struct vma *vdso = vma_of_type(p, VMA_VDSO);
-	struct task *t = proc_leader(p);
+	struct task *t = proc_first(p);
 	bool there = scratch_vma(d, p) != NULL;
 	size_t i;
 	int r;
@@ -256,12 +254,12 @@ static int ensure_scratch(struct dump *d, struct proc *p, struct err *e)
 			return r;
 	}
 	p->scratch = d->scratch;
-	return batch_install(p->pid, p->scratch, e);
+	return batch_install(p->tid, p->scratch, e);
 }
 
 static int take_uffd(struct dump *d, struct proc *p, struct err *e)
 {
-	struct task *t = proc_leader(p);
+	struct task *t = proc_first(p);
 	int64_t theirs;
 	int fd, r;
 	size_t i;
@@ -282,7 +280,7 @@ static int take_uffd(struct dump *d, struct proc *p, struct err *e)
 		close_fdp(&fd);
 		return r < 0 ? r : -EIO;
 	}
-	r = tracker_init(&p->tr, p->pid, fd, e);
+	r = tracker_init(&p->tr, p->tid, fd, e);
 	if (r < 0)
 		return r;
 	p->tracked = true;
@@ -314,25 +312,25 @@ static int stop_proc(struct dump *d, struct proc *p, struct err *e)
 	uint64_t left;
 	uint32_t nr;
 	size_t i;
-	int r = proc_update_threads(p, e);
+	int r = proc_update_threads(p, e), lost = 0;
 
 	for (i = 0; r >= 0 && i < p->ntasks; i++)
 		restart_sample(p->tasks[i], p->pid);
 	do {
 		r = r < 0 ? r : interrupt_new(p, e);
 		if (r >= 0)
-			r = wait_proc(d, p, deadline_ms(ATTACH_MS), e);
+			r = lost = wait_proc(d, p, deadline_ms(ATTACH_MS), e);
 		if (r >= 0)
 			r = proc_update_threads(p, e);
-	} while (r > 0);
-	if (r >= 0 && !proc_leader(p)->stopped)
+	} while (r > 0 || (r == 0 && lost));
+	if (r >= 0 && !proc_first(p)->stopped)
 		r = err_set(e, ESRCH, "pid %d has ended", p->nspid);
 	for (i = 0; r >= 0 && i < p->ntasks; i++)
 		restart_take(p->tasks[i], &nr, &left);
 	if (r >= 0)
-		r = maps_read(p->pid, &p->vmas, e);
+		r = maps_read(p->tid, &p->vmas, e);
 	if (r >= 0)
-		proc_leader(p)->nobatch = ((p->st.sig_pnd | p->st.shd_pnd) >> 22) & 1;
+		proc_first(p)->nobatch = ((p->st.sig_pnd | p->st.shd_pnd) >> 22) & 1;
 	return r;
 }
 
@@ -348,7 +346,7 @@ int cut_attach(struct dump *d, struct proc *p, struct err *e)
 		r = ensure_scratch(d, p, e);
 	if (r >= 0 && !p->tracked)
 		r = take_uffd(d, p, e);
-	if (r == -ETIMEDOUT && proc_leader(p)->borrowed)
+	if (r == -ETIMEDOUT && proc_first(p)->borrowed)
 		r = -EIO; /* not one that is only slow to stop: a call in it hangs */
 	for (i = 0; i < p->ntasks; i++)
 		task_release(p->tasks[i], NULL);
@@ -381,7 +379,7 @@ static uint32_t exe_object(struct dump *d, struct proc *p)
 	struct stat st;
 	size_t i;
 
-	snprintf(path, sizeof(path), "/proc/%d/exe", p->pid);
+	snprintf(path, sizeof(path), "/proc/%d/exe", p->tid);
 	if (stat(path, &st) < 0)
 		return 0;
 	for (i = 0; i < d->nmapfiles; i++)
@@ -442,7 +440,7 @@ static int fill_mm(struct dump *d, struct proc *p, Pm__Proc *m, struct err *e)
 	mm->arg_end = s[8];
 	mm->env_start = s[9];
 	mm->env_end = s[10];
-	snprintf(path, sizeof(path), "/proc/%d/auxv", p->pid);
+	snprintf(path, sizeof(path), "/proc/%d/auxv", p->tid);
 	r = io_read_file(path, 65536, &auxv, &len, e);
 	if (r < 0)
 		return r;
@@ -513,13 +511,14 @@ static Pm__Proc *new_proc(struct dump *d, struct proc *p)
 	m->pgid = (uint32_t)p->st.pgid;
 	m->sid = (uint32_t)p->st.sid;
 	m->zombie = p->zombie;
+	m->leader_dead = p->leaderless;
 	m->exit_code = p->st.exit_code;
 	m->exit_signal = (uint32_t)p->st.exit_signal + 1;
 	m->comm = dump_strdup(d, p->st.comm);
 	m->starttime = p->st.starttime;
 	m->scratch = d->scratch;
 	if (d->stopped && !p->zombie) {
-		m->stop_signal = (uint32_t)proc_leader(p)->stopsig;
+		m->stop_signal = (uint32_t)proc_first(p)->stopsig;
 		m->job_news = p->job_news;
 	}
 	set_terminal(d, p, m);
@@ -685,7 +684,7 @@ static int add_digests(struct proc *p, Pm__Proc *m, struct err *e)
 
 	if (!getenv("POD_VERIFY"))
 		return 0;
-	snprintf(path, sizeof(path), "/proc/%d/mem", p->pid);
+	snprintf(path, sizeof(path), "/proc/%d/mem", p->tid);
 	if (p->memfd < 0)
 		p->memfd = open(path, O_RDONLY | O_CLOEXEC);
 	if (p->memfd < 0)
@@ -703,7 +702,7 @@ static int add_digests(struct proc *p, Pm__Proc *m, struct err *e)
 static int cut_begin(struct dump *d, struct proc *p, struct err *e)
 {
 	size_t i;
-	int r = proc_read_status(p->pid, 0, &p->st, e);
+	int r = proc_refresh(p, e);
 
 	for (i = 0; r >= 0 && i < p->ntasks; i++)
 		p->tasks[i]->nobatch = ((p->st.sig_pnd | p->st.shd_pnd) >> 22) & 1;
@@ -781,7 +780,7 @@ int cut_release(struct dump *d, struct err *e)
 static void drop_scratch(struct dump *d, struct proc *p)
 {
 	const uint64_t args[6] = { p->scratch, SCRATCH_LEN };
-	struct task *t = proc_leader(p);
+	struct task *t = proc_first(p);
 	int64_t ret;
 	size_t i;
 
@@ -817,11 +816,11 @@ void cut_undo(struct dump *d)
 	for (i = 0; i < d->procs.n; i++) {
 		struct proc *p = d->procs.p[i];
 
-		if (p->zombie)
+		if (p->zombie || !p->ntasks)
 			continue;
 		drop_scratch(d, p);
 		if (!d->stopped)
-			task_release(proc_leader(p), NULL);
+			task_release(proc_first(p), NULL);
 	}
 	cut_release(d, NULL);
 	d->stopped = false;

@@ -168,7 +168,6 @@ void probe_parse_info(struct probe *);
 int collect_recheck(struct dump *, struct err *);
 /** Notes who still waits for a vfork child after @ms. */
 int collect_waiting(struct dump *, unsigned ms, struct err *);
-int collect_refuse_leaderless(const struct proc *, struct err *);
 int collect_maps(struct dump *, bool flags, struct err *);
 /** Gives mappings their objects (files, contents). */
 int collect_map_objects(struct dump *, struct err *);

@@ -57,7 +57,7 @@ static bool in_stop(const struct proc *p)
 /* A SIGSTOP that came when nobody ran any more: it is taken in the first call that is made. */
 static int take_pending(struct dump *d, struct proc *p, struct err *e)
 {
-	struct task *t = proc_leader(p);
+	struct task *t = proc_first(p);
 	int r;
 
 	batch_begin(d->b, p->scratch);
@@ -107,7 +107,7 @@ static int ask_parent(struct dump *d, struct proc *parent, struct err *e)
 			batch_add(d->b, SYS_waitid, P_PID, (uint64_t)c->nspid, batch_data(d->b, NULL, INFO),
 				  WSTOPPED | WCONTINUED | WNOHANG | WNOWAIT | __WALL, 0, 0);
 		}
-		r = batch_run(proc_leader(parent), d->b, deadline_ms(CALL_MS), e);
+		r = batch_run(proc_first(parent), d->b, deadline_ms(CALL_MS), e);
 		for (k = 0; r >= 0 && k < n; k++) {
 			const siginfo_t *si = batch_local(d->b, d->b->e[k].arg[2]);
 

@@ -66,7 +66,7 @@ static int round_vma(struct dump *d, struct proc *p, const struct vma *v, struct
 
 	if (r >= 0 && w.n) {
 		rd->pages += runs_pages(&w);
-		r = page_stream_pages(ps, p->pid, p->memfd, (uint32_t)p->nspid, v, &w, d->s.deadline, e);
+		r = page_stream_pages(ps, p->tid, p->memfd, (uint32_t)p->nspid, v, &w, d->s.deadline, e);
 	}
 	runs_done(&w);
 	return r;
@@ -98,7 +98,7 @@ static int open_mem(struct proc *p)
 	char path[32];
 
 	if (p->memfd < 0) {
-		snprintf(path, sizeof(path), "/proc/%d/mem", p->pid);
+		snprintf(path, sizeof(path), "/proc/%d/mem", p->tid);
 		p->memfd = open(path, O_RDONLY | O_CLOEXEC);
 	}
 	return p->memfd;
@@ -272,7 +272,7 @@ static int refuse_queue(struct dump *d, uint64_t ino, const char *what, struct e
 			const struct proc *p = d->procs.p[i];
 			ssize_t n;
 
-			snprintf(path, sizeof(path), "/proc/%d/fd/%d", p->pid, fd);
+			snprintf(path, sizeof(path), "/proc/%d/fd/%d", p->tid, fd);
 			n = readlink(path, link, sizeof(link) - 1);
 			if (n < 0)
 				continue;
@@ -595,7 +595,7 @@ static int cut_vma(struct dump *d, struct proc *p, const struct vma *v, struct p
 	if (r >= 0 && drop.n)
 		r = page_stream_drop(ps, (uint32_t)p->nspid, &drop, d->s.deadline, e);
 	if (r >= 0 && w.n)
-		r = page_stream_pages(ps, p->pid, p->memfd, (uint32_t)p->nspid, v, &w, d->s.deadline, e);
+		r = page_stream_pages(ps, p->tid, p->memfd, (uint32_t)p->nspid, v, &w, d->s.deadline, e);
 	runs_done(&w);
 	runs_done(&drop);
 	runs_done(&guards);
@@ -617,7 +617,7 @@ static int cut_pages(struct dump *d, struct err *e)
 			continue;
 		open_mem(p);
 		if (!p->tracked && p->pagemap < 0) {
-			snprintf(path, sizeof(path), "/proc/%d/pagemap", p->pid);
+			snprintf(path, sizeof(path), "/proc/%d/pagemap", p->tid);
 			p->pagemap = open(path, O_RDONLY | O_CLOEXEC);
 		}
 		for (k = 0; r >= 0 && k < p->vmas.n; k++)

@@ -164,9 +164,9 @@ static void whole_batch(struct dump *d, struct proc *p)
 {
 	batch_begin(d->b, p->scratch);
 	add_step(d, p, SHARE, false);
-	batch_add_pause(d->b, proc_leader(p));
+	batch_add_pause(d->b, proc_first(p));
 	add_step(d, p, DROP, false);
-	batch_add_pause(d->b, proc_leader(p));
+	batch_add_pause(d->b, proc_first(p));
 	add_step(d, p, BACK, true);
 }
 
@@ -183,7 +183,7 @@ static int check_results(struct dump *d, struct proc *p, unsigned n, struct err 
 
 static int run_step(struct dump *d, struct proc *p, enum step step, struct err *e)
 {
-	struct task *t = proc_leader(p);
+	struct task *t = proc_first(p);
 	unsigned n;
 	int r;
 
@@ -267,7 +267,7 @@ static bool try_back(struct dump *d, struct proc *p)
 
 	batch_begin(d->b, p->scratch);
 	add_step(d, p, BACK, false);
-	if (batch_run(proc_leader(p), d->b, deadline_ms(CALL_MS), NULL) < 0)
+	if (batch_run(proc_first(p), d->b, deadline_ms(CALL_MS), NULL) < 0)
 		return false;
 	for (i = 0; i < d->b->n && d->b->e[i].ret >= 0; i++)
 		;
@@ -278,7 +278,7 @@ static void take_back(struct dump *d, struct proc *p)
 {
 	uint64_t end = deadline_ms(BACK_MS);
 	struct timespec nap = { 0, 1000000 };
-	struct task *t = proc_leader(p);
+	struct task *t = proc_first(p);
 	struct err e;
 
 	if (!t->stopped)

@@ -275,7 +275,7 @@ static int add_fds(struct look *l, const struct proc *p, Pm__Proc *m)
 	autoclose int dir = -1;
 	int n, r = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/fd", p->pid);
+	snprintf(path, sizeof(path), "/proc/%d/fd", p->tid);
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	n = dir < 0 ? -1 : scandirat(dir, ".", &names, NULL, versionsort);
 	if (n < 0)
@@ -296,7 +296,7 @@ static void add_maps(struct look *l, struct proc *p, Pm__Proc *m)
 
 	pm__mm__init(mm);
 	m->mm = mm;
-	if (maps_read(p->pid, &p->vmas, NULL) < 0)
+	if (maps_read(p->tid, &p->vmas, NULL) < 0)
 		return;
 	mm->vmas = dump_alloc(&l->d, p->vmas.n * sizeof(*mm->vmas));
 	for (size_t i = 0; i < p->vmas.n; i++) {
@@ -324,7 +324,7 @@ static void add_environ(struct look *l, const struct proc *p, Pm__Proc *m)
 	char path[48];
 	size_t len;
 
-	snprintf(path, sizeof(path), "/proc/%d/environ", p->pid);
+	snprintf(path, sizeof(path), "/proc/%d/environ", p->tid);
 	if (io_read_file(path, ENVIRON_MAX, &text, &len, NULL) < 0)
 		return;
 	m->environ.len = len;
@@ -361,6 +361,7 @@ static int look_at(struct look *l, struct proc *p, Pm__Tree *t)
 	m->pgid = (uint32_t)p->st.pgid;
 	m->sid = (uint32_t)p->st.sid;
 	m->zombie = p->zombie;
+	m->leader_dead = p->leaderless;
 	m->exit_code = p->st.exit_code;
 	m->comm = dump_strdup(&l->d, p->st.comm);
 	m->uid = p->st.uid[0];

@@ -36,12 +36,12 @@ static void add_traffic(struct batch *b, const struct proc *p, int fdno, const s
 	char path[32];
 	unsigned c[3], k;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fdno);
+	snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", fdno);
 	k = batch_add3(b, SYS_open, batch_data(b, path, sizeof(path)), O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
 	b->e[k].also = fd;
 	local = batch_data(b, (struct iovec[3]){ from, from, from }, 3 * sizeof(from));
 	remote = batch_data(b, NULL, sizeof(to));
-	batch_add(b, SYS_process_vm_writev, (uint64_t)p->nspid, local, 3, remote, 3, 0);
+	batch_add(b, SYS_process_vm_writev, (uint64_t)proc_first(p)->nstid, local, 3, remote, 3, 0);
 	c[0] = batch_add(b, SYS_mq_timedsend, 0, buf, 0, 0, 0, 0);
 	c[1] = batch_add(b, SYS_mq_timedreceive, 0, buf, (uint64_t)s->attr.mq_msgsize, 0, 0, 0);
 	c[2] = batch_add1(b, SYS_close, 0); /* first: the owner's close ends a registration */
@@ -71,7 +71,7 @@ static int ask_value(struct dump *d, struct proc *p, int fdno, const struct mque
 	k = batch_add3(b, SYS_getrandom, noise, s->signo, 0);
 	b->e[k].also = info + AT_VALUE + sizeof(uint64_t);
 	k = batch_add2(b, SYS_mq_notify, fdno, info + AT_VALUE);
-	r = batch_run(proc_leader(p), b, deadline_ms(CALL_MS), e);
+	r = batch_run(proc_first(p), b, deadline_ms(CALL_MS), e);
 	if (r < 0)
 		return r;
 	if (b->e[taken].ret != s->signo || b->e[k].ret < 0)

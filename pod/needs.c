@@ -114,7 +114,7 @@ static void need_directories(struct dump *d, Pm__Needs *needs, size_t cap)
 
 		if (p->zombie)
 			continue;
-		snprintf(path, sizeof(path), "/proc/%d/cwd", p->pid);
+		snprintf(path, sizeof(path), "/proc/%d/cwd", p->tid);
 		n = readlink(path, link, sizeof(link) - 1);
 		if (n <= 0 || stat(path, &st) < 0 || dump_is_private_tmpfs(d, st.st_dev))
 			continue;
@@ -133,7 +133,7 @@ static uint64_t anon_bytes(const struct proc *p)
 	char path[48];
 	size_t i;
 
-	snprintf(path, sizeof(path), "/proc/%d/status", p->pid);
+	snprintf(path, sizeof(path), "/proc/%d/status", p->tid);
 	if (io_read_file(path, STATUS_MAX, &text, NULL, NULL) < 0)
 		return 0;
 	for (i = 0; i < ARRAY_SIZE(keys); i++) {

@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "pod/base/io.h"
+#include "pod/base/kernel.h"
 #include "pod/base/util.h"
 
 /* ---- stat and status */
@@ -254,6 +256,135 @@ static struct task *add_task(struct proc *p, pid_t tid, pid_t nstid)
 	return t;
 }
 
+/* Who stands for the process. */
+static void choose(struct proc *p)
+{
+	pid_t tid = p->ntasks ? p->tasks[0]->tid : p->pid;
+
+	if (tid == p->tid && p->pidfd >= 0)
+		return;
+	close_fdp(&p->pidfd);
+	p->tid = tid;
+	p->pidfd = (int)syscall(SYS_pidfd_open, tid, tid == p->pid ? 0 : PIDFD_THREAD);
+	p->no_thread_fd = p->pidfd < 0 && errno == EINVAL;
+}
+
+void proc_remove_task(struct proc *p, size_t i)
+{
+	task_done(p->tasks[i]);
+	free(p->tasks[i]);
+	memmove(&p->tasks[i], &p->tasks[i + 1], (p->ntasks - i - 1) * sizeof(p->tasks[0]));
+	p->ntasks--;
+	if (p->ntasks)
+		choose(p);
+}
+
+/* The leader, and whom nobody holds and /proc shows no more. */
+static void drop_ended(struct proc *p)
+{
+	char path[64];
+	size_t i;
+
+	for (i = p->ntasks; i-- > 0;) {
+		const struct task *t = p->tasks[i];
+
+		snprintf(path, sizeof(path), "/proc/%d/task/%d", p->pid, t->tid);
+		if (t->tid == p->pid || (!t->seized && access(path, F_OK) < 0))
+			proc_remove_task(p, i);
+	}
+}
+
+int proc_update_threads(struct proc *p, struct err *e)
+{
+	char path[64];
+	struct dirent *de;
+	int fresh = 0;
+	DIR *d;
+
+	if (p->zombie)
+		return 0;
+	if (p->leaderless)
+		drop_ended(p);
+	snprintf(path, sizeof(path), "/proc/%d/task", p->pid);
+	d = opendir(path);
+	if (!d)
+		return errno == ENOENT ? err_set(e, ESRCH, "pid %d is gone", p->nspid) :
+					 err_sys(e, "open '%s'", path);
+	while ((de = readdir(d))) {
+		pid_t tid = (pid_t)strtol(de->d_name, NULL, 10);
+		struct proc_status st;
+		size_t i;
+
+		if (tid <= 0 || (p->leaderless && tid == p->pid))
+			continue;
+		for (i = 0; i < p->ntasks && p->tasks[i]->tid != tid; i++)
+			;
+		if (i < p->ntasks)
+			continue;
+		if (proc_read_status(p->pid, tid, &st, NULL) < 0 || (p->leaderless && strchr("ZX", st.state)))
+			continue; /* it ended meanwhile */
+		if (!add_task(p, tid, st.nspid)) {
+			closedir(d);
+			return err_num(e, ENOMEM, "threads");
+		}
+		fresh++;
+	}
+	closedir(d);
+	choose(p);
+	return p->ntasks ? fresh : err_set(e, ESRCH, "pid %d is ending", p->nspid);
+}
+
+/* What a leader that has ended shows no more is asked of a thread that runs. */
+static void merge_living(struct proc *p)
+{
+	struct proc_status st;
+
+	if (!p->leaderless || proc_read_status(p->tid, 0, &st, NULL) < 0)
+		return;
+	memcpy(p->st.mm, st.mm, sizeof(st.mm));
+	p->st.umask = st.umask;
+	p->st.tracer = st.tracer;
+	p->st.sig_pnd = st.sig_pnd;
+	p->st.seccomp = st.seccomp;
+	p->st.no_new_privs = st.no_new_privs;
+}
+
+int proc_refresh(struct proc *p, struct err *e)
+{
+	int r = proc_read_status(p->pid, 0, &p->st, e);
+
+	if (r >= 0)
+		merge_living(p);
+	return r;
+}
+
+/* A program that such a thread starts has a leader again. */
+static void take_status(struct proc *p, const struct proc_status *st)
+{
+	p->st = *st;
+	p->leaderless = st->state == 'Z' && st->nthreads > 1;
+	p->zombie = (st->state == 'Z' || st->state == 'X') && !p->leaderless;
+	if (p->leaderless) {
+		proc_update_threads(p, NULL);
+	} else if (!p->ntasks || p->tasks[0]->tid != p->pid) {
+		while (p->ntasks)
+			proc_remove_task(p, p->ntasks - 1);
+		if (add_task(p, p->pid, p->nspid))
+			choose(p);
+	}
+	merge_living(p);
+}
+
+bool proc_lost_leader(struct proc *p)
+{
+	struct proc_status st;
+
+	if (p->leaderless || proc_read_status(p->pid, 0, &st, NULL) < 0 || st.state != 'Z' || st.nthreads < 2)
+		return false;
+	take_status(p, &st);
+	return true;
+}
+
 static int add_proc(struct proc_list *list, pid_t pid, const struct proc_status *st, pid_t nsppid,
 		    struct err *e)
 {
@@ -274,57 +405,17 @@ static int add_proc(struct proc_list *list, pid_t pid, const struct proc_status 
 	p->pid = pid;
 	p->nspid = st->nspid;
 	p->nsppid = nsppid;
-	p->st = *st;
-	p->leaderless = st->state == 'Z' && st->nthreads > 1;
-	p->zombie = (st->state == 'Z' || st->state == 'X') && !p->leaderless;
 	p->fresh = true;
-	p->memfd = p->pagemap = -1;
+	p->pidfd = p->memfd = p->pagemap = -1;
 	p->tr.uffd = p->tr.pagemap = -1;
-	p->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (p->pidfd < 0 || !add_task(p, pid, st->nspid)) {
+	take_status(p, st);
+	if (p->pidfd < 0 && !p->no_thread_fd) {
 		proc_free(p);
 		return err_num(e, ESRCH, "pid %d", st->nspid);
 	}
 	p->seen = list->round;
 	list->p[list->n++] = p;
 	return 0;
-}
-
-int proc_update_threads(struct proc *p, struct err *e)
-{
-	char path[64];
-	struct dirent *de;
-	int fresh = 0;
-	DIR *d;
-
-	if (p->zombie)
-		return 0;
-	snprintf(path, sizeof(path), "/proc/%d/task", p->pid);
-	d = opendir(path);
-	if (!d)
-		return errno == ENOENT ? err_set(e, ESRCH, "pid %d is gone", p->nspid) :
-					 err_sys(e, "open '%s'", path);
-	while ((de = readdir(d))) {
-		pid_t tid = (pid_t)strtol(de->d_name, NULL, 10);
-		struct proc_status st;
-		size_t i;
-
-		if (tid <= 0)
-			continue;
-		for (i = 0; i < p->ntasks && p->tasks[i]->tid != tid; i++)
-			;
-		if (i < p->ntasks)
-			continue;
-		if (proc_read_status(p->pid, tid, &st, NULL) < 0)
-			continue; /* it ended meanwhile */
-		if (!add_task(p, tid, st.nspid)) {
-			closedir(d);
-			return err_num(e, ENOMEM, "threads");
-		}
-		fresh++;
-	}
-	closedir(d);
-	return fresh;
 }
 
 /* Children of all threads of @p go to the end of the queue. */
@@ -383,10 +474,8 @@ static int visit(struct proc_list *list, pid_t pid, struct err *e)
 	parent = proc_by_outer(list, st.ppid_outer);
 	nsppid = parent && st.nspid != 1 ? parent->nspid : 0;
 	if (p && p->st.starttime == st.starttime) {
-		p->st = st;
 		p->nsppid = nsppid;
-		p->leaderless = st.state == 'Z' && st.nthreads > 1;
-		p->zombie = st.state == 'Z' && !p->leaderless;
+		take_status(p, &st);
 		p->seen = list->round;
 		return 0;
 	}

@@ -36,11 +36,13 @@ struct proc_status {
 /* One process of the pod on the dumping side. */
 struct proc {
 	pid_t pid, nspid, nsppid;
+	pid_t tid;		/* by which /proc shows what its threads share: the leader's, or if that has ended another's */
 	struct proc_status st;
-	struct task **tasks;	/* leader first; owned */
+	struct task **tasks;	/* leader first, if it lives; owned */
 	size_t ntasks;
 	bool zombie;
-	bool leaderless;	/* its main thread has ended, others run */
+	bool leaderless;	/* its main thread has ended, others run: tasks may be empty when they end, too */
+	bool no_thread_fd;	/* the kernel has no pidfd of a thread */
 	bool undo;		/* has a list of semaphore operations to undo: semundo.c */
 	bool fresh;		/* not in the snapshot that the target has */
 	struct vma_list vmas;
@@ -48,7 +50,8 @@ struct proc {
 	unsigned job_news;	/* jobs.c */
 	bool tracked;
 	struct tracker tr;
-	int pidfd, memfd, pagemap;
+	int pidfd;		/* of tid */
+	int memfd, pagemap;
 	void *timers;		/* kind posix-timer's; arena of the cut */
 	Pm__Proc *msg;		/* arena of the cut */
 	uint64_t seen;		/* listing round */
@@ -64,12 +67,19 @@ struct proc_list {
 int proc_read_status(pid_t pid, pid_t tid, struct proc_status *out, struct err *e);
 /** Brings @list up to date with the tree below @pid1 (zombies included); processes that went are removed. */
 int proc_list_update(struct proc_list *list, pid_t pid1, struct err *e);
-/** Brings the threads of @p up to date. Returns how many are new. */
+/** Reads p->st anew. */
+int proc_refresh(struct proc *p, struct err *e);
+/** Brings the threads of @p up to date. Returns how many are new; -ESRCH: there are none. */
 int proc_update_threads(struct proc *p, struct err *e);
+/** Thread @i of @p has ended. */
+void proc_remove_task(struct proc *p, size_t i);
+/** Has its leader ended since the last listing, while others run on? It is no thread of @p's any more then. */
+bool proc_lost_leader(struct proc *p);
 struct proc *proc_by_outer(const struct proc_list *, pid_t pid);
 struct proc *proc_by_ns(const struct proc_list *, pid_t nspid);
 void proc_list_done(struct proc_list *);
-static inline struct task *proc_leader(const struct proc *p)
+/** Who is asked what belongs to all threads: the leader, or if that has ended another. */
+static inline struct task *proc_first(const struct proc *p)
 {
 	return p->tasks[0];
 }

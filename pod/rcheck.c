@@ -97,6 +97,18 @@ static int check_job(const Pm__Proc *w, struct err *e)
 	return err_set(e, EBADMSG, "pid %u is stopped by signal %u, news %u", w->pid, w->stop_signal, w->job_news);
 }
 
+/* One whose leader has ended has others; the leader is the first or none. */
+static int check_leader(const Pm__Proc *w, struct err *e)
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < w->n_threads; i++)
+		n += w->threads[i]->tid == w->pid;
+	if (!w->leader_dead || (w->n_threads && !n && !w->zombie && w->pid != 1))
+		return 0;
+	return err_set(e, EBADMSG, "pid %u has ended, and has %zu threads", w->pid, w->n_threads);
+}
+
 static int check_procs(const struct index *x, struct err *e)
 {
 	size_t i, at;
@@ -106,7 +118,7 @@ static int check_procs(const struct index *x, struct err *e)
 
 		if (!w->pid || w->pid > MAX_PID || (i && x->p[i - 1]->pid == w->pid))
 			return err_set(e, EBADMSG, "pid %u is none, or there twice", w->pid);
-		if (check_job(w, e) < 0)
+		if (check_job(w, e) < 0 || check_leader(w, e) < 0)
 			return -EBADMSG;
 		if (w->exit_signal > 65)
 			return err_set(e, EBADMSG, "pid %u ends with signal %u", w->pid, w->exit_signal - 1);

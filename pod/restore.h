@@ -36,7 +36,7 @@ struct rproc {
 	pid_t sid, pgid, parent; /* as they are now */
 	int exit_signal;
 	uint64_t starttime;
-	struct task **tasks;	/* leader first; owned */
+	struct task **tasks;	/* leader first, unless it has ended as it shall; owned */
 	size_t ntasks;
 	struct segs have;
 	uint32_t last_family;
@@ -175,6 +175,8 @@ int jobs_stop(struct restore *, struct err *);
 /* seccomp.c, the target's half */
 /** Installs the filters of all threads, suspended until the tracer lets go; before the credentials. */
 int seccomp_give(struct restore *, struct rproc *, struct err *);
+/** The ptrace options of a skeleton's threads, once it has been given filters. */
+long seccomp_options(const Pm__Proc *);
 
 /* advice.c, the target's half */
 /** Guard pages, after all pages. */

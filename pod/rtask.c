@@ -4,6 +4,7 @@
  *
  * Per process: memory layout, open files, then each thread's properties (the leader's last: what
  * belongs to the whole process, like dumpable, must follow every thread's change of credentials),
+ * then a leader that has ended on the source ends, before anybody is told to hear of its parent's end,
  * then the scratch is unmapped by the `syscall` of the restored vdso, and every thread gets its
  * registers. The stop that the registers are set in is one from which the kernel applies its own
  * rules for interrupted syscalls.
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 
@@ -23,6 +25,7 @@
 #include "pod/base/util.h"
 #include "pod/dump.h"
 #include "pod/mqnotify.h"
+#include "pod/proc.h"
 #include "pod/restore.h"
 #include "pod/task/restart.h"
 
@@ -70,10 +73,10 @@ static uint64_t scratch_sysinsn(const struct restore *r)
 	return r->scratch + (uint64_t)arch_find_syscall(arch_batch_code, (size_t)(arch_batch_code_end - arch_batch_code));
 }
 
-static int give(struct restore *r, struct rproc *p, size_t ti, struct err *e)
+/* @all: what belongs to the process, too. */
+static int give(struct restore *r, struct rproc *p, const Pm__Thread *th, bool all, struct err *e)
 {
 	const Pm__Proc *w = p->want;
-	const Pm__Thread *th = w->threads[ti];
 	struct task *t = rproc_task(p, (pid_t)th->tid);
 	const struct kind *const *kinds;
 	size_t n, i;
@@ -89,14 +92,14 @@ static int give(struct restore *r, struct rproc *p, size_t ti, struct err *e)
 	for (i = 0; q >= 0 && i < n; i++) {
 		const struct kind *k = kinds[i];
 
-		if (!k->give || k->scope == KIND_FD || (k->scope == KIND_PROC && ti != 0))
+		if (!k->give || k->scope == KIND_FD || (k->scope == KIND_PROC && !all))
 			continue;
 		q = k->give(r, w, th, r->b, e);
 		if (q < 0)
 			return err_wrap(e, "pid %d: %s", p->nspid, k->name);
 	}
 	t->sysinsn = scratch_sysinsn(r);
-	t->nobatch = has_sigurg(&th->siginfos) || (ti == 0 && has_sigurg(&w->siginfos));
+	t->nobatch = has_sigurg(&th->siginfos) || (all && has_sigurg(&w->siginfos));
 	q = batch_run(t, r->b, deadline_ms(CALL_MS), e);
 	for (i = first; q >= 0 && i < r->b->n; i++)
 		if (r->b->e[i].ret < 0 && r->b->e[i].nr == SYS_set_mempolicy)
@@ -106,6 +109,46 @@ static int give(struct restore *r, struct rproc *p, size_t ti, struct err *e)
 				    w->comm, th->tid, (long)r->b->e[i].nr, (long)r->b->e[i].arg[0],
 				    (long)r->b->e[i].arg[1], (long)r->b->e[i].arg[2]);
 	return q;
+}
+
+/*
+ * A leader that has ended, and is there for its number's sake, takes what belongs to the process as if it lived, and then ends. It has
+ * told the kernel nothing about its memory (clear_child_tid, a robust list): what its end did to that was done on the source.
+ * Who it has as children get another thread of its for a parent, and hear of that by pdeathsig if they are to: they come later.
+ */
+static int end_leader(struct restore *r, struct rproc *p, struct err *e)
+{
+	const struct timespec nap = { 0, 50000 };
+	const struct sched_param sp = { .sched_priority = 0 };
+	const Pm__Proc *w = p->want;
+	struct task *t = p->tasks[0];
+	uint64_t end = deadline_ms(CALL_MS);
+	struct proc_status st;
+	Pm__Thread th;
+	int q;
+
+	pm__thread__init(&th);
+	th.tid = w->pid;
+	th.comm = w->comm;
+	th.ss_flags = SS_DISABLE;
+	th.mce_kill = PR_MCE_KILL_DEFAULT;
+	q = give(r, p, &th, true, e);
+	if (q < 0)
+		return q;
+	sched_setscheduler(t->tid, SCHED_OTHER, &sp);
+	q = task_exit(t, seccomp_options(w), e);
+	while (q >= 0 && (q = proc_read_status(p->pid, 0, &st, e)) >= 0 && st.state != 'Z') {
+		if (now_ns() > end)
+			return err_set(e, ETIMEDOUT, "pid %d (%s): its main thread does not end", p->nspid, w->comm);
+		nanosleep(&nap, NULL);
+	}
+	if (q < 0)
+		return q;
+	p->tasks[1]->nobatch |= t->nobatch;
+	task_done(t);
+	free(t);
+	memmove(&p->tasks[0], &p->tasks[1], --p->ntasks * sizeof(p->tasks[0]));
+	return 0;
 }
 
 static int drop_scratch(struct restore *r, struct rproc *p, struct err *e)
@@ -315,7 +358,9 @@ static int give_proc(struct restore *r, struct rproc *p, struct err *e)
 	if (q >= 0)
 		q = seccomp_give(r, p, e);
 	for (i = w->n_threads; q >= 0 && i-- > 0;)
-		q = give(r, p, i, e);
+		q = give(r, p, w->threads[i], i == 0 && !w->leader_dead, e);
+	if (q >= 0 && w->leader_dead)
+		q = end_leader(r, p, e);
 	return q < 0 ? q : take_locks(r, p, true, e);
 }
 

@@ -523,7 +523,7 @@ static int apply_threads(struct restore *r, struct rproc *p, const Pm__Proc *w, 
 	size_t i;
 	int q = 0;
 
-	if (!w->n_threads || w->threads[0]->tid != w->pid)
+	if (!w->n_threads || (w->threads[0]->tid == w->pid) == w->leader_dead)
 		return err_set(e, EBADMSG, "pid %u: no main thread", w->pid);
 	for (i = p->ntasks; q >= 0 && i-- > 1;)
 		if (!wants_thread(w, p->tasks[i]->nstid))

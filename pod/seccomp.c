@@ -147,20 +147,28 @@ static int install(struct restore *r, struct task *t, const Pm__Thread *th, uint
 	return q < 0 ? q : run(r, t, e);
 }
 
+long seccomp_options(const Pm__Proc *w)
+{
+	long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL;
+	size_t i;
+
+	for (i = 0; i < w->n_threads; i++)
+		if (w->threads[i]->seccomp)
+			options |= PTRACE_O_SUSPEND_SECCOMP;
+	return options;
+}
+
 int seccomp_give(struct restore *r, struct rproc *p, struct err *e)
 {
 	const Pm__Proc *w = p->want;
-	bool same = true, any = false;
+	bool same = true, any = seccomp_options(w) & PTRACE_O_SUSPEND_SECCOMP;
 	size_t i;
 	int q = 0;
 
-	for (i = 0; i < w->n_threads; i++) {
-		any = any || w->threads[i]->seccomp;
+	for (i = 0; i < w->n_threads; i++)
 		same = same && same_filters(w->threads[0], w->threads[i]);
-	}
 	for (i = 0; any && q >= 0 && i < p->ntasks; i++)
-		if (ptrace(PTRACE_SETOPTIONS, p->tasks[i]->tid, NULL,
-			   (void *)(long)(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP)) < 0)
+		if (ptrace(PTRACE_SETOPTIONS, p->tasks[i]->tid, NULL, (void *)seccomp_options(w)) < 0)
 			q = err_sys(e, "suspend seccomp");
 	if (same && any && w->n_threads > 1 && w->threads[0]->seccomp == SECCOMP_MODE_FILTER) {
 		if (q >= 0)

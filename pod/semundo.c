@@ -74,7 +74,7 @@ static bool differs(pid_t a, pid_t b, bool still)
 
 static int look_at(struct proc *p, bool still, struct err *e)
 {
-	int r = same_list((pid_t)syscall(SYS_gettid), p->pid);
+	int r = same_list((pid_t)syscall(SYS_gettid), p->tid);
 	size_t i;
 
 	p->undo = !r;
@@ -83,7 +83,7 @@ static int look_at(struct proc *p, bool still, struct err *e)
 	if (r < 0)
 		return still ? err_num(e, r, "pid %d (%s): kcmp", p->nspid, p->st.comm) : 0;
 	for (i = 1; i < p->ntasks; i++)
-		if (!p->undo || differs(p->pid, p->tasks[i]->tid, still))
+		if (!p->undo || differs(p->tid, p->tasks[i]->tid, still))
 			return REFUSE(e, "pid %d (%s): thread %d undoes semaphore operations by itself (clone without CLONE_SYSVSEM): cannot be carried",
 				      p->nspid, p->st.comm, p->tasks[i]->nstid);
 	return 0;
@@ -92,7 +92,7 @@ static int look_at(struct proc *p, bool still, struct err *e)
 static int by_list(const void *a, const void *b)
 {
 	const struct proc *x = *(struct proc *const *)a, *y = *(struct proc *const *)b;
-	long r = syscall(SYS_kcmp, x->pid, y->pid, KCMP_SYSVSEM, 0, 0);
+	long r = syscall(SYS_kcmp, x->tid, y->tid, KCMP_SYSVSEM, 0, 0);
 
 	return r == 1 ? -1 : r == 2;
 }
@@ -170,7 +170,7 @@ static int look_shared(struct look *l, struct err *e)
 	for (i = 1; r >= 0 && i < l->n; i++) {
 		const struct proc *a = l->p[i - 1], *b = l->p[i];
 
-		if (same_list(a->pid, b->pid) == 1)
+		if (same_list(a->tid, b->tid) == 1)
 			r = collect_note(l->d, REFUSE(e, "pid %d (%s): undoes semaphore operations together with pid %d (CLONE_SYSVSEM): cannot be carried",
 						      b->nspid, b->st.comm, a->nspid), e);
 	}
@@ -252,7 +252,7 @@ struct ask {
 
 static int run(struct ask *a, struct err *e)
 {
-	return batch_run(proc_leader(a->p), a->d->b, deadline_ms(CALL_MS), e);
+	return batch_run(proc_first(a->p), a->d->b, deadline_ms(CALL_MS), e);
 }
 
 /* Is that so? */

@@ -34,7 +34,7 @@ static int open_attached(struct dump *d, int id)
 
 			if (v->type != VMA_SYSV || (int)v->ino != id)
 				continue;
-			snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", d->procs.p[i]->pid, (unsigned long)v->start,
+			snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", d->procs.p[i]->tid, (unsigned long)v->start,
 				 (unsigned long)v->end);
 			fd = open(path, O_RDONLY | O_CLOEXEC);
 			if (fd >= 0 && fstat(fd, &st) == 0 && (int)st.st_ino == id)

@@ -9,7 +9,7 @@ setup_file() {
 	is_root || return 0
 	lab_up imgtools --faults
 	export STORE=$LAB_SHARED/images
-	cp "$LAB_BIN/../tests/debuggee" "$LAB_SHARED/debuggee"
+	cp "$LAB_BIN/../tests/debuggee" "$LAB_BIN/workload/deadleader" "$LAB_SHARED"
 }
 
 teardown_file() { lab_down; }
@@ -67,6 +67,28 @@ gdb_says() { # CORE COMMAND...
 	grep -q ' = 1001$' <<<"$output"
 	grep -q ' = 7000$' <<<"$output"
 	podctl kill -s KILL -a core
+}
+
+@test "a process whose main thread has ended: inspect, check, exec, and a core without that thread" {
+	podrun -d -n dead -N nodeA -- /home/shared/deadleader
+	await said dead '^ready$'
+	podctl check dead
+	podctl inspect dead >"$LAB_DIR/said"
+	cat "$LAB_DIR/said"
+	grep -Eq '^ *2 dead-0  uid 0, [3-9] threads, [1-9][0-9]* fds, ' "$LAB_DIR/said"
+	[ "$(podctl exec dead -- sh -c 'grep State: /proc/2/status | cut -f 2')" = "Z (zombie)" ]
+	id=$(podctl checkpoint dead)
+	podctl inspect "$id" | grep -Eq '^ *2 dead-0  uid 0, [3-9] threads, [1-9][0-9]* fds, '
+	podctl image core "$id" 2 -o "$LAB_SHARED/cdead"
+	run "$LAB" exec nodeA -- gdb -nx -q -batch -ex 'set pagination off' -ex 'info threads' -ex 'thread apply all bt' \
+		-ex 'p g.pid' /home/shared/deadleader "$LAB_SHARED/cdead"
+	echo "$output"
+	[ "$(grep -c '^#.* in sleep_on ' <<<"$output")" = 1 ]
+	[ "$(grep -c '^#.* in take_signals ' <<<"$output")" = 1 ]
+	[ "$(grep -c '^#.* in work ' <<<"$output")" = 1 ]
+	[ "$(grep -c '^#.* in main ' <<<"$output")" = 0 ]
+	podctl kill -s TERM dead
+	await said dead '^ok$'
 }
 
 @test "image core: what is not there is said, and no file is left" {

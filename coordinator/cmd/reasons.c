@@ -39,7 +39,7 @@ static const struct reason reasons[] = {
 	{ "memory", "the pod uses * of memory, on the target * are available", "choose another node", true },
 	/* processes */
 	{ "traced", "*: is traced by another process *", "detach the debugger", false },
-	{ "main-thread", "*: its main thread has ended, others run: *", CODE, false },
+	{ "main-thread", "*: its main thread has ended, and this kernel *", "use kernel 6.9 or newer", false },
 	{ "init-stopped", "pid 1 (*): is stopped, *", "continue it: podctl kill -s CONT", false },
 	{ "namespace", "*: is in a * namespace of its own: *",
 	  "do without unshare, containers and sandboxes inside a pod", false },

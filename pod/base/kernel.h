@@ -6,6 +6,7 @@
 #ifndef POD_BASE_KERNEL_H
 #define POD_BASE_KERNEL_H
 
+#include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <stdint.h>
@@ -106,6 +107,11 @@ struct dispatch_config {
 struct filter_metadata {
 	uint64_t filter_off, flags;
 };
+
+/* ---- pidfd_open(2), 6.9 */
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
 
 /* ---- scheduler: as struct sched_attr, which newer C libraries have in <sched.h>, and the kernel's header has too */
 struct sched_attrs {

@@ -59,6 +59,8 @@ struct ptimers {
 /* What was asked of one thread. */
 struct asked {
 	struct ptimers *all;
+	const struct task *t;
+	bool first;		 /* it is asked for the process, too */
 	int64_t seen[2];	 /* the pod's monotonic and boot clock before the look */
 	struct {
 		uint64_t at, clocks; /* what was taken; monotonic and boot clock right after */
@@ -124,7 +126,7 @@ int kind_posixtimer_check(const struct proc *p, struct err *e)
 		bool thread = t[i].clock == CLOCK_THREAD_CPUTIME_ID || t[i].clock == SELF_THREAD;
 
 		if (t[i].clock == CLOCK_REALTIME || t[i].clock == CLOCK_MONOTONIC || t[i].clock == CLOCK_BOOTTIME ||
-		    t[i].clock == CLOCK_PROCESS_CPUTIME_ID || t[i].clock == SELF_PROCESS || (thread && p->ntasks == 1)) {
+		    t[i].clock == CLOCK_PROCESS_CPUTIME_ID || t[i].clock == SELF_PROCESS || (thread && p->ntasks == 1 && !p->leaderless)) {
 			if (t[i].signo != SIGURG || t[i].notify == SIGEV_NONE)
 				continue;
 			return KIND_REFUSE(e, "pid %d (%s): has a POSIX timer that sends SIGURG: cannot be carried", p->nspid,
@@ -172,9 +174,9 @@ static int load(struct dump *d, struct proc *p, struct err *e)
 	return 0;
 }
 
-static bool is_mine(const struct ptimer *pt, const struct task *t)
+static bool is_mine(const struct asked *a, const struct ptimer *pt)
 {
-	return pt->nstid ? pt->nstid == t->nstid : t->nstid == t->nstgid;
+	return pt->nstid ? pt->nstid == a->t->nstid : a->first;
 }
 
 static bool is_entry_of(const siginfo_t *si, const struct ptimer *pt)
@@ -182,24 +184,36 @@ static bool is_entry_of(const siginfo_t *si, const struct ptimer *pt)
 	return si->si_code == SI_TIMER && si->si_timerid == pt->id && si->si_signo == pt->signo;
 }
 
-/* How many entries of @signo are pending; does one come from a timer of this thread? */
-static size_t peek(struct task *t, bool shared, int signo, struct ptimers *all, bool *timers)
+/* Can any thread queue it again? One that was sent by others to the process can be by its leader alone. */
+static bool is_anybodys(const struct task *t, const siginfo_t *si)
+{
+	return t->nstid == t->nstgid || (si->si_code < 0 && si->si_code != SI_TKILL);
+}
+
+enum { TIMERS = 1, LEADERS = 2 };
+
+/* How many entries of @signo are pending. @what: one comes from a timer of this thread; one could not be queued again. */
+static size_t peek(struct task *t, bool shared, int signo, const struct asked *a, unsigned *what)
 {
 	static siginfo_t si[MAX_PEEK];
-	struct __ptrace_peeksiginfo_args a = { .flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0, .nr = MAX_PEEK };
+	struct __ptrace_peeksiginfo_args args = { .flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0, .nr = MAX_PEEK };
 	size_t n = 0, k;
 	long r, i;
 
-	while ((r = ptrace(PTRACE_PEEKSIGINFO, t->tid, &a, si)) > 0) {
+	while ((r = ptrace(PTRACE_PEEKSIGINFO, t->tid, &args, si)) > 0) {
 		for (i = 0; i < r; i++) {
 			if (si[i].si_signo != signo)
 				continue;
 			n++;
-			for (k = 0; k < all->n; k++)
-				if (is_entry_of(&si[i], &all->t[k]) && is_mine(&all->t[k], t))
-					all->t[k].pending = *timers = true;
+			if (shared && !is_anybodys(t, &si[i]))
+				*what |= LEADERS;
+			for (k = 0; k < a->all->n; k++)
+				if (is_entry_of(&si[i], &a->all->t[k]) && is_mine(a, &a->all->t[k])) {
+					a->all->t[k].pending = true;
+					*what |= TIMERS;
+				}
 		}
-		a.off += (uint64_t)r;
+		args.off += (uint64_t)r;
 	}
 	return n;
 }
@@ -238,16 +252,16 @@ static void ask_pending(struct task *t, struct batch *b, struct asked *a)
 
 	for (i = 0; i < a->all->n; i++) {
 		const struct ptimer *pt = &a->all->t[i];
-		bool timers = false;
+		unsigned what = 0;
 		size_t priv, n;
 
-		if (!is_mine(pt, t) || pt->signo < 1 || pt->signo > 64 || done[pt->signo] || pt->notify == SIGEV_NONE)
+		if (!is_mine(a, pt) || pt->signo < 1 || pt->signo > 64 || done[pt->signo] || pt->notify == SIGEV_NONE)
 			continue;
 		done[pt->signo] = true;
-		n = priv = peek(t, false, pt->signo, a->all, &timers);
-		if (t->nstid == t->nstgid)
-			n += peek(t, true, pt->signo, a->all, &timers);
-		if (timers && n <= MAX_PEEK && !t->nobatch)
+		n = priv = peek(t, false, pt->signo, a, &what);
+		if (a->first)
+			n += peek(t, true, pt->signo, a, &what);
+		if (what == TIMERS && n <= MAX_PEEK && !t->nobatch)
 			count_signal(t, b, pt->signo, priv, n, a);
 	}
 }
@@ -268,7 +282,9 @@ static int ask(struct dump *d, struct task *t, struct batch *b, uint64_t *cookie
 	*cookie = (uint64_t)(uintptr_t)a;
 	if (!p)
 		return err_set(e, ESRCH, "no process %d", t->nstgid);
-	if (t->nstid == t->nstgid)
+	a->t = t;
+	a->first = t == proc_first(p);
+	if (a->first)
 		r = load(d, p, e);
 	a->all = p->timers;
 	if (r < 0 || !a->all || !a->all->n)
@@ -282,7 +298,7 @@ static int ask(struct dump *d, struct task *t, struct batch *b, uint64_t *cookie
 	for (i = 0; i < a->all->n; i++) {
 		struct ptimer *pt = &a->all->t[i];
 
-		if (!is_mine(pt, t))
+		if (!is_mine(a, pt))
 			continue;
 		pt->now_at = batch_data(b, NULL, sizeof(struct timespec));
 		pt->its_at = batch_data(b, NULL, sizeof(struct itimerspec));
@@ -373,6 +389,7 @@ static int take(struct dump *d, struct task *t, struct batch *b, uint64_t cookie
 	const struct asked *a = (const void *)(uintptr_t)cookie;
 	size_t i;
 
+	(void)t;
 	(void)e;
 	if (!a->all || !a->all->n)
 		return 0;
@@ -381,7 +398,7 @@ static int take(struct dump *d, struct task *t, struct batch *b, uint64_t cookie
 	for (i = 0; i < a->all->n; i++) {
 		Pm__PosixTimer *m;
 
-		if (!is_mine(&a->all->t[i], t))
+		if (!is_mine(a, &a->all->t[i]))
 			continue;
 		m = dump_alloc(d, sizeof(*m));
 		pm__posix_timer__init(m);

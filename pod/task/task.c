@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -340,5 +341,36 @@ int task_syscall(struct task *t, long nr, const uint64_t args[6], int64_t *ret, 
 			return err_sys(e, "pid %d: read registers", t->nstid);
 		*ret = (int64_t)regs.rax;
 	}
+	return r;
+}
+
+int task_exit(struct task *t, long options, struct err *e)
+{
+	struct user_regs_struct regs = t->regs;
+	int r = task_repair(t, e), status;
+
+	regs.rip = t->sysinsn;
+	regs.rax = SYS_exit;
+	regs.orig_rax = (uint64_t)-1;
+	regs.rdi = 0;
+	if (r >= 0)
+		r = task_set_sigmask(t, ~0ull, e);
+	if (r >= 0)
+		r = task_set_regs(t, &regs, e);
+	/* of a leader's end a tracer is told when the last thread has ended: the way there is what can be waited for */
+	if (r >= 0 && ptrace(PTRACE_SETOPTIONS, t->tid, NULL, (void *)(options | PTRACE_O_TRACEEXIT)) < 0)
+		r = err_sys(e, "pid %d: ptrace options", t->nstid);
+	status = 0;
+	do {
+		if (r >= 0)
+			r = cont(t, PTRACE_CONT, task_is_sigstop(status) ? SIGSTOP : 0, e);
+		if (r >= 0)
+			r = task_wait(t, &status, deadline_ms(2000), e);
+		if (r >= 0 && !EVENT(status) && (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGILL))
+			r = err_set(e, EFAULT, "pid %d: signal %d at its exit", t->nstid, WSTOPSIG(status));
+	} while (r >= 0 && EVENT(status) != PTRACE_EVENT_EXIT);
+	if (r >= 0 && ptrace(PTRACE_DETACH, t->tid, NULL, NULL) < 0)
+		r = err_sys(e, "pid %d: detach", t->nstid);
+	t->seized = t->stopped = r < 0 ? t->seized : false;
 	return r;
 }

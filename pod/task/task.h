@@ -99,6 +99,9 @@ int task_set_sigmask(struct task *, uint64_t mask, struct err *e);
 /* ---- one syscall */
 /** Makes one syscall in the stopped task at t->sysinsn. Result (raw, negative errno) in *ret. */
 int task_syscall(struct task *, long nr, const uint64_t args[6], int64_t *ret, struct err *e);
+/** The stopped task ends itself by exit(2), at t->sysinsn, while other threads of its process go on: on the way it is let go of, and
+ * nothing is said of its end. @options: the ptrace options that it keeps until then. */
+int task_exit(struct task *t, long options, struct err *e);
 
 /* ---- batches */
 #define SCRATCH_LEN (256u * 1024)

@@ -93,6 +93,40 @@ static void test_loops(void)
 	T_CHECK_EQ(rcheck_tree(&t.msg, &e), -EBADMSG);
 }
 
+/* @ids: of its threads, 0 ends them. */
+static int led_by(uint32_t pid, bool dead, bool zombie, const uint32_t *ids)
+{
+	struct err e = { 0 };
+	Pm__Thread th[4], *list[4];
+	struct tree t;
+	Pm__Proc *p;
+
+	begin(&t);
+	p = pid == 1 ? &t.proc[0] : add(&t, pid, 1, 1);
+	p->leader_dead = dead;
+	p->zombie = zombie;
+	p->threads = list;
+	for (; ids[p->n_threads]; p->n_threads++) {
+		list[p->n_threads] = &th[p->n_threads];
+		pm__thread__init(list[p->n_threads]);
+		th[p->n_threads].tid = ids[p->n_threads];
+	}
+	return rcheck_tree(&t.msg, &e);
+}
+
+/* One that has ended has other threads, and is none. */
+static void test_dead_leader(void)
+{
+	T_CHECK_EQ(led_by(5, false, false, (const uint32_t[]){ 5, 6, 0 }), 0);
+	T_CHECK_EQ(led_by(5, true, false, (const uint32_t[]){ 6, 0 }), 0);
+	T_CHECK_EQ(led_by(5, true, false, (const uint32_t[]){ 6, 7, 0 }), 0);
+	T_CHECK_EQ(led_by(5, true, false, (const uint32_t[]){ 5, 6, 0 }), -EBADMSG);
+	T_CHECK_EQ(led_by(5, true, false, (const uint32_t[]){ 6, 5, 0 }), -EBADMSG);
+	T_CHECK_EQ(led_by(5, true, false, (const uint32_t[]){ 0 }), -EBADMSG);
+	T_CHECK_EQ(led_by(5, true, true, (const uint32_t[]){ 6, 0 }), -EBADMSG);
+	T_CHECK_EQ(led_by(1, true, false, (const uint32_t[]){ 6, 0 }), -EBADMSG);
+}
+
 /* ---- privilege */
 
 struct want {
@@ -242,6 +276,7 @@ static void test_states(void)
 static const struct test_case cases[] = {
 	{ "sane", test_sane },
 	{ "loops", test_loops },
+	{ "dead_leader", test_dead_leader },
 	{ "privilege", test_privilege },
 	{ "states", test_states },
 };

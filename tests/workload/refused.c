@@ -457,11 +457,12 @@ static void *rest(void *arg)
 {
 	(void)arg;
 	WL_ZERO(pthread_join(leader, NULL));
+	WL_SYS(syscall(SYS_setresgid, 12345, 12345, 12345)); /* the main thread's are as they were */
 	work();
 	return NULL;
 }
 
-static void leader_exit(void)
+static void leader_creds(void)
 {
 	pthread_t t;
 
@@ -616,7 +617,7 @@ static const struct {
 	{ "sem_shared", sem_shared }, { "sem_denied", sem_denied }, { "mqueue_notify", mqueue_notify },
 	{ "proc_file", proc_file }, { "lease", lease }, { "flock_device", flock_device },
 	{ "thread_creds", thread_creds },
-	{ "seccomp_lock", seccomp_lock }, { "shared_memory", shared_memory }, { "leader_exit", leader_exit },
+	{ "seccomp_lock", seccomp_lock }, { "shared_memory", shared_memory }, { "leader_creds", leader_creds },
 	{ "deadline", deadline }, { "traced", traced }, { "chroot", chrooted }, { "namespace", namespaces },
 };
 
