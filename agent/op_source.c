@@ -168,8 +168,11 @@ static void goes_on(struct op *op)
 
 static const char *state_words(struct op *op, char *buf, size_t len)
 {
-	snprintf(buf, len, "pod '%s' runs on node '%s' as before", op->name,
-		 op->agent->conf.agent_name);
+	const struct pod *p = pod_find(op->agent, op->name);
+	bool runs = p && !p->going && p->state != PM__POD_STATE__POD_EXITED;
+
+	snprintf(buf, len, "pod '%s' %s on node '%s'%s", op->name, runs ? "runs" : "has ended", op->agent->conf.agent_name,
+		 runs ? " as before" : "");
 	return buf;
 }
 

@@ -477,6 +477,7 @@ void pod_info(struct pod *p, Pm__PodInfo *out)
 	out->epoch = p->epoch;
 	out->exit_code = p->exit_known ? p->exit_code : 0;
 	out->op = p->op;
+	out->ending = p->going;
 	if (p->state != PM__POD_STATE__POD_EXITED)
 		count_procs(p, &out->procs, &out->mem);
 }

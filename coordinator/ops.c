@@ -619,23 +619,30 @@ void op_tell_aborted(struct op *op, struct node *n)
 		node_tell(n, &env);
 }
 
+/* What has become of the pod at the source: "runs on 'nodeA' as before". */
+static const char *at_source(const struct op *op, char *buf, size_t len)
+{
+	const struct pod *p = op->source ? pod_find_at(op->coord, op->j.pod, op->source) : NULL;
+	bool ended = p && (p->info->ending || p->info->state == PM__POD_STATE__POD_EXITED);
+
+	snprintf(buf, len, "pod '%s' %s on '%s'%s", op->j.pod, ended ? "has ended" : "runs", op->j.source, ended ? "" : " as before");
+	return buf;
+}
+
 static void undo_check(struct op *op)
 {
-	char state[200];
+	char state[300], there[200];
 
 	if (!op->src_undone || !op->tgt_undone)
 		return;
 	decide(op, JOURNAL_UNDONE);
-	if (op_is_checkpoint(op) && op->dry_run)
-		snprintf(state, sizeof(state), "pod '%s' runs on '%s' as before; nothing was stopped", op->j.pod, op->j.source);
-	else if (op_is_checkpoint(op))
-		snprintf(state, sizeof(state), "pod '%s' runs on '%s' as before; there is no new image", op->j.pod,
-			 op->j.source);
+	at_source(op, there, sizeof(there));
+	if (op_is_checkpoint(op))
+		snprintf(state, sizeof(state), "%s; %s", there, op->dry_run ? "nothing was stopped" : "there is no new image");
 	else if (op_is_restart(op))
 		snprintf(state, sizeof(state), "the image is as it was; nothing is left on '%s'", op->j.target);
 	else
-		snprintf(state, sizeof(state), "pod '%s' runs on '%s' as before; nothing is left on '%s'", op->j.pod,
-			 op->j.source, op->j.target);
+		snprintf(state, sizeof(state), "%s; nothing is left on '%s'", there, op->j.target);
 	if (op->dry_ok)
 		reply_result(op);
 	else

@@ -194,6 +194,10 @@ const char *pod_condition(const struct pod *p, char *buf, size_t len)
 	const char *op = p->info->op;
 	unsigned s = (unsigned)p->info->state;
 
+	if (p->info->ending && s != PM__POD_STATE__POD_EXITED) {
+		snprintf(buf, len, "ending");
+		return buf;
+	}
 	snprintf(buf, len, "%s%s%s%s", s < ARRAY_SIZE(words) ? words[s] : words[0], op[0] ? " (operation " : "", op,
 		 op[0] ? ")" : "");
 	return buf;

@@ -117,6 +117,23 @@ gone() { podctl kill -s KILL -a p; await absent; }
 	gone
 }
 
+@test "a program that ends while its pod is moved or checkpointed: nobody says that it runs as before" {
+	for what in "podmigrate p nodeB" "podctl checkpoint p"; do
+		rm -f "$LAB_SHARED/end"
+		podrun -d -n p -N nodeA -- sh -c 'until [ -e /home/shared/end ]; do sleep 0.01; done; exit 3'
+		echo engine-source@precopy:delay=3000 >"$LAB_DIR/faults/nodeA"
+		$what >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
+		await test ! -s "$LAB_DIR/faults/nodeA"
+		touch "$LAB_SHARED/end"
+		status=0
+		wait $! || status=$?
+		[ "$status" = 10 ]
+		grep "pod 'p' has ended on 'nodeA'; \(nothing is left on 'nodeB'\|there is no new image\)$" "$BATS_TEST_TMPDIR/said"
+		await absent
+		podps -a | grep 'exited(3)'
+	done
+}
+
 @test "restart on a node that dies: the image comes back elsewhere, at once" {
 	echo "engine-target@cut:delay=3000" >"$LAB_DIR/faults/nodeB"
 	timeout 180 podctl restore "$(image)" -N nodeB >/dev/null 2>&1 3>&- &

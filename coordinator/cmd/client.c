@@ -268,10 +268,12 @@ int parse_size(const struct ctx *c, const char *opt, const char *text, uint64_t 
 	return 0;
 }
 
-const char *pod_state_name(Pm__PodState s)
+const char *pod_state_name(const Pm__PodInfo *p)
 {
 	static const char *const name[] = { "unknown", "starting", "running", "migrating",
 					    "frozen",  "exited",   "lost",    "incoming" };
 
-	return (unsigned)s < ARRAY_SIZE(name) ? name[s] : "unknown";
+	if (p->ending && p->state != PM__POD_STATE__POD_EXITED)
+		return "ending";
+	return (unsigned)p->state < ARRAY_SIZE(name) ? name[p->state] : "unknown";
 }

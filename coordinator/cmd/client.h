@@ -80,7 +80,7 @@ int parse_number(const struct ctx *, const char *opt, const char *text, uint64_t
 		 uint64_t *out);
 /** With K, M, G, T behind it (powers of 1024), or a usage error (-1). */
 int parse_size(const struct ctx *, const char *opt, const char *text, uint64_t *out);
-const char *pod_state_name(Pm__PodState);
+const char *pod_state_name(const Pm__PodInfo *);
 
 /* the commands */
 int cmd_run(struct ctx *, int argc, char **argv);

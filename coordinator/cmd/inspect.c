@@ -64,7 +64,7 @@ static void show_pod_stats(const struct content *x)
 	printf("pod      %s", clean_copy(b, sizeof(b), x->spec->name));
 	printf(" of user %s", clean_copy(b, sizeof(b), x->spec->user));
 	printf(", address %s\n", x->spec->ip[0] ? clean_copy(b, sizeof(b), x->spec->ip) : "none");
-	printf("state    %s on %s, epoch %lu\n", pod_state_name(p->state), clean_copy(b, sizeof(b), p->node),
+	printf("state    %s on %s, epoch %lu\n", pod_state_name(p), clean_copy(b, sizeof(b), p->node),
 	       (unsigned long)p->epoch);
 	printf("size     %s resident, %zu processes, %zu threads\n", human_size(size, sizeof(size), p->mem), x->tree->n_procs,
 	       threads);
@@ -472,7 +472,7 @@ static void add_own(const struct content *x, json_t *o)
 				     (json_int_t)image_stored(im, &packed), "images",
 				     (int)x->chain.n) :
 			   json_pack("{s:n, s:s, s:s, s:I, s:I}", "image", "node", clean(p->node), "state",
-				     pod_state_name(p->state), "epoch", (json_int_t)p->epoch, "mem", (json_int_t)p->mem);
+				     pod_state_name(p), "epoch", (json_int_t)p->epoch, "mem", (json_int_t)p->mem);
 
 	if (own)
 		json_object_update(o, own);

@@ -61,7 +61,7 @@ static int add_row(struct libscols_table *t, const Pm__PodInfo *p)
 
 	if (!l)
 		return -1;
-	snprintf(state, sizeof(state), "%s", pod_state_name(p->state));
+	snprintf(state, sizeof(state), "%s", pod_state_name(p));
 	if (p->state == PM__POD_STATE__POD_EXITED)
 		snprintf(state, sizeof(state), "exited(%d)", p->exit_code);
 	snprintf(procs, sizeof(procs), "%u", p->procs);
@@ -98,7 +98,7 @@ static json_t *pod_json(const Pm__PodInfo *p)
 {
 	json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:I, s:s}", "pod",
 			      p->spec->name, "job", p->spec->job, "node", p->node, "user",
-			      p->spec->user, "state", pod_state_name(p->state), "procs",
+			      p->spec->user, "state", pod_state_name(p), "procs",
 			      (json_int_t)p->procs, "mem", (json_int_t)p->mem, "ip", p->spec->ip,
 			      "age_s", (json_int_t)age_s(p), "epoch", (json_int_t)p->epoch, "op",
 			      p->op);

@@ -16,7 +16,7 @@
 #define IO_FOREVER UINT64_MAX /* no deadline: only for waits that another deadline bounds */
 #define NSEC_PER_MSEC 1000000ull
 #define NSEC_PER_SEC 1000000000ull
-#define DEADLINE_GRACE_MS 2000u
+#define DEADLINE_GRACE_MS 5000u
 
 /** CLOCK_MONOTONIC now, ns. */
 uint64_t now_ns(void);
