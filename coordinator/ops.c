@@ -27,6 +27,7 @@
 #include "pod/base/util.h"
 
 #define SILENT_MS 60000 /* no progress at all for so long: given up */
+#define RESERVE_MS 60000 /* nobody stands still for it, and who is lost is noticed otherwise */
 #define CONNECT_MS 30000
 #define LOST_MS 5000 /* the user waits so long for a lost node */
 
@@ -46,7 +47,7 @@ static const struct {
 	void (*enter)(struct op *op);
 	void (*late)(struct op *op);
 } stages[NUM_STAGES] = {
-	[ST_RESERVE] = { "reserve", 15000, enter_reserve, late_before_commit },
+	[ST_RESERVE] = { "reserve", RESERVE_MS, enter_reserve, late_before_commit },
 	[ST_PRECOPY] = { "precopy", SILENT_MS, enter_precopy, late_before_commit },
 	[ST_COMMIT] = { "commit", 5000, enter_commit, late_commit },
 	[ST_CLEAN] = { "clean", 30000, enter_clean, late_clean },
