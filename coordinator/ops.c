@@ -70,10 +70,18 @@ void op_enter(struct op *op, enum stage stage)
 	stages[stage].enter(op);
 }
 
+/* Has it taken as long as the user allows? */
+static bool users_time_over(const struct op *op)
+{
+	const Pm__MigrateReq *m = op->asked ? op->asked->migrate_req : NULL;
+
+	return op->stage == ST_PRECOPY && m && m->timeout_s && !m->timeout_stop_copy && now_ns() - op->begun_ns >= m->timeout_s * NSEC_PER_SEC;
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
-	unsigned more = deadline_grace_ms();
 	struct op *op = arg;
+	unsigned more = users_time_over(op) ? 0 : deadline_grace_ms();
 
 	(void)fd;
 	(void)what;
