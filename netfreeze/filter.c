@@ -6,8 +6,8 @@
  *
  *   FILTER_OPEN    no rules
  *   FILTER_SYN     in: a TCP segment with SYN and without ACK is dropped
- *   FILTER_BLOCK   in: everything is dropped that comes from without; out: everything but UDP
- *   FILTER_MUTE    out: everything but UDP is dropped. For the replay into restored sockets (tcp.c)
+ *   FILTER_BLOCK   in: everything is dropped that comes from without; out: what the kernel sends by itself
+ *   FILTER_MUTE    out: that is dropped. For the replay into restored sockets (tcp.c)
  *
  * and in every state lo passes: what a pod says to itself does not cross the wire; nor does its own copy
  * of a multicast or broadcast, which comes in by eth0 but has a route already, as nothing from without has. But for resets
@@ -21,9 +21,10 @@
  * sequence numbers; the last one asks for the acknowledgement, any error names its request.
  *
  * A dropped output packet makes the sender's ip_output() fail, and TCP then counts the segment as
- * not sent. So a connection under FILTER_BLOCK gains no "sent but lost" data; see tcp.c. With UDP
- * the program would see the error: the agent wakes it, with the link attached, while the engine is
- * about to open the filter. No UDP leaves a pod that stands still, so it may always leave.
+ * not sent. So a connection under FILTER_BLOCK gains no "sent but lost" data; see tcp.c. With UDP, ICMP and
+ * raw sockets the program would see the error: the agent wakes it, with the link attached, while the engine is
+ * about to open the filter. None of these leaves a pod that stands still, so they may always leave. What the kernel
+ * sends by itself: TCP, reports of multicast groups (IGMP; of IPv6, ICMPv6), all of ICMPv6.
  */
 #include <errno.h>
 #include <netinet/in.h> /* before linux/in.h, which then keeps out of its way */
@@ -237,14 +238,13 @@ static void rule_end(struct builder *w, struct nftnl_rule *r, uint32_t verdict)
 	w->failed |= !mnl_nlmsg_batch_next(w->b);
 }
 
-enum what { ALL, NEW_SYN, NOT_UDP, STRAY_RST };
+enum what { ALL, NEW_SYN, STRAY_RST, PROTOCOL };
 
 /* Drops what goes through @chain on an interface (@key) that is not lo, if it is @what; STRAY_RST:
- * on lo. */
-static void add_drop(struct builder *w, const char *chain, uint32_t key, enum what what)
+ * on lo; PROTOCOL: of @proto. */
+static void add_drop(struct builder *w, const char *chain, uint32_t key, enum what what, uint8_t proto)
 {
 	static const uint32_t lo = LO_IFINDEX;
-	static const uint8_t udp = IPPROTO_UDP;
 	struct nftnl_rule *r = rule_new(chain);
 
 	if (!r) {
@@ -257,9 +257,9 @@ static void add_drop(struct builder *w, const char *chain, uint32_t key, enum wh
 		push_flags_match(w, r, SYN_MASK, SYN_ONLY);
 	if (what == STRAY_RST)
 		push_flags_match(w, r, RST_MASK, RST_ONLY);
-	if (what == NOT_UDP) {
+	if (what == PROTOCOL) {
 		rule_push(w, r, expr_meta(NFT_META_L4PROTO));
-		rule_push(w, r, expr_cmp(NFT_CMP_NEQ, &udp, sizeof(udp)));
+		rule_push(w, r, expr_cmp(NFT_CMP_EQ, &proto, sizeof(proto)));
 	}
 	rule_end(w, r, NF_DROP);
 }
@@ -302,15 +302,17 @@ static int build(int state, char *buf, size_t size, size_t *len, uint32_t *last,
 		add_flush(&w, "in");
 		add_flush(&w, "out");
 		if (state == FILTER_SYN)
-			add_drop(&w, "in", NFT_META_IIF, NEW_SYN);
+			add_drop(&w, "in", NFT_META_IIF, NEW_SYN, 0);
 		if (state == FILTER_BLOCK) {
 			add_accept_routed(&w, "in", NFT_RT_NEXTHOP4);
 			add_accept_routed(&w, "in", NFT_RT_NEXTHOP6);
-			add_drop(&w, "in", NFT_META_IIF, ALL);
+			add_drop(&w, "in", NFT_META_IIF, ALL, 0);
 		}
 		if (state == FILTER_BLOCK || state == FILTER_MUTE) {
-			add_drop(&w, "out", NFT_META_OIF, NOT_UDP);
-			add_drop(&w, "out", NFT_META_OIF, STRAY_RST);
+			add_drop(&w, "out", NFT_META_OIF, PROTOCOL, IPPROTO_TCP);
+			add_drop(&w, "out", NFT_META_OIF, PROTOCOL, IPPROTO_IGMP);
+			add_drop(&w, "out", NFT_META_OIF, PROTOCOL, IPPROTO_ICMPV6);
+			add_drop(&w, "out", NFT_META_OIF, STRAY_RST, 0);
 		}
 	}
 	add_end(&w);

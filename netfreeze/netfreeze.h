@@ -257,6 +257,27 @@ void udp_state_done(struct udp_state *);
 int udp_restore_on(int fd, int netns, const struct udp_state *, struct err *e);
 int udp_release(int fd, const struct udp_state *, struct err *e);
 
+/* ---- raw sockets of IPv4, and ICMP sockets (SOCK_DGRAM, "ping") */
+/** In @u.queue whole packets, or of an ICMP socket whole messages. A connected one has a peer of AF_INET, whose port may be 0. */
+struct raw_state {
+	struct udp_state u;
+	int type, protocol;
+};
+int raw_check(int fd, int netns, struct err *e);
+/** As udp_save(), but without the queue. */
+int raw_save(int fd, int netns, struct raw_state *out, struct err *e);
+/** What waits at the sockets @fds[n] of one namespace, all that it has: taken out, written down and put back. */
+struct raw_queues;
+int raw_queues_open(const int *fds, size_t n, int netns, struct raw_queues **out, struct err *e);
+/** Does it; may be begun by one process and ended by another. -ENOBUFS: more than memory was there for. */
+int raw_queues_exchange(void *queues);
+/** Adds what was found at @fds[i] to the queue of @s. */
+int raw_queues_read(const struct raw_queues *, size_t i, struct raw_state *s, struct err *e);
+void raw_queues_free(struct raw_queues *);
+/** Makes the fresh socket @fd that; it hears nothing until raw_release(), when all sockets exist. */
+int raw_restore_on(int fd, int netns, const struct raw_state *, struct err *e);
+int raw_release(int fd, const struct raw_state *, struct err *e);
+
 /* ---- waking the network at a new place, in the right order (wake.c) */
 struct wake;
 /** Before READY: filter handle and replay socket. @host is the pod's link in the caller's

@@ -21,6 +21,7 @@ enum opt_when {
 #define IN_LISTEN 2
 #define IN_CONN   4
 #define IN_ALL    7
+#define IN_RAW    8 /* of datagram sockets: of SOCK_RAW alone */
 
 #define ALWAYS INT32_MIN /* there is no constant default */
 

@@ -44,6 +44,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <net/if.h>
+#include <linux/icmp.h> /* after net/if.h, or they clash */
 
 #include "netfreeze/udp_int.h"
 #include "pod/base/io.h"
@@ -67,6 +68,9 @@
 #endif
 #ifndef UDP_GRO
 #define UDP_GRO 104
+#endif
+#ifndef IP_CHECKSUM
+#define IP_CHECKSUM 23
 #endif
 #define MSG_PROBE_ 0x10 /* linux/socket.h: all of a send but the sending */
 
@@ -108,6 +112,7 @@ static const struct opt_row rows[] = {
 	U_INT(IPPROTO_IP, IP_RECVOPTS, OPT_EARLY, 0),
 	U_INT(IPPROTO_IP, IP_RETOPTS, OPT_EARLY, 0),
 	U_INT(IPPROTO_IP, IP_RECVORIGDSTADDR, OPT_EARLY, 0),
+	U_INT(IPPROTO_IP, IP_CHECKSUM, OPT_EARLY, 0),
 	U_INT(IPPROTO_IP, IP_MINTTL, OPT_LATE, 0),
 	U_INT(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, OPT_EARLY, 0),
 	U_INT(IPPROTO_IP, IP_LOCAL_PORT_RANGE, OPT_LATE, 0),
@@ -139,6 +144,10 @@ static const struct opt_row rows[] = {
 	U_INT(IPPROTO_IPV6, IPV6_MINHOPCOUNT, OPT_LATE, 0),
 	U_INT(IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, OPT_EARLY, ALWAYS),
 
+	INT_OPT(IPPROTO_IP, IP_HDRINCL, OPT_EARLY, IN_RAW, ALWAYS),
+	INT_OPT(IPPROTO_IP, IP_NODEFRAG, OPT_EARLY, IN_RAW, 0),
+	RAW_OPT(SOL_RAW, ICMP_FILTER, sizeof(uint32_t), OPT_LATE, IN_RAW),
+
 	U_INT(IPPROTO_UDP, UDP_NO_CHECK6_TX, OPT_EARLY, 0),
 	U_INT(IPPROTO_UDP, UDP_NO_CHECK6_RX, OPT_EARLY, 0),
 	U_INT(IPPROTO_UDP, UDP_SEGMENT, OPT_LATE, 0),
@@ -146,6 +155,7 @@ static const struct opt_row rows[] = {
 	U_INT(IPPROTO_UDP, UDP_CORK, OPT_RELEASE, 0),
 };
 const struct opt_table udp_opts = {rows, ARRAY_SIZE(rows), IN_ALL};
+const struct opt_table raw_opts = {rows, ARRAY_SIZE(rows), IN_ALL | IN_RAW};
 
 const char *udp_addr(const struct sockaddr_in *a, char *buf)
 {
@@ -307,7 +317,7 @@ static void ask_no_more(int fd, const int *was, size_t n)
 		setsockopt(fd, asked[i].level, asked[i].name, &was[i], sizeof(int));
 }
 
-static void read_control(struct msghdr *mh, struct udp_dgram *d, size_t *part)
+void udp_read_control(struct msghdr *mh, struct udp_dgram *d, size_t *part)
 {
 	struct cmsghdr *c;
 	struct in_pktinfo pi;
@@ -341,8 +351,8 @@ static void read_control(struct msghdr *mh, struct udp_dgram *d, size_t *part)
 	}
 }
 
-static int add_dgram(struct udp_state *s, const struct udp_dgram *d, const void *data, size_t len,
-		     struct err *e)
+int udp_add_dgram(struct udp_state *s, const struct udp_dgram *d, const void *data, size_t len,
+		  struct err *e)
 {
 	struct udp_dgram *q = s->queue;
 	size_t room = s->nqueue ? s->nqueue & (s->nqueue - 1) : 0;
@@ -391,9 +401,9 @@ static int peek_one(int fd, struct udp_state *s, uint8_t *buf, bool skip, struct
 		return 1;
 	part = n ? (size_t)n : 1;
 	d.v6 = inet_name_read(&from, &d.from, &d.from6) && !IN6_IS_ADDR_V4MAPPED(&d.from6);
-	read_control(&mh, &d, &part);
+	udp_read_control(&mh, &d, &part);
 	do {
-		r = add_dgram(s, &d, buf + off, MIN(part, (size_t)n - off), e);
+		r = udp_add_dgram(s, &d, buf + off, MIN(part, (size_t)n - off), e);
 		off += part;
 	} while (r == 0 && off < (size_t)n);
 	return r < 0 ? r : 1;
@@ -513,7 +523,7 @@ static int read_groups(void *arg, struct err *e)
 	return r;
 }
 
-static int save_groups(int fd, int netns, struct udp_state *s, struct err *e)
+int udp_read_groups(int fd, int netns, struct udp_state *s, struct err *e)
 {
 	uint32_t mem[SK_MEMINFO_VARS] = {0};
 	struct visit v = {fd, s};
@@ -526,15 +536,17 @@ static int save_groups(int fd, int netns, struct udp_state *s, struct err *e)
 
 /* ---- all of it */
 
-static int save_options(int fd, struct udp_state *s, struct err *e)
+int udp_read_options(int fd, const struct opt_table *t, struct udp_state *s, struct err *e)
 {
 	size_t i;
 	int r;
 
-	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+	for (i = 0; i < t->n; i++) {
+		if (!(t->rows[i].states & t->states))
+			continue;
 		if (s->nopt == ARRAY_SIZE(s->opt))
 			return err_set(e, EOVERFLOW, "more than %u socket options", s->nopt);
-		r = sockopt_read(fd, &rows[i], &s->opt[s->nopt], e);
+		r = sockopt_read(fd, &t->rows[i], &s->opt[s->nopt], e);
 		if (r < 0)
 			return r;
 		s->nopt += (unsigned)r;
@@ -542,9 +554,21 @@ static int save_options(int fd, struct udp_state *s, struct err *e)
 	return 0;
 }
 
-static int save_all(int fd, int netns, struct udp_state *s, struct err *e)
+void udp_read_common(int fd, struct udp_state *s)
 {
 	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+
+	s->nonblock = fcntl(fd, F_GETFL) & O_NONBLOCK;
+	s->sndbuf = (uint32_t)get_int(fd, SOL_SOCKET, SO_SNDBUF, 0);
+	s->rcvbuf = (uint32_t)get_int(fd, SOL_SOCKET, SO_RCVBUF, 0);
+	if (poll(&p, 1, 0) == 1) {
+		s->shut_rd = p.revents & POLLRDHUP;
+		s->shut_wr = p.revents & POLLHUP;
+	}
+}
+
+static int save_all(int fd, int netns, struct udp_state *s, struct err *e)
+{
 	union inet_name at = {0}, peer = {0};
 	socklen_t len = sizeof(at);
 	int r;
@@ -555,17 +579,11 @@ static int save_all(int fd, int netns, struct udp_state *s, struct err *e)
 	len = sizeof(peer);
 	if (getpeername(fd, &peer.sa, &len) == 0)
 		inet_name_read(&peer, &s->peer, &s->peer6);
-	s->nonblock = fcntl(fd, F_GETFL) & O_NONBLOCK;
-	s->sndbuf = (uint32_t)get_int(fd, SOL_SOCKET, SO_SNDBUF, 0);
-	s->rcvbuf = (uint32_t)get_int(fd, SOL_SOCKET, SO_RCVBUF, 0);
-	if (poll(&p, 1, 0) == 1) {
-		s->shut_rd = p.revents & POLLRDHUP;
-		s->shut_wr = p.revents & POLLHUP;
-	}
-	r = save_options(fd, s, e);
+	udp_read_common(fd, s);
+	r = udp_read_options(fd, &udp_opts, s, e);
 	if (r == 0)
 		r = save_queue(fd, s, e);
-	return r < 0 ? r : save_groups(fd, netns, s, e);
+	return r < 0 ? r : udp_read_groups(fd, netns, s, e);
 }
 
 /**

@@ -33,7 +33,7 @@ static int set_int(int fd, int level, int name, int v, const char *text, struct 
 }
 
 /* The kernel doubles what it is given. */
-static int set_buffers(int fd, uint64_t snd, uint64_t rcv, struct err *e)
+int udp_set_buffers(int fd, uint64_t snd, uint64_t rcv, struct err *e)
 {
 	int r = set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(snd, BUF_MAX) / 2), "SO_SNDBUF",
 			e);
@@ -49,7 +49,7 @@ static int options(int fd, const struct udp_state *s, enum opt_when when, struct
 }
 
 /* An image is hostile input: what the kernel would not check is checked here. */
-static int validate(const struct udp_state *s, struct err *e)
+int udp_validate(const struct udp_state *s, size_t longest, struct err *e)
 {
 	size_t i;
 
@@ -60,7 +60,7 @@ static int validate(const struct udp_state *s, struct err *e)
 		return err_set(e, EPROTO, "UDP state: %zu datagrams, %zu groups", s->nqueue,
 			       s->ngroup);
 	for (i = 0; i < s->nqueue; i++)
-		if (s->queue[i].len > UDP_DATA_MAX || (s->queue[i].v6 && !s->v6) || (s->queue[i].len && !s->queue[i].data))
+		if (s->queue[i].len > longest || (s->queue[i].v6 && !s->v6) || (s->queue[i].len && !s->queue[i].data))
 			return err_set(e, EPROTO, "UDP state: a datagram of %u bytes",
 				       s->queue[i].len);
 	for (i = 0; i < s->ngroup; i++)
@@ -78,7 +78,7 @@ static socklen_t name_of(const struct udp_state *s, bool peer, union inet_name *
 
 /* ---- the queue */
 
-static uint32_t queued_memory(int fd)
+uint32_t udp_queued_memory(int fd)
 {
 	uint32_t mem[SK_MEMINFO_VARS] = {0};
 	socklen_t len = sizeof(mem);
@@ -88,11 +88,11 @@ static uint32_t queued_memory(int fd)
 }
 
 /* A packet over lo is queued by the time sendto() returns, unless ksoftirqd has it. */
-static int await_arrival(int fd, uint32_t before, struct err *e)
+int udp_await_arrival(int fd, uint32_t before, struct err *e)
 {
 	uint64_t end = deadline_ms(ARRIVE_MS);
 
-	while (queued_memory(fd) == before) {
+	while (udp_queued_memory(fd) == before) {
 		if (deadline_past(end))
 			return err_set(e, ETIMEDOUT, "a datagram does not get into its queue");
 		sched_yield();
@@ -125,13 +125,13 @@ static int inject(int raw, int fd, in_port_t port, const struct udp_dgram *d, st
 			    .msg_namelen = sizeof(route),
 			    .msg_iov = v,
 			    .msg_iovlen = d->len ? 2 : 1};
-	uint32_t before = queued_memory(fd);
+	uint32_t before = udp_queued_memory(fd);
 
 	if (!h.ip.saddr)
 		h.ip.saddr = htonl(INADDR_LOOPBACK); /* or the kernel would put one in */
 	if (sendmsg(raw, &mh, MSG_DONTWAIT) < 0)
 		return err_sys(e, "deliver a datagram of %u bytes", d->len);
-	return await_arrival(fd, before, e);
+	return udp_await_arrival(fd, before, e);
 }
 
 /* One packet to ::1, whatever its header says. A fragment begins at @off of the segment and is @more, or not, to the end. */
@@ -163,7 +163,7 @@ static int inject6(int raw, int fd, in_port_t port, const struct udp_dgram *d, s
 	size_t len = sizeof(struct udphdr) + d->len;
 	struct udphdr h = {.source = d->from.sin_port, .dest = port, .len = htons((uint16_t)len)};
 	autofree uint8_t *seg = malloc(len);
-	uint32_t before = queued_memory(fd), sum;
+	uint32_t before = udp_queued_memory(fd), sum;
 	int r;
 
 	if (!seg)
@@ -183,7 +183,7 @@ static int inject6(int raw, int fd, in_port_t port, const struct udp_dgram *d, s
 		if (r == 0)
 			r = send6(raw, d, seg, len - FRAGMENT, FRAGMENT, false, e);
 	}
-	return r < 0 ? r : await_arrival(fd, before, e);
+	return r < 0 ? r : udp_await_arrival(fd, before, e);
 }
 
 static int leave_address(int fd, struct err *e)
@@ -236,7 +236,7 @@ static int fill_queue(int fd, int netns, const struct udp_state *s, struct err *
 	if (r >= 0 && s->v6)
 		raw6 = r = open_raw(netns, AF_INET6, e);
 	if (r >= 0)
-		r = set_buffers(fd, s->sndbuf, room, e);
+		r = udp_set_buffers(fd, s->sndbuf, room, e);
 	if (r == 0)
 		r = take_any_port(fd, s->v6, &port, e);
 	for (i = 0; i < s->nqueue && r == 0; i++)
@@ -264,7 +264,7 @@ static int own_choice(int fd, const struct udp_state *s, union inet_name *name, 
 	return leave_address(fd, e);
 }
 
-static int join(int fd, const struct udp_group *g, struct err *e)
+int udp_join(int fd, const struct udp_group *g, struct err *e)
 {
 	struct ip_mreq m = {g->group, g->iface};
 	union {
@@ -302,16 +302,24 @@ static int take_names(int fd, const struct udp_state *s, struct err *e)
 	if (s->local.sin_port && bind(fd, &at.sa, len) < 0)
 		return err_sys(e, "bind");
 	for (i = 0; i < s->ngroup && r == 0; i++)
-		r = join(fd, &s->group[i], e);
+		r = udp_join(fd, &s->group[i], e);
 	if (r == 0 && s->peer.sin_port && connect(fd, &peer.sa, plen) < 0)
 		r = err_sys(e, "connect");
 	return r;
 }
 
-static int restore_on(int fd, int netns, const struct udp_state *s, struct err *e)
+int udp_set_common(int fd, const struct udp_state *s, struct err *e)
 {
 	const int fl = fcntl(fd, F_GETFL);
-	int r = validate(s, e);
+
+	if (s->shut_rd && shutdown(fd, s->shut_wr ? SHUT_RDWR : SHUT_RD) < 0 && errno != ENOTCONN) /* said, and done */
+		return err_sys(e, "shutdown");
+	return fcntl(fd, F_SETFL, s->nonblock ? fl | O_NONBLOCK : fl & ~O_NONBLOCK) < 0 ? err_sys(e, "O_NONBLOCK") : 0;
+}
+
+static int restore_on(int fd, int netns, const struct udp_state *s, struct err *e)
+{
+	int r = udp_validate(s, UDP_DATA_MAX, e);
 
 	if (r == 0)
 		r = options(fd, s, OPT_EARLY, e);
@@ -320,14 +328,11 @@ static int restore_on(int fd, int netns, const struct udp_state *s, struct err *
 	if (r == 0)
 		r = take_names(fd, s, e);
 	if (r == 0)
-		r = set_buffers(fd, s->sndbuf, s->rcvbuf, e);
+		r = udp_set_buffers(fd, s->sndbuf, s->rcvbuf, e);
 	if (r == 0)
 		r = options(fd, s, OPT_LATE, e);
-	if (r == 0 && s->shut_rd && shutdown(fd, s->shut_wr ? SHUT_RDWR : SHUT_RD) < 0 &&
-	    errno != ENOTCONN) /* said, and done */
-		r = err_sys(e, "shutdown");
-	if (r == 0 && fcntl(fd, F_SETFL, s->nonblock ? fl | O_NONBLOCK : fl & ~O_NONBLOCK) < 0)
-		r = err_sys(e, "O_NONBLOCK");
+	if (r == 0)
+		r = udp_set_common(fd, s, e);
 	return r;
 }
 

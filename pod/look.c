@@ -117,6 +117,27 @@ static int inet_line(struct look *l, const char *line, uint32_t type)
 	return add_sock(l, inode, type, type == TYPE_TCP ? &t.base : &u.base);
 }
 
+/* As above; the number that stands where others have a port is a raw one's protocol. */
+static int raw_line(struct look *l, const char *line, uint32_t sock_type)
+{
+	unsigned state, uid, port;
+	unsigned long inode;
+	Pm__BodyRaw r;
+	Pm__BodyUdp u;
+
+	pm__body_raw__init(&r);
+	pm__body_udp__init(&u);
+	if (sscanf(line, " %*d: %x:%x %x:%*x %x %*x:%*x %*x:%*x %*x %u %*d %lu", &u.laddr, &port, &u.paddr, &state, &uid, &inode) != 6)
+		return 0;
+	u.uid = uid;
+	if (sock_type == SOCK_DGRAM)
+		u.lport = htons((uint16_t)port);
+	r.protocol = sock_type == SOCK_RAW ? port : IPPROTO_ICMP;
+	r.sock_type = sock_type;
+	r.sock = &u;
+	return add_sock(l, inode, TYPE_RAW, &r.base);
+}
+
 /* "0000000000000000: 00000002 00000000 00010000 0001 01 12345 /run/x" */
 static int unix_line(struct look *l, const char *line, uint32_t type)
 {
@@ -184,12 +205,14 @@ static int read_sockets(struct look *l, struct err *e)
 {
 	static const struct {
 		const char *name;
-		uint32_t type;
+		uint32_t type; /* or what the function knows it as */
 		int (*line)(struct look *, const char *, uint32_t);
 	} tables[] = {{"tcp", TYPE_TCP, inet_line},
 		      {"tcp6", TYPE_TCP, inet_line},
 		      {"udp", TYPE_UDP, inet_line},
 		      {"udp6", TYPE_UDP, inet_line},
+		      {"raw", SOCK_RAW, raw_line},
+		      {"icmp", SOCK_DGRAM, raw_line},
 		      {"netlink", TYPE_NETLINK, netlink_line},
 		      {"unix", TYPE_UNIX, unix_line}};
 	int r = 0;

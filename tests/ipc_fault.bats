@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Engines and their helpers that die, or give up, when they have looked at queues and semaphores: the program sees nothing of it,
+# Engines and their helpers that die, or give up, when they have looked at queues, semaphores and raw sockets: the program sees nothing of it,
 # and the next move is a good one.
 
 bats_require_minimum_version 1.5.0
@@ -9,7 +9,7 @@ load lib
 setup_file() {
 	is_root || return 0
 	lab_up ipcfault --faults
-	cp "$LAB_BIN"/workload/{mqueue,sysvmsg,sysvsem} "$LAB_SHARED"
+	cp "$LAB_BIN"/workload/{mqueue,sysvmsg,sysvsem,raw} "$LAB_SHARED"
 }
 
 teardown_file() { lab_down; }
@@ -44,31 +44,35 @@ works() {
 	await absent
 }
 
-@test "the helper dies while it has the messages: the engine puts them back, and the move goes on" {
-	begin mqueue
-	faults engine-source@taken:kill
-	run timeout 180 podmigrate p nodeB
-	[ "$status" = 0 ]
-	happened
-	await running
-	not said FAIL
-	run timeout 180 podmigrate p nodeA
-	[ "$status" = 0 ]
-	works
+@test "the helper dies while it has the messages, or packets: the engine puts them back, and the move goes on" {
+	for w in mqueue raw; do
+		begin $w
+		faults engine-source@taken:kill
+		run timeout 180 podmigrate p nodeB
+		[ "$status" = 0 ]
+		happened
+		await running
+		not said FAIL
+		run timeout 180 podmigrate p nodeA
+		[ "$status" = 0 ]
+		works
+	done
 }
 
-@test "the engine dies while its helper has the messages: the helper puts them back before anybody runs" {
-	begin mqueue
-	faults engine-source@taken:delay=500 engine-source@helped:kill
-	run timeout 180 podmigrate p nodeB
-	[ "$status" != 0 ]
-	happened
-	on_node nodeA
-	works
+@test "the engine dies while its helper has the messages, or packets: the helper puts them back before anybody runs" {
+	for w in mqueue raw; do
+		begin $w
+		faults engine-source@taken:delay=500 engine-source@helped:kill
+		run timeout 180 podmigrate p nodeB
+		[ "$status" != 0 ]
+		happened
+		on_node nodeA
+		works
+	done
 }
 
-@test "an engine that gives up, or dies, after all was looked at leaves queues and semaphores as they were" {
-	for w in mqueue sysvmsg sysvsem; do
+@test "an engine that gives up, or dies, after all was looked at leaves queues, semaphores and raw sockets as they were" {
+	for w in mqueue sysvmsg sysvsem raw; do
 		for action in fail kill; do
 			echo "$w $action" >&3
 			begin $w

@@ -144,9 +144,9 @@ print(len(s.recv(100)))'
 	[[ $output != *timed* ]]
 }
 
-# outer_pid HOST MARK: the sleep whose environment says so
+# outer_pid HOST MARK [COMM]: the sleep, or COMM, whose environment says so
 outer_pid() {
-	"$LAB" exec "$1" -- sh -c 'for p in /proc/[0-9]*; do grep -qsz "^MARK='"$2"'$" $p/environ && [ "$(cat $p/comm)" = sleep ] && echo ${p#/proc/}; done; true'
+	"$LAB" exec "$1" -- sh -c 'for p in /proc/[0-9]*; do grep -qsz "^MARK='"$2"'$" $p/environ && [ "$(cat $p/comm)" = '"${3-sleep}"' ] && echo ${p#/proc/}; done; true'
 }
 
 holder() { # holder NAME: a pod of the user's on nodeA with one process that is known by its environment
@@ -238,6 +238,52 @@ socket.socket(fileno=got).setsockopt(level, name, value)' "$held" "$@"
 	as_root "$v" 41 75 0
 	as_user timeout 180 podmigrate socks nodeB
 	as_user podctl kill -s KILL -a socks
+}
+
+@test "a user's pod may have ICMP sockets, but no raw socket, whoever has given it one" {
+	as_user sh -c "cat >$MINE/raw.py" <<-'END'
+		import os, socket, time
+		l = socket.socket(socket.AF_UNIX)
+		l.bind('\0give')
+		l.listen(1)
+		ping = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+		try:
+		    socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+		except PermissionError:
+		    print('no raw socket', flush=True)
+		while True:
+		    c = l.accept()[0]
+		    fds = socket.recv_fds(c, 1, 1)[1]
+		    c.close()
+		    print('given', len(fds), flush=True)
+		    if not fds:
+		        ping.sendto(b'\x08\0\0\0\0\0\0\7', ('127.0.0.1', 0))
+		        print('reply', ping.recv(100)[7], flush=True)
+	END
+	pod -d -n rawman -N nodeA -- env MARK=rawman /usr/bin/python3 "$MINE/raw.py"
+	said() { as_user podctl logs rawman | grep -q "$1"; }
+	await said '^no raw socket$'
+	give() { # WHAT: an expression of python that is the list of what to send
+		is_here() { held=$(outer_pid nodeB rawman python3) && [ -n "$held" ]; }
+		await is_here
+		"$LAB" exec nodeB -- nsenter -n -t "$held" python3 -c "
+import socket
+u = socket.socket(socket.AF_UNIX)
+u.connect('\0give')
+given = $1
+socket.send_fds(u, [b'x'], [s.fileno() for s in given])"
+	}
+	as_user timeout 180 podmigrate rawman nodeB
+	give '[]'
+	await said '^reply 7$'
+	give '[socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)]'
+	await said '^given 1$'
+	# it is held by nothing but a number in the program
+	run as_user timeout 180 podmigrate rawman nodeA
+	[ "$status" != 0 ]
+	[[ $output == *"a raw socket (protocol 1), which the pod's user cannot have"* ]]
+	as_user podctl exec rawman -- true
+	as_user podctl kill -s KILL -a rawman
 }
 
 @test "another's file in the private /tmp of a user's pod does not travel" {

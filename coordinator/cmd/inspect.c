@@ -232,6 +232,14 @@ static bool tcp_words(const Pm__Object *o, struct socket_words *w)
 	return true;
 }
 
+static void dgram_words(const Pm__BodyUdp *u, struct socket_words *w)
+{
+	w->state = u->pport || u->paddr ? "ESTABLISHED" : "CLOSE";
+	address(w->local, sizeof(w->local), u->v6, &u->laddr6, u->laddr, u->lport);
+	if (u->pport || u->paddr)
+		address(w->peer, sizeof(w->peer), u->v6, &u->paddr6, u->paddr, u->pport);
+}
+
 static bool udp_words(const Pm__Object *o, struct socket_words *w)
 {
 	Pm__BodyUdp *u = pm__body_udp__unpack(NULL, o->body.len, o->body.data);
@@ -239,11 +247,22 @@ static bool udp_words(const Pm__Object *o, struct socket_words *w)
 	if (!u)
 		return false;
 	w->protocol = u->v6 ? "udp6" : "udp";
-	w->state = u->pport ? "ESTABLISHED" : "CLOSE";
-	address(w->local, sizeof(w->local), u->v6, &u->laddr6, u->laddr, u->lport);
-	if (u->pport)
-		address(w->peer, sizeof(w->peer), u->v6, &u->paddr6, u->paddr, u->pport);
+	dgram_words(u, w);
 	pm__body_udp__free_unpacked(u, NULL);
+	return true;
+}
+
+static bool raw_words(const Pm__Object *o, struct socket_words *w)
+{
+	Pm__BodyRaw *r = pm__body_raw__unpack(NULL, o->body.len, o->body.data);
+
+	if (!r || !r->sock) {
+		pm__body_raw__free_unpacked(r, NULL);
+		return false;
+	}
+	w->protocol = r->sock_type == SOCK_DGRAM ? "icmp" : "raw";
+	dgram_words(r->sock, w);
+	pm__body_raw__free_unpacked(r, NULL);
 	return true;
 }
 
@@ -294,6 +313,8 @@ static bool socket_words(const Pm__Object *o, struct socket_words *w)
 		return tcp_words(o, w);
 	case TYPE_UDP:
 		return udp_words(o, w);
+	case TYPE_RAW:
+		return raw_words(o, w);
 	case TYPE_UNIX:
 	case TYPE_UNIX_DGRAM:
 		return unix_words(o, w);

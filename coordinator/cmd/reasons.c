@@ -140,6 +140,8 @@ static const struct reason reasons[] = {
 	{ "tcp", "*urgent data waiting in a TCP socket*", "let the program read it", false },
 	{ "tcp", "*a TCP socket in state *", "try again", false },
 	{ "socket", "*: not a UDP socket", CLOSE, false },
+	{ "raw", "*a raw socket*", CLOSE, false },
+	{ "raw", "*an ICMP socket*", CLOSE, false },
 	{ "udp", "*a UDP socket*", CLOSE, false },
 	{ "udp", "*a multicast group with *", "let it join fewer", false },
 	{ "socket", "* is a socket, IPv6 *", "let the program use IPv4", false },

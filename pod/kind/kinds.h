@@ -25,6 +25,7 @@ enum {
 	TYPE_FIFO = 21,
 	TYPE_UNIX_DGRAM = 22,
 	TYPE_NETLINK = 23,
+	TYPE_RAW = 24,
 	TYPE_SYSVMSG = 30,
 	TYPE_SYSVSEM = 31,
 	TYPE_MQUEUE = 32,
@@ -32,7 +33,7 @@ enum {
 };
 
 extern const struct kind kind_file, kind_pipe, kind_fifo, kind_tcp, kind_udp, kind_unix, kind_unix_dgram, kind_epoll, kind_eventfd,
-	kind_signalfd, kind_timerfd, kind_inotify, kind_chardev, kind_pty, kind_netlink;
+	kind_signalfd, kind_timerfd, kind_inotify, kind_chardev, kind_pty, kind_netlink, kind_raw;
 /** Scope POD. */
 extern const struct kind kind_sysvmsg, kind_sysvsem, kind_mqueue;
 extern const struct kind kind_mqueue_fd;
@@ -111,6 +112,13 @@ struct sock_opt;
 /** Options as netfreeze has them into a record (of the dump's arena), and back; at most @max. */
 void kind_opts_out(struct dump *, const struct sock_opt *, unsigned n, Pm__SockOpt ***out, size_t *nout);
 int kind_opts_in(Pm__SockOpt *const *, size_t n, struct sock_opt *out, size_t max, unsigned *nout, struct err *);
+
+struct udp_state;
+/** A datagram socket's state into a record (of the dump's arena), and back; not its queue. dgram.c */
+void kind_dgram_out(struct dump *, const struct object *, const struct udp_state *, Pm__BodyUdp *);
+int kind_dgram_in(const Pm__BodyUdp *, struct udp_state *, struct err *);
+/** Its queue and its groups; the datagrams' bytes stay the record's: the caller frees queue and group alone. */
+int kind_dgram_queue_in(const Pm__BodyUdp *, struct udp_state *, struct err *);
 
 /** The classic filter of a socket, of any kind, into *@out (of the dump's arena; left alone if there is none), and back: when nothing
  * that travels with sockets is still to be delivered to it. */

@@ -97,7 +97,30 @@ static void packet(void)
 
 static void raw(void)
 {
+	struct sock_filter all[] = { { BPF_RET | BPF_K, 0, 0, 0xffff } };
+	struct sock_fprog prog = { 1, all };
+	int one = 1;
+
 	need("raw socket", socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+	WL_SYS(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)));
+	WL_SYS(setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &one, sizeof(one)));
+}
+
+static void raw6(void)
+{
+	need("raw socket", socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6));
+}
+
+/* the datagram goes to nobody else, and over lo at once */
+static void raw_udp(void)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int s;
+
+	need("raw socket", socket(AF_INET, SOCK_RAW, IPPROTO_UDP));
+	s = (int)WL_SYS(socket(AF_INET, SOCK_DGRAM, 0));
+	WL_EQ("sent", 1, WL_SYS(sendto(s, "?", 1, 0, (struct sockaddr *)&to, sizeof(to))));
+	close(s);
 }
 
 static void device(void)
@@ -609,6 +632,7 @@ static const struct {
 } kinds[] = {
 	{ "io_uring", io_uring },   { "perf_event", perf_event }, { "alg", alg },
 	{ "vsock", vsock },	    { "netlink", netlink },	  { "packet", packet },
+	{ "raw6", raw6 },	    { "raw_udp", raw_udp },
 	{ "raw", raw },		    { "device", device },	  { "posix_timer", posix_timer },
 	{ "inet6", inet6 },	    { "udp", udp },		  { "fifo", fifo },
 	{ "bpf_filter", bpf_filter }, { "unix_rights", unix_rights }, { "inotify", inotify },	  { "fanotify", fanotify },

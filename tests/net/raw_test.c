@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Raw and ICMP sockets are moved between two namespaces: who hears what is put into whose queue. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/icmp.h>
+#include <netinet/ip.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "netfreeze/raw_int.h"
+#include "pod/base/io.h"
+#include "tests/harness.h"
+#include "tests/net/world.h"
+
+#define PROTO 253
+#define MANY  8
+
+static struct sockaddr_in at(const char *ip, uint16_t port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+
+	a.sin_addr.s_addr = inet_addr(ip);
+	return a;
+}
+
+static int let_ping(void *arg, struct err *e)
+{
+	(void)arg;
+	return io_write_file("/proc/sys/net/ipv4/ping_group_range", "0 2147483647", e);
+}
+
+static void init(struct world *w)
+{
+	struct err e = {0};
+
+	world_init(w);
+	T_OK(netns_run(w->a.ns, let_ping, NULL, &e), &e);
+	T_OK(netns_run(w->b.ns, let_ping, NULL, &e), &e);
+}
+
+static int make(int ns, int type, int proto)
+{
+	struct err e = {0};
+	int fd;
+
+	T_OK(fd = netns_socket(ns, AF_INET, type, proto, &e), &e);
+	return fd;
+}
+
+static void send_to(int fd, const void *p, size_t len, const char *ip)
+{
+	struct sockaddr_in a = at(ip, 0);
+
+	T_REQUIRE(sendto(fd, p, len, 0, (struct sockaddr *)&a, sizeof(a)) == (ssize_t)len);
+}
+
+static void expect(int fd, const char *text)
+{
+	char buf[200] = "";
+	ssize_t n = recv(fd, buf, sizeof(buf) - 1, MSG_DONTWAIT);
+
+	T_REQUIRE(n >= 20);
+	T_CHECK_STR(buf + 20, text);
+}
+
+static void expect_none(int fd)
+{
+	char buf[200];
+
+	T_CHECK(recv(fd, buf, sizeof(buf), MSG_DONTWAIT) < 0 && errno == EAGAIN);
+}
+
+/* All of @fd[@n] to the other place, or only read; the same fds afterwards. */
+static void move(struct world *w, const int *fd, size_t n, bool stay)
+{
+	struct place *to = w->at == &w->a ? &w->b : &w->a;
+	struct raw_state s[MANY];
+	struct raw_queues *q = NULL;
+	struct err e = {0};
+	int fresh[MANY];
+	size_t i;
+
+	T_OK(filter_set(w->at->filter, FILTER_BLOCK, &e), &e);
+	T_OK(raw_queues_open(fd, n, w->at->ns, &q, &e), &e);
+	if (q)
+		T_REQUIRE(raw_queues_exchange(q) == 0);
+	for (i = 0; i < n; i++) {
+		T_OK(raw_save(fd[i], w->at->ns, &s[i], &e), &e);
+		if (q)
+			T_OK(raw_queues_read(q, i, &s[i], &e), &e);
+	}
+	raw_queues_free(q);
+	for (i = 0; i < n && !stay; i++) {
+		fresh[i] = make(to->ns, s[i].type, s[i].protocol);
+		T_OK(raw_restore_on(fresh[i], to->ns, &s[i], &e), &e);
+	}
+	for (i = 0; i < n && !stay; i++) {
+		T_OK(raw_release(fresh[i], &s[i], &e), &e);
+		T_REQUIRE(dup3(fresh[i], fd[i], O_CLOEXEC) == fd[i]);
+		close(fresh[i]);
+	}
+	for (i = 0; i < n; i++)
+		udp_state_done(&s[i].u);
+	if (!stay)
+		w->at = to;
+}
+
+static void close_all(const int *fd, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		close(fd[i]);
+}
+
+/* Five sockets of one protocol, of which each has heard something else. */
+static void test_queues_apart(void)
+{
+	struct sock_filter keep[] = {BPF_STMT(BPF_RET | BPF_K, 23)};
+	struct sock_fprog prog = {1, keep};
+	struct sockaddr_in bound = at("127.0.0.2", 0), peer = at("127.0.0.1", 0);
+	struct world w;
+	int fd[5], out, i, round;
+
+	init(&w);
+	out = make(w.a.ns, SOCK_RAW, PROTO);
+	T_REQUIRE(bind(out, (struct sockaddr *)&peer, sizeof(peer)) == 0);
+	fd[0] = make(w.a.ns, SOCK_RAW, PROTO);
+	send_to(out, "one", 3, "127.0.0.1");
+	fd[1] = make(w.a.ns, SOCK_RAW, PROTO);
+	T_REQUIRE(bind(fd[1], (struct sockaddr *)&bound, sizeof(bound)) == 0);
+	send_to(out, "two", 3, "127.0.0.2");
+	fd[2] = make(w.a.ns, SOCK_RAW, PROTO);
+	send_to(out, "three", 5, "127.0.0.1"); /* before it has a name by which it would not hear this */
+	T_REQUIRE(bind(fd[2], (struct sockaddr *)&bound, sizeof(bound)) == 0);
+	fd[3] = make(w.a.ns, SOCK_RAW, PROTO);
+	T_REQUIRE(setsockopt(fd[3], SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) == 0);
+	send_to(out, "four", 4, "127.0.0.3");
+	fd[4] = make(w.a.ns, SOCK_RAW, PROTO);
+	close(out);
+	for (round = 0; round < 3; round++) {
+		move(&w, fd, 5, false);
+		move(&w, fd, 5, true); /* a checkpoint: once more in the same place */
+	}
+	expect(fd[0], "one");
+	expect(fd[0], "two");
+	expect(fd[0], "three");
+	expect(fd[0], "four");
+	expect(fd[1], "two");
+	expect(fd[2], "three");
+	expect(fd[3], "fou"); /* cut by its filter */
+	for (i = 0; i < 5; i++)
+		expect_none(fd[i]);
+	/* names and filters are as they were */
+	out = make(w.at->ns, SOCK_RAW, PROTO);
+	send_to(out, "five", 4, "127.0.0.1");
+	send_to(out, "six", 3, "127.0.0.2");
+	expect(fd[0], "five");
+	expect(fd[0], "six");
+	expect(fd[1], "six");
+	expect_none(fd[1]);
+	expect(fd[2], "six");
+	expect(fd[4], "five");
+	close(out);
+	close_all(fd, 5);
+	world_done(&w);
+}
+
+static size_t icmp(uint8_t *buf, uint8_t type, uint8_t code, const void *body, size_t len)
+{
+	struct icmphdr h = {.type = type, .code = code};
+
+	memcpy(buf, &h, sizeof(h));
+	memcpy(buf + sizeof(h), body, len);
+	h.checksum = inet_fold(inet_sum(buf, sizeof(h) + len, 0));
+	memcpy(buf, &h, sizeof(h));
+	return sizeof(h) + len;
+}
+
+/* What waits is heard by the kernel once more: a request gets no second answer, an error reaches
+ * nobody again. */
+static void test_kernel_leaves_it(void)
+{
+	struct {
+		struct iphdr ip;
+		uint16_t port[4];
+	} about = {.ip = {.version = 4, .ihl = 5, .protocol = IPPROTO_UDP, .ttl = 64}};
+	struct sockaddr_in a = at("127.0.0.1", 7000), b = at("127.0.0.1", 9);
+	uint8_t buf[200];
+	struct world w;
+	int fd[2], out, udp, v = 0, i;
+	socklen_t len = sizeof(v);
+	size_t n;
+
+	init(&w);
+	udp = make(w.a.ns, SOCK_DGRAM, IPPROTO_UDP);
+	T_REQUIRE(bind(udp, (struct sockaddr *)&a, sizeof(a)) == 0);
+	T_REQUIRE(connect(udp, (struct sockaddr *)&b, sizeof(b)) == 0);
+	fd[0] = make(w.a.ns, SOCK_RAW, IPPROTO_ICMP);
+	fd[1] = make(w.a.ns, SOCK_DGRAM, IPPROTO_ICMP);
+	out = make(w.a.ns, SOCK_RAW, IPPROTO_ICMP);
+	about.ip.saddr = about.ip.daddr = htonl(INADDR_LOOPBACK);
+	about.port[0] = a.sin_port;
+	about.port[1] = b.sin_port;
+	n = icmp(buf, ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, &about, sizeof(about));
+	send_to(out, buf, n, "127.0.0.1");
+	T_REQUIRE(getsockopt(udp, SOL_SOCKET, SO_ERROR, &v, &len) == 0);
+	T_CHECK_EQ(v, ECONNREFUSED);
+	n = icmp(buf, ICMP_ECHO, 0, "request", 8);
+	send_to(fd[1], buf, n, "127.0.0.1"); /* what it hears are the request and the answer */
+	close(out);
+	for (i = 0; i < 3; i++)
+		move(&w, fd, 2, true);
+	T_REQUIRE(getsockopt(udp, SOL_SOCKET, SO_ERROR, &v, &len) == 0);
+	T_CHECK_EQ(v, 0);
+	move(&w, fd, 2, false);
+	T_REQUIRE(recv(fd[0], buf, sizeof(buf), MSG_DONTWAIT) > 28);
+	T_CHECK_EQ(buf[20], ICMP_DEST_UNREACH);
+	T_REQUIRE(recv(fd[0], buf, sizeof(buf), MSG_DONTWAIT) > 28);
+	T_CHECK_EQ(buf[20], ICMP_ECHO);
+	T_REQUIRE(recv(fd[0], buf, sizeof(buf), MSG_DONTWAIT) > 28);
+	T_CHECK_EQ(buf[20], ICMP_ECHOREPLY);
+	expect_none(fd[0]);
+	T_REQUIRE(recv(fd[1], buf, sizeof(buf), MSG_DONTWAIT) == 16);
+	T_CHECK_EQ(buf[0], ICMP_ECHOREPLY);
+	T_CHECK_STR((char *)buf + 8, "request");
+	expect_none(fd[1]);
+	close(udp);
+	close_all(fd, 2);
+	world_done(&w);
+}
+
+/* It is begun by one who dies, and ended by another. */
+static void test_begun_by_another(void)
+{
+	struct sockaddr_in a = at("127.0.0.1", 0);
+	struct raw_queues *q = NULL;
+	struct raw_state s;
+	struct err e = {0};
+	struct world w;
+	int fd, out, again;
+
+	init(&w);
+	fd = make(w.a.ns, SOCK_RAW, PROTO);
+	out = make(w.a.ns, SOCK_RAW, PROTO + 1);
+	T_REQUIRE(bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
+	close(out);
+	out = make(w.a.ns, SOCK_RAW, PROTO);
+	send_to(out, "first", 5, "127.0.0.1");
+	send_to(out, "second", 6, "127.0.0.1");
+	close(out);
+	T_OK(raw_queues_open(&fd, 1, w.a.ns, &q, &e), &e);
+	T_REQUIRE(q != NULL);
+	for (again = 0; again < 3; again++) /* done is done */
+		T_REQUIRE(raw_queues_exchange(q) == 0);
+	T_OK(raw_save(fd, w.a.ns, &s, &e), &e);
+	T_OK(raw_queues_read(q, 0, &s, &e), &e);
+	T_CHECK_EQ(s.u.nqueue, 2);
+	udp_state_done(&s.u);
+	raw_queues_free(q);
+	expect(fd, "first");
+	expect(fd, "second");
+	expect_none(fd);
+	close(fd);
+	world_done(&w);
+}
+
+static void test_refusals(void)
+{
+	struct sock_filter all[] = {BPF_STMT(BPF_RET | BPF_K, 0xffff)};
+	struct sock_fprog prog = {1, all};
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
+	uint8_t options[] = {IPOPT_NOP, IPOPT_NOP, IPOPT_NOP, IPOPT_EOL};
+	struct sockaddr_in number = at("0.0.0.0", 77);
+	struct err e = {0};
+	struct world w;
+	int fd, other, one = 1;
+
+	init(&w);
+	fd = make(w.a.ns, SOCK_RAW, PROTO);
+	T_OK(raw_check(fd, w.a.ns, &e), &e);
+	T_REQUIRE(setsockopt(fd, IPPROTO_IP, IP_OPTIONS, options, sizeof(options)) == 0);
+	T_FAILS(raw_check(fd, w.a.ns, &e), -EOPNOTSUPP);
+	close(fd);
+	fd = make(w.a.ns, SOCK_RAW, PROTO);
+	T_REQUIRE(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) == 0);
+	T_OK(raw_check(fd, w.a.ns, &e), &e);
+	T_REQUIRE(setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &one, sizeof(one)) == 0);
+	T_FAILS(raw_check(fd, w.a.ns, &e), -EOPNOTSUPP);
+	close(fd);
+	fd = make(w.a.ns, SOCK_RAW, PROTO);
+	T_REQUIRE(connect(fd, &none, sizeof(none)) == 0);
+	T_FAILS(raw_check(fd, w.a.ns, &e), -EOPNOTSUPP);
+	close(fd);
+	fd = make(w.a.ns, SOCK_DGRAM, IPPROTO_ICMP);
+	other = make(w.a.ns, SOCK_DGRAM, IPPROTO_ICMP);
+	T_REQUIRE(bind(fd, (struct sockaddr *)&number, sizeof(number)) == 0);
+	T_OK(raw_check(fd, w.a.ns, &e), &e);
+	T_REQUIRE(bind(other, (struct sockaddr *)&number, sizeof(number)) == 0);
+	T_FAILS(raw_check(fd, w.a.ns, &e), -EOPNOTSUPP);
+	close(fd);
+	T_OK(raw_check(other, w.a.ns, &e), &e);
+	close(other);
+	fd = make(w.a.ns, SOCK_DGRAM, IPPROTO_UDP);
+	T_FAILS(raw_check(fd, w.a.ns, &e), -EOPNOTSUPP);
+	close(fd);
+	world_done(&w);
+}
+
+/* An image may say anything. */
+static void test_hostile_state(void)
+{
+	struct iphdr ip = {.version = 4, .ihl = 5, .tot_len = htons(sizeof(ip)), .protocol = PROTO};
+	struct udp_dgram d = {.data = &ip, .len = sizeof(ip)};
+	struct raw_state s = {.type = SOCK_RAW, .protocol = PROTO,
+			      .u = {.local.sin_family = AF_INET, .queue = &d, .nqueue = 1}};
+	struct err e = {0};
+	struct world w;
+	int fd;
+
+	init(&w);
+	fd = make(w.a.ns, SOCK_RAW, PROTO);
+	ip.ihl = 15;
+	T_FAILS(raw_restore_on(fd, w.a.ns, &s, &e), -EOPNOTSUPP);
+	ip.ihl = 4;
+	T_FAILS(raw_restore_on(fd, w.a.ns, &s, &e), -EOPNOTSUPP);
+	ip.ihl = 5;
+	ip.frag_off = htons(0x2000);
+	T_FAILS(raw_restore_on(fd, w.a.ns, &s, &e), -EOPNOTSUPP);
+	ip.frag_off = 0;
+	ip.tot_len = htons(sizeof(ip) - 1);
+	T_FAILS(raw_restore_on(fd, w.a.ns, &s, &e), -EOPNOTSUPP);
+	d.len = 3;
+	T_FAILS(raw_restore_on(fd, w.a.ns, &s, &e), -EOPNOTSUPP);
+	s.type = SOCK_DGRAM;
+	T_FAILS(raw_restore_on(fd, w.a.ns, &s, &e), -EPROTO);
+	s.protocol = IPPROTO_ICMP;
+	T_FAILS(raw_restore_on(fd, w.a.ns, &s, &e), -EOPNOTSUPP);
+	s.type = SOCK_RAW;
+	s.protocol = IPPROTO_UDP;
+	T_FAILS(raw_restore_on(fd, w.a.ns, &s, &e), -EPROTO);
+	s.u.nqueue = 0;
+	s.u.sndbuf = s.u.rcvbuf = 50000;
+	T_OK(raw_restore_on(fd, w.a.ns, &s, &e), &e);
+	close(fd);
+	world_done(&w);
+}
+
+static const struct test_case cases[] = {
+	{"queues_apart", test_queues_apart},
+	{"kernel_leaves_it", test_kernel_leaves_it},
+	{"begun_by_another", test_begun_by_another},
+	{"refusals", test_refusals},
+	{"hostile_state", test_hostile_state},
+};
+
+const struct test_suite raw_suite = {"raw", cases, ARRAY_SIZE(cases)};
