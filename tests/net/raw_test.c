@@ -269,6 +269,81 @@ static void test_begun_by_another(void)
 	world_done(&w);
 }
 
+struct waking {
+	struct place *p;
+	struct wake *wake;
+};
+
+static int open_wake(void *arg, struct err *e)
+{
+	struct waking *k = arg;
+
+	return wake_open(k->p->ns, k->p->host, pod_mac, &k->wake, e);
+}
+
+static int attach(void *arg, struct err *e)
+{
+	return link_attach(arg, BRIDGE, e);
+}
+
+static void await_data(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	T_REQUIRE(poll(&p, 1, 60000) == 1);
+}
+
+/* What comes from without while the pod stands still is heard once, after what had come before: at the other place, and here. */
+static void test_held(void)
+{
+	static const char *const words[] = {"one", "two", "three"};
+	static uint8_t frame[2][HOLD_FRAME_MAX];
+	struct err e = {0};
+	struct world w;
+	int fd, out, stay, len[2], n, i, r;
+
+	for (stay = 0; stay < 2; stay++) {
+		struct waking k = {.p = stay ? &w.a : &w.b};
+
+		init(&w);
+		fd = make(w.a.ns, SOCK_RAW, PROTO);
+		out = make(w.peer, SOCK_RAW, PROTO);
+		T_OK(netns_run(w.node, open_wake, &k, &e), &e);
+		send_to(out, words[0], strlen(words[0]), POD_IP);
+		await_data(fd);
+		T_OK(hold_only_syn(w.a.hold, false, &e), &e);
+		hold_discard(w.a.hold);
+		T_OK(filter_set(w.a.filter, FILTER_BLOCK, &e), &e);
+		for (i = 1; i < 3; i++)
+			send_to(out, words[i], strlen(words[i]), POD_IP);
+		move(&w, &fd, 1, stay);
+		if (stay)
+			T_OK(wake_speak(k.wake, &e), &e);
+		for (n = 0; n < 2; n += frame_is_for_pod(frame[n], (size_t)len[n], pod_mac)) {
+			await_data(hold_fd(w.a.hold));
+			T_OK(len[n] = hold_take(w.a.hold, frame[n], sizeof(frame[n]), &e), &e);
+		}
+		T_OK(hold_stop(w.a.hold, &e), &e); /* or it would hold them again */
+		for (i = 0; i < 2; i++) {
+			T_OK(r = wake_hear(k.wake, frame[i], (size_t)len[i], &e), &e);
+			T_CHECK_EQ(r, 1);
+		}
+		if (!stay) {
+			T_OK(netns_run(w.node, attach, (void *)(uintptr_t)w.b.host, &e), &e);
+			T_OK(wake_speak(k.wake, &e), &e);
+		}
+		for (i = 0; i < 3; i++) {
+			await_data(fd);
+			expect(fd, words[i]);
+		}
+		expect_none(fd);
+		wake_free(k.wake, false);
+		close(fd);
+		close(out);
+		world_done(&w);
+	}
+}
+
 static void test_refusals(void)
 {
 	struct sock_filter all[] = {BPF_STMT(BPF_RET | BPF_K, 0xffff)};
@@ -354,6 +429,7 @@ static const struct test_case cases[] = {
 	{"queues_apart", test_queues_apart},
 	{"kernel_leaves_it", test_kernel_leaves_it},
 	{"begun_by_another", test_begun_by_another},
+	{"held", test_held},
 	{"refusals", test_refusals},
 	{"hostile_state", test_hostile_state},
 };
