@@ -30,7 +30,7 @@
 #include <sys/syscall.h>
 
 #include "pod/base/fault.h"
-#include "pod/base/deadline.h"
+#include "pod/base/io.h"
 #include "pod/base/log.h"
 #include "pod/base/prio.h"
 #include "pod/base/util.h"
@@ -427,7 +427,7 @@ void engine_wait(struct pod *p)
 	if (fd < 0)
 		return;
 	pfd.fd = fd;
-	if (poll(&pfd, 1, ENGINE_LAST_MS) > 0)
+	if (io_poll(&pfd, 1, deadline_ms(ENGINE_LAST_MS)) > 0)
 		return;
 	log_warn("pod-engine %d of pod '%s' does not end by itself", pid, p->spec->name);
 	syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);

@@ -106,7 +106,9 @@ void pods_list(struct coord *c, struct client *cl, uint32_t id, const Pm__PodsRe
 bool pod_owned(const struct pod *p, const struct client *cl);
 /** "frozen, held by operation m17-...": the state of a pod that does not run, in words. */
 const char *pod_condition(const struct pod *p, char *buf, size_t len);
-bool ip_in_use(struct coord *c, const char *ip);
+/** The pod that has it and has not exited, or NULL. */
+const struct pod *pod_with_ip(struct coord *c, const char *ip);
+bool pod_runs(const struct pod *p);
 
 /* ---- run.c */
 void run_request(struct client *cl, uint32_t id, const Pm__RunReq *m);

@@ -310,7 +310,7 @@ void group_error(struct op *op, const Pm__Error *er, const char *state, bool set
 		g->error = envelope_copy(&env);
 		snprintf(g->culprit, sizeof(g->culprit), "%s", op->j.pod);
 	}
-	if (!settled || g->good || g->committed)
+	if (!settled || g->good || g->committed || op_pod_ended(op))
 		snprintf(g->state, sizeof(g->state), "%s", state);
 	answer(g);
 }

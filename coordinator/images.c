@@ -103,7 +103,7 @@ static int check_checkpoint(struct client *cl, uint32_t id, const Pm__Checkpoint
 	else if (held)
 		client_error(cl, id, EX_BUSY, "check", "nothing was touched", "", "operation %s holds pod '%s'", held,
 			     name);
-	else if (p->info->state != PM__POD_STATE__POD_RUNNING)
+	else if (!pod_runs(p))
 		client_error(cl, id, EX_BUSY, "check", "nothing was touched", "see podps",
 			     "pod '%s' cannot be %s now: it is %s", name, m->check ? "checked" : "checkpointed",
 			     pod_condition(p, how, sizeof(how)));
@@ -322,7 +322,7 @@ int checkpoint_begin(struct coord *c, struct pod *p)
 		return 0;
 	}
 	for (size_t i = 0; i < n; i++)
-		if (pod[i]->info->state != PM__POD_STATE__POD_RUNNING || !pod[i]->node->up ||
+		if (!pod_runs(pod[i]) || !pod[i]->node->up ||
 		    pod_held(c, pod[i]->info->spec->name)) {
 			p->checkpoint_ns = now_ns() + AGAIN_S * NSEC_PER_SEC;
 			return 0;
@@ -366,19 +366,22 @@ static void settle_user(struct restart *r, struct client *cl, const Pm__RestoreR
 static int check_address(struct client *cl, uint32_t id, const Pm__PodSpec *spec)
 {
 	const struct conf *conf = &cl->coord->conf;
+	const struct pod *has;
 	struct in_addr a;
 
 	if (!spec->ip[0])
 		return 0;
+	has = pod_with_ip(cl->coord, spec->ip);
 	if (inet_pton(AF_INET, spec->ip, &a) != 1)
 		client_error(cl, id, EX_BADUSE, "check", "nothing was made", "", "'%s' is not an IPv4 address",
 			     spec->ip);
 	else if (cl->uid != 0 && (ntohl(a.s_addr) < conf->pool_first || ntohl(a.s_addr) > conf->pool_last))
 		client_error(cl, id, EX_DENIED, "check", "nothing was made", "",
 			     "address %s, which the image's pod had, is not in the pool: only root may take it", spec->ip);
-	else if (ip_in_use(cl->coord, spec->ip))
+	else if (has)
 		client_error(cl, id, EX_BUSY, "check", "nothing was made", "see podps",
-			     "address %s, which the image's pod had, is another pod's", spec->ip);
+			     "address %s, which the image's pod had, is that of pod '%s' on node '%s'", spec->ip,
+			     has->info->spec->name, has->node->conf->name);
 	else
 		return 0;
 	return -1;
@@ -412,20 +415,9 @@ static bool id_ok(const char *id)
 	return id[0] != '.' && !strchr(id, '/') && strlen(id) < 128;
 }
 
-/* What is left of the pod on a node whose part of an operation was given up, until that node has removed it. */
-static const struct pod *half_made(struct coord *c, const char *name)
-{
-	const struct pod *p = c->pods;
-
-	while (p && !(p->info->state == PM__POD_STATE__POD_INCOMING && p->node->up && strcmp(p->info->spec->name, name) == 0))
-		p = p->next;
-	return p;
-}
-
 /* 0, or -1 after the client was told why not. */
 static int check_restore(struct client *cl, uint32_t id, const Pm__RestoreReq *m, const struct pod *p)
 {
-	const struct pod *half;
 	const char *held;
 
 	if (!m->spec || !pod_name_ok(m->spec->name) || !(m->id[0] ? id_ok(m->id) : m->path[0] == '/')) {
@@ -433,14 +425,9 @@ static int check_restore(struct client *cl, uint32_t id, const Pm__RestoreReq *m
 		return -1;
 	}
 	held = pod_held(cl->coord, m->spec->name);
-	half = half_made(cl->coord, m->spec->name);
 	if (held)
 		client_error(cl, id, EX_BUSY, "check", "nothing was made", "", "operation %s holds pod '%s'", held,
 			     m->spec->name);
-	else if (half)
-		client_error(cl, id, EX_BUSY, "check", "nothing was made", "again in a moment; podctl recover lists what is left",
-			     "node '%s' has not yet removed what operation %s made there of pod '%s'", half->node->conf->name,
-			     half->info->op, m->spec->name);
 	else if (p && p->info->state != PM__POD_STATE__POD_EXITED)
 		client_error(cl, id, EX_BUSY, "check", "nothing was made; that pod was not touched", "podctl kill ends it",
 			     "pod '%s' lives on node '%s'%s: it must not be there twice", m->spec->name,

@@ -9,7 +9,7 @@ static bool is_due(struct coord *c, struct pod *p)
 {
 	uint64_t every = p->info->spec->interval_s * NSEC_PER_SEC;
 
-	if (!every || p->info->state != PM__POD_STATE__POD_RUNNING || !p->node->up ||
+	if (!every || !pod_runs(p) || !p->node->up ||
 	    pod_find(c, p->info->spec->name) != p)
 		return false;
 	if (pod_held(c, p->info->spec->name)) {

@@ -75,7 +75,8 @@ static bool users_time_over(const struct op *op)
 {
 	const Pm__MigrateReq *m = op->asked ? op->asked->migrate_req : NULL;
 
-	return op->stage == ST_PRECOPY && m && m->timeout_s && !m->timeout_stop_copy && now_ns() - op->begun_ns >= m->timeout_s * NSEC_PER_SEC;
+	return op->stage == ST_PRECOPY && m && m->timeout_s && !m->timeout_stop_copy &&
+	       now_ns() - op->begun_ns >= m->timeout_s * NSEC_PER_SEC;
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
@@ -628,13 +629,20 @@ void op_tell_aborted(struct op *op, struct node *n)
 		node_tell(n, &env);
 }
 
+bool op_pod_ended(const struct op *op)
+{
+	const struct pod *p = op->source ? pod_find_at(op->coord, op->j.pod, op->source) : NULL;
+
+	return op->source && (!p || p->info->ending || p->info->state == PM__POD_STATE__POD_EXITED);
+}
+
 /* What has become of the pod at the source: "runs on 'nodeA' as before". */
 static const char *at_source(const struct op *op, char *buf, size_t len)
 {
-	const struct pod *p = op->source ? pod_find_at(op->coord, op->j.pod, op->source) : NULL;
-	bool ended = p && (p->info->ending || p->info->state == PM__POD_STATE__POD_EXITED);
+	bool ended = op_pod_ended(op);
 
-	snprintf(buf, len, "pod '%s' %s on '%s'%s", op->j.pod, ended ? "has ended" : "runs", op->j.source, ended ? "" : " as before");
+	snprintf(buf, len, "pod '%s' %s on '%s'%s", op->j.pod, ended ? "has ended" : "runs", op->j.source,
+		 ended ? "" : " as before");
 	return buf;
 }
 
@@ -677,14 +685,13 @@ static void enter_undo(struct op *op)
 
 static void late_undo(struct op *op)
 {
-	char state[200];
+	char state[300], there[200];
 
 	if (op->src_undone && op_is_restart(op))
 		snprintf(state, sizeof(state), "the image is as it was; '%s' has not yet removed its part", op->j.target);
 	else if (op->src_undone)
-		snprintf(state, sizeof(state),
-			 "pod '%s' runs on '%s' as before; '%s' has not yet removed its part",
-			 op->j.pod, op->j.source, op->j.target);
+		snprintf(state, sizeof(state), "%s; '%s' has not yet removed its part",
+			 at_source(op, there, sizeof(there)), op->j.target);
 	else
 		snprintf(state, sizeof(state), "unknown until node '%s' answers", op->j.source);
 	reply_error(op, state, "podctl nodes", false);

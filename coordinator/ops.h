@@ -59,6 +59,8 @@ struct op {
 
 struct op *op_new(struct coord *c, const struct journal_op *j);
 void op_timer(struct op *op, unsigned ms);
+/** Its source has told that the pod is over. */
+bool op_pod_ended(const struct op *op);
 struct op *op_find(struct coord *c, const char *id);
 void op_free(struct op *op);
 void op_enter(struct op *op, enum stage stage);

@@ -203,13 +203,17 @@ const char *pod_condition(const struct pod *p, char *buf, size_t len)
 	return buf;
 }
 
-bool ip_in_use(struct coord *c, const char *ip)
+const struct pod *pod_with_ip(struct coord *c, const char *ip)
 {
 	for (struct pod *p = c->pods; p; p = p->next)
-		if (p->info->state != PM__POD_STATE__POD_EXITED &&
-		    strcmp(p->info->spec->ip, ip) == 0)
-			return true;
-	return false;
+		if (p->info->state != PM__POD_STATE__POD_EXITED && strcmp(p->info->spec->ip, ip) == 0)
+			return p;
+	return NULL;
+}
+
+bool pod_runs(const struct pod *p)
+{
+	return p->info->state == PM__POD_STATE__POD_RUNNING && !p->info->ending;
 }
 
 /* ---- podps: all nodes are asked, who does not answer in time is answered for from memory */
@@ -234,6 +238,12 @@ static bool wanted(const struct gather *g, const struct pod *p)
 	return pod_find(g->coord, p->info->spec->name) == p;
 }
 
+static void lost(Pm__PodInfo *info)
+{
+	info->state = PM__POD_STATE__POD_LOST;
+	info->ending = false;
+}
+
 static void gathered(struct gather *g)
 {
 	struct coord *c = g->coord;
@@ -253,7 +263,7 @@ static void gathered(struct gather *g)
 		infos[n] = *p->info;
 		infos[n].node = p->node->conf->name;
 		if (!p->node->up && p->info->state != PM__POD_STATE__POD_EXITED)
-			infos[n].state = PM__POD_STATE__POD_LOST;
+			lost(&infos[n]);
 		list[n] = &infos[n];
 		n++;
 	}

@@ -121,8 +121,9 @@ static void list_open(struct coord *c, struct lines *l)
 		if (frozen_orphan(p))
 			add(l, "%s: pod '%s' is %s '%s'; %s", p->info->op, p->info->spec->name,
 			    p->info->state == PM__POD_STATE__POD_INCOMING ? "half made on" : "frozen on", p->node->conf->name,
-			    journal_find(c->journal, p->info->op, &j, NULL) == 1 ? "the node was told what the journal says" :
-										 "the journal does not know why");
+			    journal_find(c->journal, p->info->op, &j, NULL) != 1 ? "the journal does not know why" :
+			    p->node->up ? "its node is being told what the journal says" :
+					  "its node will be told what the journal says");
 	if (!l->n)
 		add(l, "nothing is to be recovered");
 }

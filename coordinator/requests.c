@@ -39,7 +39,7 @@ static int check_migrate(struct client *cl, uint32_t id, const Pm__MigrateReq *m
 	else if (p->node == to)
 		client_error(cl, id, EX_BADUSE, "check", "the pod runs on as before", "",
 			     "pod '%s' is on node '%s' already", m->target, m->node);
-	else if (p->info->state != PM__POD_STATE__POD_RUNNING)
+	else if (!pod_runs(p))
 		client_error(cl, id, EX_BUSY, "check", "nothing was touched", "see podps",
 			     "pod '%s' cannot be moved now: it is %s", m->target, pod_condition(p, how, sizeof(how)));
 	else if (there && there->info->state != PM__POD_STATE__POD_EXITED)
@@ -50,12 +50,13 @@ static int check_migrate(struct client *cl, uint32_t id, const Pm__MigrateReq *m
 	return -1;
 }
 
-/* An operation that only waits for an absent target to hear of its end holds nobody. */
+/* One that only waits for its target to hear of its end, or to tidy up, holds no pod that runs at the source. A restart has no
+ * source: its pod can be made again once its target has nothing of it, or is away. */
 struct op *op_of_pod(struct coord *c, const char *pod)
 {
 	for (struct op *op = c->ops; op; op = op->next)
 		if (strcmp(op->j.pod, pod) == 0 &&
-		    !(op->stage == ST_UNDO && op->src_undone && !(op->target && op->target->up)))
+		    !(op->stage == ST_UNDO && op->src_undone && !(op_is_restart(op) && op->target && op->target->up)))
 			return op;
 	return NULL;
 }

@@ -57,7 +57,7 @@ static int choose_name(struct run *r, struct client *cl, const char *asked)
 	}
 	if (pod_held(r->coord, asked)) {
 		client_error(cl, r->id, EX_BUSY, "", "no pod was made", "choose another --name",
-			     "operation %s brings a pod '%s' back", pod_held(r->coord, asked), asked);
+			     "operation %s makes, or takes down, a pod '%s'", pod_held(r->coord, asked), asked);
 		return -1;
 	}
 	if (p && !pod_owned(p, cl)) {
@@ -90,7 +90,7 @@ static void next_ip(struct coord *c, char out[16])
 
 		c->next_ip = (c->next_ip + 1) % n;
 		inet_ntop(AF_INET, &a, text, sizeof(text));
-		if (!ip_in_use(c, text) && strcmp(text, conf->coord_gateway) != 0)
+		if (!pod_with_ip(c, text) && strcmp(text, conf->coord_gateway) != 0)
 			memcpy(out, text, 16);
 	}
 }
@@ -115,7 +115,7 @@ static int choose_ip(struct run *r, struct client *cl, const char *asked)
 				     "address %s is not in the pool: only root may take it", asked);
 			return -1;
 		}
-		if (ip_in_use(r->coord, asked)) {
+		if (pod_with_ip(r->coord, asked)) {
 			client_error(cl, r->id, EX_BUSY, "", "no pod was made", "use --ip auto",
 				     "address %s is another pod's", asked);
 			return -1;

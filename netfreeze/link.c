@@ -534,7 +534,7 @@ int link_address_busy(const char *bridge, uint32_t ip, int ms, struct err *e)
  */
 int link_address_taken(const char *bridge, uint32_t ip, const uint8_t *mac, int ms, struct err *e)
 {
-	uint64_t end = deadline_ms((uint64_t)ms), again = deadline_ms((uint64_t)ms / 2);
+	uint64_t end = deadline_look_ms((uint64_t)ms), again = deadline_look_ms((uint64_t)ms / 2);
 	autoclose int fd = -1;
 	struct arp_frame f, in;
 	struct ifreq ifr = {0};

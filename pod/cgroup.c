@@ -103,12 +103,12 @@ static int events_wait(const char *cgroup, const char *key, int want, uint64_t d
 
 		if (n < 0 || n == want)
 			return n < 0 ? n : 0;
-		n = poll(&p, 1, deadline_left_ms(deadline));
-		if (n == 0 && deadline_past(deadline))
+		n = io_poll(&p, 1, deadline);
+		if (n == 0)
 			return err_num(e, ETIMEDOUT, "cgroup '%s': waiting for %s %d", cgroup, key,
 				       want);
-		if (n < 0 && errno != EINTR)
-			return err_sys(e, "poll '%s'", path);
+		if (n < 0)
+			return err_num(e, -n, "poll '%s'", path);
 	}
 }
 

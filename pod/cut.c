@@ -114,7 +114,7 @@ static int wait_proc(struct dump *d, struct proc *p, uint64_t deadline, struct e
 
 		if (t->seized && !t->stopped) {
 			do {
-				r = task_wait_stopped(t, MIN(deadline, deadline_ms(VFORK_MS)), e);
+				r = task_wait_stopped(t, MIN(deadline, deadline_look_ms(VFORK_MS)), e);
 				if (r == -ETIMEDOUT && t->tid == p->pid && proc_lost_leader(p))
 					return 1;
 				if (r == -ETIMEDOUT)

@@ -46,7 +46,7 @@
 #define CTL_MS 5000
 #define CUT_MS 15000
 #define ALL_MS 1800000
-/* A target that acknowledges nothing for so long is dead: while the pod runs nothing hurries, and who stands still cannot say it. */
+/* A target that acknowledges nothing for so long is dead. While the pod runs nothing hurries, and it may only stand still. */
 #define SILENT_RUNS_MS 30000
 #define SILENT_STOPPED_MS 4000
 
@@ -130,12 +130,12 @@ static int finish_connect(int fd, uint64_t deadline)
 	socklen_t len = sizeof(int);
 	int n, soerr = 0;
 
-	do
-		n = poll(&p, 1, deadline_left_ms(deadline));
-	while ((n < 0 && errno == EINTR) || (n == 0 && !deadline_past(deadline)));
+	n = io_poll(&p, 1, deadline);
 	if (n == 0)
 		soerr = ETIMEDOUT;
-	else if (n > 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &soerr, &len) < 0)
+	else if (n < 0)
+		soerr = -n;
+	else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &soerr, &len) < 0)
 		soerr = errno;
 	errno = soerr;
 	return n > 0 && !soerr ? 0 : -1;
@@ -486,7 +486,7 @@ static int forward_held(struct dump *d, struct err *e)
 
 static int forward_late(struct dump *d, struct err *e)
 {
-	uint64_t end = deadline_ms(LATE_MS);
+	uint64_t end = deadline_look_ms(LATE_MS);
 	int r = 0;
 
 	while (r >= 0 && now_ns() < end && d->hold) {

@@ -115,11 +115,8 @@ static int accept_source(struct restore *r, int lfd, struct err *e)
 	for (;;) {
 		struct pollfd p[2] = { { .fd = lfd, .events = POLLIN }, { .fd = r->ctl, .events = POLLIN } };
 		autoclose int fd = -1;
-		int n = poll(p, 2, deadline_left_ms(end));
 
-		if ((n < 0 && errno == EINTR) || (n == 0 && !deadline_past(end)))
-			continue;
-		if (n <= 0)
+		if (io_poll(p, 2, end) <= 0)
 			return err_set(e, ETIMEDOUT, "the source did not connect");
 		if (p[1].revents)
 			return err_set(e, ECANCELED, "aborted");
@@ -665,7 +662,7 @@ static void release_network(struct restore *r)
 		if (r->objects[i].kind != &kind_tcp)
 			close_fdp(&r->objects[i].fd);
 	/* what still arrives at the source, until the bridges have learnt */
-	end = deadline_ms(1000);
+	end = deadline_look_ms(1000);
 	while (r->s.fd >= 0 && now_ns() < end && io_wait_readable(r->s.fd, end, NULL) >= 0 && held_take(r, &rec) == 1) {
 		if (r->wake)
 			wake_hear(r->wake, rec.payload, rec.len, NULL);

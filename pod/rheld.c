@@ -44,7 +44,7 @@ int held_take(struct restore *r, struct record *rec)
 {
 	int q;
 
-	r->s.deadline = deadline_ms(HELD_MS);
+	r->s.deadline = deadline_look_ms(HELD_MS);
 	q = stream_recv(&r->s, rec, NULL);
 	if (q >= 0 && rec->type == REC_HELD)
 		return 1;

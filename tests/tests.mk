@@ -108,7 +108,7 @@ check: deps
 	$(Q)$(MAKE) --no-print-directory check-unit
 endif
 
-# all of it on a machine that stands still for up to 25 s at a time: what fails then judges by the clock (an hour)
+# all of it while real-time tasks take nearly all of the machine, for up to 25 s at a time: what fails then judges by the clock (40 min)
 $(BIN)/standstill: tests/fault/standstill.c $(B)/pod/base/deadline.o
 	@mkdir -p $(@D)
 	@echo "  LD   standstill"

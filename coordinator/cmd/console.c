@@ -436,7 +436,7 @@ static void reattach(struct console *c, int reason)
 
 	while (!c->done) {
 		uint64_t waited = (now_ns() - start) / NSEC_PER_MSEC;
-		uint64_t until = deadline_ms(pause);
+		uint64_t until = deadline_look_ms(pause);
 
 		if (waited > (reason == EXIT_NOTFOUND ? GONE_MS : PATIENCE_MS)) {
 			tty_restore();

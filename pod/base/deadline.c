@@ -8,13 +8,14 @@
 
 #include "pod/base/util.h"
 
-/* A machine that does nothing else: then deadlines are what they are, until it has run for a while. */
-#define GRACES_MAX 300u
-#define RUNS_MS 60000u
+#define LOOK 1ull /* in the lowest bit: a nanosecond is neither here nor there */
+#define STILL_NS (200 * NSEC_PER_MSEC)
+#define GRACE_NS (DEADLINE_GRACE_MS * NSEC_PER_MSEC)
 
+/* Standstills that follow one another within the grace are one. */
 static struct {
-	_Atomic uint64_t still_ns, at, grace_till;
-	_Atomic unsigned graces;
+	_Atomic uint64_t still_ns, at;
+	_Atomic uint64_t lost_ns, grace_till;
 	_Atomic pid_t pid;
 } beat;
 
@@ -28,67 +29,90 @@ uint64_t now_ns(void)
 
 uint64_t deadline_ms(uint64_t ms)
 {
-	return now_ns() + ms * NSEC_PER_MSEC;
+	return (now_ns() + ms * NSEC_PER_MSEC) & ~LOOK;
+}
+
+uint64_t deadline_look_ms(uint64_t ms)
+{
+	return deadline_ms(ms) | LOOK;
+}
+
+/* What a parent has noticed is not ours. */
+static void be_ours(void)
+{
+	pid_t self = getpid(), was = beat.pid;
+
+	if (was == self || !atomic_compare_exchange_strong(&beat.pid, &was, self))
+		return;
+	beat.still_ns = 0;
+	beat.lost_ns = 0;
+	beat.grace_till = 0;
 }
 
 void deadline_beats(unsigned still_ms)
 {
-	beat.pid = getpid();
+	be_ours();
 	beat.at = now_ns();
-	beat.grace_till = 0;
-	beat.graces = 0;
 	beat.still_ns = still_ms * NSEC_PER_MSEC;
 }
 
-bool deadline_has_beats(void)
+static void stood_still(uint64_t ns)
 {
-	return beat.still_ns && beat.pid == getpid();
-}
+	uint64_t now = now_ns();
 
-void deadline_stood_still(void)
-{
-	if (beat.pid != getpid())
-		deadline_beats(0);
-	if (now_ns() > beat.grace_till + RUNS_MS * NSEC_PER_MSEC)
-		beat.graces = 0;
-	if (beat.graces++ < GRACES_MAX)
-		beat.grace_till = deadline_ms(DEADLINE_GRACE_MS);
+	if (now > beat.grace_till + ns)
+		beat.lost_ns = 0;
+	beat.lost_ns += ns;
+	beat.grace_till = now + GRACE_NS;
 }
 
 void deadline_beat(void)
 {
-	uint64_t now = now_ns(), was;
+	uint64_t now, was;
 
-	if (!deadline_has_beats())
+	if (!beat.still_ns || beat.pid != getpid())
 		return;
+	now = now_ns();
 	was = atomic_exchange(&beat.at, now);
 	if (now > was && now - was > beat.still_ns)
-		deadline_stood_still();
+		stood_still(now - was);
 }
 
-/* What @deadline has become by standstills, seen at @now. */
-static uint64_t with_grace(uint64_t deadline, uint64_t now)
+void deadline_waited(uint64_t planned, uint64_t took)
 {
-	if (now < deadline)
+	bool late = took > planned + STILL_NS;
+
+	be_ours();
+	if (!late)
+		beat.at = now_ns();
+	else if (beat.still_ns)
+		deadline_beat(); /* unless the tick has seen it, too */
+	else
+		stood_still(took);
+}
+
+/* What @deadline has become by standstills. */
+static uint64_t with_grace(uint64_t deadline)
+{
+	deadline_beat();
+	if (deadline & LOOK || beat.pid != getpid() || beat.grace_till <= deadline)
 		return deadline;
-	deadline_beat(); /* the one that ends a standstill may not have come yet */
-	return MAX(deadline, beat.pid == getpid() ? beat.grace_till : 0);
+	return MIN((uint64_t)beat.grace_till, deadline + beat.lost_ns + GRACE_NS);
 }
 
 bool deadline_past(uint64_t deadline)
 {
-	uint64_t now = now_ns();
-
-	return deadline != IO_FOREVER && now >= with_grace(deadline, now);
+	return deadline != IO_FOREVER && now_ns() >= with_grace(deadline);
 }
 
 int deadline_left_ms(uint64_t deadline)
 {
-	uint64_t now = now_ns(), ms;
+	uint64_t now, ms;
 
 	if (deadline == IO_FOREVER)
 		return -1;
-	deadline = with_grace(deadline, now);
+	deadline = with_grace(deadline);
+	now = now_ns();
 	if (now >= deadline)
 		return 0;
 	ms = (deadline - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC;
@@ -97,5 +121,9 @@ int deadline_left_ms(uint64_t deadline)
 
 unsigned deadline_grace_ms(void)
 {
-	return (unsigned)deadline_left_ms(0);
+	uint64_t now;
+
+	deadline_beat();
+	now = now_ns();
+	return beat.pid == getpid() && beat.grace_till > now ? (unsigned)((beat.grace_till - now) / NSEC_PER_MSEC) + 1 : 0;
 }

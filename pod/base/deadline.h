@@ -2,10 +2,12 @@
 /*
  * Deadlines: absolute times of CLOCK_MONOTONIC in nanoseconds.
  *
- * A machine may stand still for many seconds (a hypervisor that has no CPU for it, a host that swaps). What happened to
- * expire meanwhile says nothing about who was waited for: he stood still, too. Whoever beats regularly notices that, and then all
- * deadlines of the process are given DEADLINE_GRACE_MS from the time when it goes on, so that what was late can still come. Who does
- * not beat notices it while it waits in io.h.
+ * A machine may stand still for many seconds (a hypervisor that has no CPU for it, a host that swaps). What expired meanwhile
+ * says nothing about who was waited for: what he sent may be here, unread. So whoever finds that he himself stood still
+ * gives all deadlines some time more: at most the time that was lost and DEADLINE_GRACE_MS. It is found by beats that are late
+ * (of a tick, of an event loop's timer, of who asks again and again whether a deadline is past), and in io_poll().
+ *
+ * A look is different: a short wait after which something else is tried. It has no grace.
  */
 #ifndef POD_BASE_DEADLINE_H
 #define POD_BASE_DEADLINE_H
@@ -22,12 +24,13 @@
 uint64_t now_ns(void);
 /** The deadline @ms milliseconds from now. */
 uint64_t deadline_ms(uint64_t ms);
+/** The same for a look. The earlier one of a look and a deadline is what it was. */
+uint64_t deadline_look_ms(uint64_t ms);
 /** Is it over? */
 bool deadline_past(uint64_t deadline);
 /** Milliseconds left until @deadline for poll(2): -1 for IO_FOREVER, never below 0 else. */
 int deadline_left_ms(uint64_t deadline);
-
-/** The grace that is left of a standstill that has just ended, ms, else 0: what expires now may be waited for that much longer. */
+/** For a timer that has fired: what is left of the grace after a standstill, ms, else 0. Then it may be set once more. */
 unsigned deadline_grace_ms(void);
 
 /**
@@ -37,8 +40,7 @@ unsigned deadline_grace_ms(void);
 void deadline_beats(unsigned still_ms);
 /** Async-signal-safe; any thread. */
 void deadline_beat(void);
-bool deadline_has_beats(void);
-/** We stood still until now: for who finds that out otherwise. */
-void deadline_stood_still(void);
+/** Of who has just waited for at most @planned ns, and that took @took ns: he could not beat meanwhile. */
+void deadline_waited(uint64_t planned, uint64_t took);
 
 #endif

@@ -15,32 +15,35 @@
 
 #define MAX_FDS 250
 #define SLICE_MS 100 /* of a wait, by which a standstill is noticed */
-#define STILL_MS 200u
+
+int io_poll(struct pollfd *fds, size_t n, uint64_t deadline)
+{
+	for (;;) {
+		int left = deadline_left_ms(deadline), ms = left < 0 ? left : MIN(left, SLICE_MS), r;
+		uint64_t from = now_ns(), took;
+
+		r = poll(fds, n, ms);
+		took = now_ns() - from;
+		if (ms >= 0)
+			deadline_waited((uint64_t)ms * NSEC_PER_MSEC, took);
+		if (r > 0)
+			return r;
+		if (r < 0 && errno != EINTR)
+			return -errno;
+		if (deadline_past(deadline))
+			return 0;
+	}
+}
 
 static int wait_for(int fd, short events, uint64_t deadline, struct err *e)
 {
 	struct pollfd p = { .fd = fd, .events = events };
+	int n;
 
 	if (fd < 0) /* poll() would wait for nothing */
 		return err_num(e, EBADF, "wait for fd %d", fd);
-	for (;;) {
-		bool slices = deadline != IO_FOREVER && !deadline_has_beats();
-		uint64_t from = now_ns();
-		int ms = deadline_left_ms(deadline), n;
-
-		ms = slices ? MIN(ms, SLICE_MS) : ms;
-		n = poll(&p, 1, ms);
-		if (n > 0)
-			return 0;
-		if (slices && now_ns() - from > ((uint64_t)ms + STILL_MS) * NSEC_PER_MSEC)
-			deadline_stood_still();
-		if (n == 0 && !deadline_past(deadline))
-			continue;
-		if (n == 0)
-			return err_num(e, ETIMEDOUT, "wait for fd %d", fd);
-		if (errno != EINTR)
-			return err_sys(e, "poll");
-	}
+	n = io_poll(&p, 1, deadline);
+	return n > 0 ? 0 : err_num(e, n == 0 ? ETIMEDOUT : -n, "wait for fd %d", fd);
 }
 
 int io_wait_readable(int fd, uint64_t deadline, struct err *e)

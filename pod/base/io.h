@@ -5,6 +5,7 @@
 #ifndef POD_BASE_IO_H
 #define POD_BASE_IO_H
 
+#include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -13,6 +14,8 @@
 #include "pod/base/deadline.h"
 #include "pod/base/err.h"
 
+/** poll(2) until @deadline: more than 0, 0 when that is past, or negative errno. A signal does not end it. */
+int io_poll(struct pollfd *fds, size_t n, uint64_t deadline);
 /** Waits until @fd is readable (or at EOF). 0, -ETIMEDOUT or another negative errno. */
 int io_wait_readable(int fd, uint64_t deadline, struct err *e);
 /** The same until it takes data. */

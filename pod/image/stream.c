@@ -120,11 +120,9 @@ static int wait_next(struct stream *s, struct err *e)
 
 	if (s->cancel <= 0 || s->file)
 		return 0;
-	do
-		n = poll(p, 2, deadline_left_ms(s->deadline));
-	while ((n < 0 && errno == EINTR) || (n == 0 && !deadline_past(s->deadline)));
+	n = io_poll(p, 2, s->deadline);
 	if (n < 0)
-		return err_sys(e, "poll");
+		return err_num(e, -n, "poll");
 	return p[1].revents && !p[0].revents ? err_set(e, ECANCELED, "aborted") : 0;
 }
 

@@ -149,7 +149,7 @@ static int put_output(int slave, const struct termios2 *t, const uint8_t *data, 
 			done += (size_t)n;
 		else if (n < 0 && errno != EAGAIN)
 			r = err_sys(e, "write a terminal's output back");
-		else if (!on && io_wait_writable(slave, deadline_ms(20), NULL) < 0 && !ioctl(slave, TCXONC, TCOON))
+		else if (!on && io_wait_writable(slave, deadline_look_ms(20), NULL) < 0 && !ioctl(slave, TCXONC, TCOON))
 			on = true; /* it was stopped (^S) */
 		else if (io_wait_writable(slave, deadline_ms(1000), NULL) < 0)
 			r = err_set(e, ETIMEDOUT, "write a terminal's output back");

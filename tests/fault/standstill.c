@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * standstill COMMAND...: runs it on a machine that stands still now and then, for 4 to 25 s each 15 to 60 s, as one does whose
- * hypervisor has no CPU for it: real-time tasks take every CPU meanwhile (the kernel leaves a twentieth to the others). The
- * command's status is ours. For `make check-standstill`.
+ * standstill COMMAND...: runs it on a machine that hardly gets on now and then, for 4 to 25 s each 15 to 60 s, as one does whose
+ * hypervisor has no CPU for it: real-time tasks take every CPU meanwhile. The kernel leaves a twentieth to the others, so
+ * that each of them stands still for nearly a second at a time. The command's status is ours; 1 where there are no real-time
+ * tasks. For `make check-standstill`.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -36,8 +37,10 @@ static void *spin(void *arg)
 	for (;;) {
 		while (now_ns() >= still_till)
 			usleep(LOOK_US);
-		if (sched_setscheduler(0, SCHED_FIFO, &first) < 0)
+		if (sched_setscheduler(0, SCHED_FIFO, &first) < 0) {
 			perror("standstill: SCHED_FIFO");
+			exit(1);
+		}
 		while (now_ns() < still_till)
 			;
 		sched_setscheduler(0, SCHED_OTHER, &ordinary);
@@ -87,7 +90,7 @@ int main(int argc, char **argv)
 	while (pid > 0 && !wait_ms(pid, between(RUNS_MIN_MS, RUNS_MAX_MS), &status)) {
 		unsigned ms = between(STILL_MIN_MS, STILL_MAX_MS);
 
-		printf("# the machine stands still for %.1f s\n", ms / 1e3);
+		printf("# hardly any CPU for %.1f s\n", ms / 1e3);
 		fflush(stdout);
 		still_till = deadline_ms(ms);
 		if (wait_ms(pid, ms, &status))

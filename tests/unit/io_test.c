@@ -40,7 +40,7 @@ static void test_deadlines(void)
 /* A beat that comes late is a standstill, after which all have some time more; not in what was forked, nor where nobody beats. */
 static void test_standstill(void)
 {
-	uint64_t short_one = deadline_ms(1), long_one = deadline_ms(600000);
+	uint64_t short_one = deadline_ms(1), long_one = deadline_ms(600000), look = deadline_look_ms(1);
 	pid_t pid;
 	int p[2], status;
 	autoclose int a = -1;
@@ -54,6 +54,7 @@ static void test_standstill(void)
 	T_CHECK(!deadline_past(short_one));
 	T_CHECK(deadline_left_ms(short_one) > 0 && deadline_left_ms(short_one) <= (int)DEADLINE_GRACE_MS);
 	T_CHECK(deadline_left_ms(long_one) > (int)DEADLINE_GRACE_MS);
+	T_CHECK(deadline_past(look) && deadline_left_ms(look) == 0);
 	pid = fork();
 	T_REQUIRE(pid >= 0);
 	if (pid == 0)
@@ -70,6 +71,9 @@ static void test_standstill(void)
 	}
 	T_CHECK_EQ(io_wait_readable(a, short_one, NULL), -ETIMEDOUT);
 	T_CHECK(!deadline_past(long_one));
+	/* who waits himself is late with his beats, but does not stand still */
+	deadline_beats(20);
+	T_CHECK_EQ(io_wait_readable(a, deadline_ms(300), NULL), -ETIMEDOUT);
 	deadline_beats(0);
 	usleep(250000);
 	T_CHECK(deadline_past(short_one));
