@@ -276,7 +276,11 @@ int raw_queues_read(const struct raw_queues *, size_t i, struct raw_state *s, st
 void raw_queues_free(struct raw_queues *);
 /** Makes the fresh socket @fd that; it hears nothing until raw_release(), when all sockets exist. */
 int raw_restore_on(int fd, int netns, const struct raw_state *, struct err *e);
-int raw_release(int fd, const struct raw_state *, struct err *e);
+int raw_release(int fd, const struct raw_state *, bool filtered, struct err *e);
+/** From now on @fd, a socket of packets, takes nothing into its queue: a filter in place of its own. And again, if its own does not
+ * come in its place (@filtered). */
+int raw_shield(int fd, struct err *e);
+int raw_unshield(int fd, bool filtered, struct err *e);
 
 /* ---- waking the network at a new place, in the right order (wake.c) */
 struct wake;

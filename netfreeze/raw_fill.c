@@ -29,7 +29,7 @@ static int set_filter(int fd, struct sock_filter *code, unsigned short n, struct
 	struct sock_fprog prog = {n, code};
 
 	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) < 0
-		       ? err_sys(e, "shield a raw socket")
+		       ? err_sys(e, "shield a socket")
 		       : 0;
 }
 
@@ -276,8 +276,17 @@ int raw_restore_on(int fd, int netns, const struct raw_state *s, struct err *e)
 	return r < 0 ? err_wrap(e, "%s socket, protocol %d", s->type == SOCK_RAW ? "raw" : "ICMP", s->protocol) : 0;
 }
 
-/** raw_release - when all sockets exist: what the program has set. Its filter is set after this. */
-int raw_release(int fd, const struct raw_state *s, struct err *e)
+int raw_unshield(int fd, bool filtered, struct err *e)
+{
+	int none = 0;
+
+	if (!filtered && setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &none, sizeof(none)) < 0)
+		return err_sys(e, "unshield a socket");
+	return 0;
+}
+
+/** raw_release - when all sockets exist: what the program has set, but for its filter: that comes after this (@filtered) */
+int raw_release(int fd, const struct raw_state *s, bool filtered, struct err *e)
 {
 	int none = 0, r = 0;
 
@@ -285,7 +294,5 @@ int raw_release(int fd, const struct raw_state *s, struct err *e)
 		r = err_sys(e, "SO_REUSEADDR");
 	if (r == 0)
 		r = options(fd, s, OPT_RELEASE, e);
-	if (r == 0 && setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &none, sizeof(none)) < 0)
-		r = err_sys(e, "unshield a raw socket");
-	return r;
+	return r < 0 ? r : raw_unshield(fd, filtered, e);
 }

@@ -7,9 +7,7 @@
 
 #define RAW_PACKET_MAX 65535
 
-/** The socket @fd takes nothing into its queue, or the next packet of ours alone, of which it keeps
- * @len bytes. In place of its filter. */
-int raw_shield(int fd, struct err *e);
+/** Shielded by raw_shield(), @fd takes the next packet of ours, of which it keeps @len bytes. */
 int raw_open_for(int fd, uint32_t len, struct err *e);
 
 /** Sockets that packets for others' queues go out by. */

@@ -169,6 +169,19 @@ static int netlink_line(struct look *l, const char *line, uint32_t type)
 	return add_sock(l, inode, type, &n.base);
 }
 
+/* "sk RefCnt Type Proto Iface R Rmem User Inode" */
+static int packet_line(struct look *l, const char *line, uint32_t type)
+{
+	Pm__BodyPacket p;
+	unsigned long inode;
+
+	pm__body_packet__init(&p);
+	if (sscanf(line, "%*s %*d %u %x %*d %*d %*u %*u %lu", &p.sock_type, &p.protocol, &inode) != 3)
+		return 0;
+	p.protocol = htons((uint16_t)p.protocol);
+	return add_sock(l, inode, type, &p.base);
+}
+
 /* One that is in no table: not bound, or of another kind. */
 static void add_unlisted(struct look *l, const char *path, uint64_t inode)
 {
@@ -176,12 +189,17 @@ static void add_unlisted(struct look *l, const char *path, uint64_t inode)
 	Pm__BodyTcp t;
 	Pm__BodyUdp u;
 	Pm__BodyNetlink n;
+	Pm__BodyRaw r;
 
 	if (getxattr(path, "system.sockprotoname", name, sizeof(name) - 1) < 0)
 		return;
 	pm__body_tcp__init(&t);
 	pm__body_udp__init(&u);
 	pm__body_netlink__init(&n);
+	pm__body_raw__init(&r);
+	r.sock_type = SOCK_DGRAM;
+	r.protocol = IPPROTO_ICMP;
+	r.sock = &u;
 	n.protocol = UINT32_MAX; /* nothing tells */
 	t.state = TCP_CLOSE;
 	t.v6 = !strcmp(name, "TCPv6");
@@ -190,6 +208,8 @@ static void add_unlisted(struct look *l, const char *path, uint64_t inode)
 		add_sock(l, inode, TYPE_TCP, &t.base);
 	else if (!strncmp(name, "UDP", 3))
 		add_sock(l, inode, TYPE_UDP, &u.base);
+	else if (!strcmp(name, "PING"))
+		add_sock(l, inode, TYPE_RAW, &r.base);
 	else if (!strcmp(name, "NETLINK"))
 		add_sock(l, inode, TYPE_NETLINK, &n.base);
 }
@@ -213,6 +233,7 @@ static int read_sockets(struct look *l, struct err *e)
 		      {"udp6", TYPE_UDP, inet_line},
 		      {"raw", SOCK_RAW, raw_line},
 		      {"icmp", SOCK_DGRAM, raw_line},
+		      {"packet", TYPE_PACKET, packet_line},
 		      {"netlink", TYPE_NETLINK, netlink_line},
 		      {"unix", TYPE_UNIX, unix_line}};
 	int r = 0;

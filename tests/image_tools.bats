@@ -147,6 +147,13 @@ gdb_says() { # CORE COMMAND...
 		d = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 		d.bind(("127.0.0.1", 4713))
 		none = socket.socket()
+		r = socket.socket(socket.AF_INET, socket.SOCK_RAW, 253)
+		r.bind(("127.0.0.2", 0))
+		r.connect(("127.0.0.1", 0))
+		i = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) for n in (1, 2)]
+		i[0].bind(("127.0.0.1", 4714))
+		k = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+		k.bind(("lo", 0x88b5))
 		open("/tmp/big", "wb").write(b"x" * 100000)
 		f = open("/tmp/big", "rb")
 		f.seek(777)
@@ -167,6 +174,10 @@ gdb_says() { # CORE COMMAND...
 	grep -Eq '^2 [0-9]+ unix LISTEN /tmp/u.sock -$' <<<"$output"
 	grep -Eq '^2 [0-9]+ udp CLOSE 127.0.0.1:4713 -$' <<<"$output"
 	grep -Eq '^2 [0-9]+ tcp CLOSE 0.0.0.0:0 -$' <<<"$output"
+	grep -Eq '^2 [0-9]+ raw ESTABLISHED 127.0.0.2:0 127.0.0.1:0$' <<<"$output"
+	grep -Eq '^2 [0-9]+ icmp CLOSE 127.0.0.1:4714 -$' <<<"$output"
+	grep -Eq '^2 [0-9]+ icmp CLOSE 0.0.0.0:0 -$' <<<"$output"
+	grep -Eq '^2 [0-9]+ packet HEARS 0x88b5 -$' <<<"$output"
 	podctl inspect seen --mounts | grep -q '^/mnt /home/shared/bound ro$'
 	podctl inspect seen --mounts | grep -Eq '^/tmp tmpfs rw (9[0-9]|1[0-9][0-9]) KiB$'
 	podctl inspect seen --env --pid 2 | grep -q '^2 MARK=here$'

@@ -4,7 +4,7 @@
 
 # kind of the engine's table -> the workload that lives on it
 declare -A workload=(
-	[chardev]=files [pty]=pty [pipe]=pipes [fifo]=fifo [tcp]=tcp [udp]=udp [raw]=raw [netlink]=netlink [unix]=unixsock [unix-dgram]=unixmsg [eventfd]=eventfd
+	[chardev]=files [pty]=pty [pipe]=pipes [fifo]=fifo [tcp]=tcp [udp]=udp [raw]=raw [packet]=packet [netlink]=netlink [unix]=unixsock [unix-dgram]=unixmsg [eventfd]=eventfd
 	[signalfd]=signalfd [inotify]=inotify [timerfd]=timerfd [epoll]=epoll [file]=files
 	[comm]=threads [sigaction]=signals [altstack]=signals [clear-child-tid]=threads
 	[robust-list]=threads [umask]=creds [cwd]=creds [ctty]=pty [sched]=procattr [attrs]=procattr

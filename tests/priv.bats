@@ -240,7 +240,7 @@ socket.socket(fileno=got).setsockopt(level, name, value)' "$held" "$@"
 	as_user podctl kill -s KILL -a socks
 }
 
-@test "a user's pod may have ICMP sockets, but no raw socket, whoever has given it one" {
+@test "a user's pod may have ICMP sockets, but no raw or packet socket, whoever has given it one" {
 	as_user sh -c "cat >$MINE/raw.py" <<-'END'
 		import os, socket, time
 		l = socket.socket(socket.AF_UNIX)
@@ -251,9 +251,12 @@ socket.socket(fileno=got).setsockopt(level, name, value)' "$held" "$@"
 		    socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
 		except PermissionError:
 		    print('no raw socket', flush=True)
+		fds = []
 		while True:
 		    c = l.accept()[0]
-		    fds = socket.recv_fds(c, 1, 1)[1]
+		    for f in fds:
+		        os.close(f)
+		    fds = socket.recv_fds(c, 1, 2)[1]
 		    c.close()
 		    print('given', len(fds), flush=True)
 		    if not fds:
@@ -282,6 +285,11 @@ socket.send_fds(u, [b'x'], [s.fileno() for s in given])"
 	run as_user timeout 180 podmigrate rawman nodeA
 	[ "$status" != 0 ]
 	[[ $output == *"a raw socket (protocol 1), which the pod's user cannot have"* ]]
+	give '[socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0), socket.socket()]'
+	await said '^given 2$'
+	run as_user timeout 180 podmigrate rawman nodeA
+	[ "$status" != 0 ]
+	[[ $output == *"a packet socket, which the pod's user cannot have"* ]]
 	as_user podctl exec rawman -- true
 	as_user podctl kill -s KILL -a rawman
 }

@@ -304,6 +304,19 @@ static bool netlink_words(const Pm__Object *o, struct socket_words *w)
 	return true;
 }
 
+static bool packet_words(const Pm__Object *o, struct socket_words *w)
+{
+	Pm__BodyPacket *p = pm__body_packet__unpack(NULL, o->body.len, o->body.data);
+
+	if (!p)
+		return false;
+	w->protocol = "packet";
+	w->state = p->protocol ? "HEARS" : "CLOSE";
+	snprintf(w->local, sizeof(w->local), "0x%04x", ntohs((uint16_t)p->protocol));
+	pm__body_packet__free_unpacked(p, NULL);
+	return true;
+}
+
 /* What the kind of the object says of it, if it is a socket. */
 static bool socket_words(const Pm__Object *o, struct socket_words *w)
 {
@@ -315,6 +328,8 @@ static bool socket_words(const Pm__Object *o, struct socket_words *w)
 		return udp_words(o, w);
 	case TYPE_RAW:
 		return raw_words(o, w);
+	case TYPE_PACKET:
+		return packet_words(o, w);
 	case TYPE_UNIX:
 	case TYPE_UNIX_DGRAM:
 		return unix_words(o, w);

@@ -142,6 +142,7 @@ static const struct reason reasons[] = {
 	{ "socket", "*: not a UDP socket", CLOSE, false },
 	{ "raw", "*a raw socket*", CLOSE, false },
 	{ "raw", "*an ICMP socket*", CLOSE, false },
+	{ "packet", "*a packet socket*", CLOSE, false },
 	{ "udp", "*a UDP socket*", CLOSE, false },
 	{ "udp", "*a multicast group with *", "let it join fewer", false },
 	{ "socket", "* is a socket, IPv6 *", "let the program use IPv4", false },

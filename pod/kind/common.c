@@ -125,6 +125,11 @@ int kind_filter_set(int fd, const Pm__SockFilter *f, struct err *e)
 	return 0;
 }
 
+bool kind_filter_comes(const struct robject *o)
+{
+	return o->msg->filter && o->msg->filter->prog.len;
+}
+
 int kind_check_common(const struct probe *p, struct err *e)
 {
 	const char *lock = kind_info_line(p->info, "lock");

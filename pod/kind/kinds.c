@@ -13,7 +13,7 @@
 #include "pod/kind/task_kinds.h"
 
 static const struct kind *const table[] = {
-	&kind_chardev, &kind_pty, &kind_pipe, &kind_fifo, &kind_tcp, &kind_udp, &kind_raw, &kind_unix, &kind_unix_dgram, &kind_netlink, &kind_eventfd, &kind_signalfd, &kind_timerfd, &kind_inotify,
+	&kind_chardev, &kind_pty, &kind_pipe, &kind_fifo, &kind_tcp, &kind_udp, &kind_raw, &kind_unix, &kind_unix_dgram, &kind_netlink, &kind_packet, &kind_eventfd, &kind_signalfd, &kind_timerfd, &kind_inotify,
 	&kind_epoll, &kind_mqueue_fd, &kind_file,
 	/* of the pod */
 	&kind_sysvmsg, &kind_sysvsem, &kind_mqueue,

@@ -26,6 +26,7 @@ enum {
 	TYPE_UNIX_DGRAM = 22,
 	TYPE_NETLINK = 23,
 	TYPE_RAW = 24,
+	TYPE_PACKET = 25,
 	TYPE_SYSVMSG = 30,
 	TYPE_SYSVSEM = 31,
 	TYPE_MQUEUE = 32,
@@ -33,7 +34,7 @@ enum {
 };
 
 extern const struct kind kind_file, kind_pipe, kind_fifo, kind_tcp, kind_udp, kind_unix, kind_unix_dgram, kind_epoll, kind_eventfd,
-	kind_signalfd, kind_timerfd, kind_inotify, kind_chardev, kind_pty, kind_netlink, kind_raw;
+	kind_signalfd, kind_timerfd, kind_inotify, kind_chardev, kind_pty, kind_netlink, kind_raw, kind_packet;
 /** Scope POD. */
 extern const struct kind kind_sysvmsg, kind_sysvsem, kind_mqueue;
 extern const struct kind kind_mqueue_fd;
@@ -124,5 +125,7 @@ int kind_dgram_queue_in(const Pm__BodyUdp *, struct udp_state *, struct err *);
  * that travels with sockets is still to be delivered to it. */
 int kind_filter_get(struct dump *, int fd, Pm__SockFilter **out, struct err *);
 int kind_filter_set(int fd, const Pm__SockFilter *, struct err *);
+/** Will there be one? */
+bool kind_filter_comes(const struct robject *);
 
 #endif

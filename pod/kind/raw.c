@@ -197,7 +197,7 @@ static int finish(struct restore *r, struct robject *o, struct err *e)
 	int ret = to_state((const void *)o->body, &s, e);
 
 	(void)r;
-	return ret < 0 ? ret : raw_release(o->fd, &s, e);
+	return ret < 0 ? ret : raw_release(o->fd, &s, kind_filter_comes(o), e);
 }
 
 const struct kind kind_raw = {

@@ -29,7 +29,7 @@ static const ProtobufCMessageDescriptor *const messages[] = {
 	&pm__body_fifo__descriptor,     &pm__body_msg_queue__descriptor,
 	&pm__body_sem_set__descriptor,  &pm__body_mqueue__descriptor,
 	&pm__body_mqueue_fd__descriptor, &pm__body_netlink__descriptor,
-	&pm__body_raw__descriptor,
+	&pm__body_raw__descriptor,        &pm__body_packet__descriptor,
 };
 
 static void check_tree(const Pm__Tree *t)

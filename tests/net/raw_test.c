@@ -99,7 +99,7 @@ static void move(struct world *w, const int *fd, size_t n, bool stay)
 		T_OK(raw_restore_on(fresh[i], to->ns, &s[i], &e), &e);
 	}
 	for (i = 0; i < n && !stay; i++) {
-		T_OK(raw_release(fresh[i], &s[i], &e), &e);
+		T_OK(raw_release(fresh[i], &s[i], false, &e), &e);
 		T_REQUIRE(dup3(fresh[i], fd[i], O_CLOEXEC) == fd[i]);
 		close(fresh[i]);
 	}

@@ -17,6 +17,7 @@
 #include <linux/io_uring.h>
 #include <linux/netlink.h>
 #include <linux/filter.h>
+#include <linux/if_packet.h>
 #include <linux/perf_event.h>
 #include <linux/rtnetlink.h>
 #include <linux/seccomp.h>
@@ -92,7 +93,20 @@ static void netlink(void)
 
 static void packet(void)
 {
+	struct tpacket_req ring = { .tp_block_size = 4096, .tp_block_nr = 1, .tp_frame_size = 2048, .tp_frame_nr = 2 };
+
 	need("packet socket", socket(AF_PACKET, SOCK_DGRAM, 0));
+	WL_SYS(setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &ring, sizeof(ring)));
+}
+
+static void packet_fanout(void)
+{
+	struct sockaddr_ll a = { .sll_family = AF_PACKET, .sll_protocol = htons(0x88b5) };
+	int group = 0; /* of this number, by hash: getsockopt(2) says the same of one without */
+
+	need("packet socket", socket(AF_PACKET, SOCK_RAW, 0));
+	WL_SYS(bind(fd, (struct sockaddr *)&a, sizeof(a)));
+	WL_SYS(setsockopt(fd, SOL_PACKET, PACKET_FANOUT, &group, sizeof(group)));
 }
 
 static void raw(void)
@@ -632,7 +646,7 @@ static const struct {
 } kinds[] = {
 	{ "io_uring", io_uring },   { "perf_event", perf_event }, { "alg", alg },
 	{ "vsock", vsock },	    { "netlink", netlink },	  { "packet", packet },
-	{ "raw6", raw6 },	    { "raw_udp", raw_udp },
+	{ "packet_fanout", packet_fanout }, { "raw6", raw6 },	    { "raw_udp", raw_udp },
 	{ "raw", raw },		    { "device", device },	  { "posix_timer", posix_timer },
 	{ "inet6", inet6 },	    { "udp", udp },		  { "fifo", fifo },
 	{ "bpf_filter", bpf_filter }, { "unix_rights", unix_rights }, { "inotify", inotify },	  { "fanotify", fanotify },
