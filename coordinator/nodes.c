@@ -20,7 +20,7 @@
 #define CHECK_MS 20000 /* the image store may be slow */
 #define REDIAL_MS 200
 #define PING_MS 1000
-#define SILENT_MS 10000 /* a disk that takes seconds is no lost node; one that is lost closes its connection */
+#define SILENT_MS 30000 /* a disk that takes seconds, or too much to do, is no lost node; one that is lost closes its connection */
 
 struct ask {
 	struct ask *next;

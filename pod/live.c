@@ -106,7 +106,7 @@ static int open_mem(struct proc *p)
 
 static int one_round(struct dump *d, struct page_stream *ps, struct round *rd, struct err *e)
 {
-	uint64_t before = d->s.sent, start = now_ns(), sent = 0, saved = d->pack.saved;
+	uint64_t before = d->s.sent, start = now_ns(), lost = deadline_lost_ns(), sent = 0, saved = d->pack.saved;
 	size_t i;
 	int r = 0;
 
@@ -128,7 +128,9 @@ static int one_round(struct dump *d, struct page_stream *ps, struct round *rd, s
 		r = dump_expect_ok(d, e); /* all of it is in place there */
 	rd->bytes = d->s.sent - before;
 	rd->saved = d->pack.saved - saved;
+	lost = deadline_lost_ns() - lost; /* says nothing of how long the freeze would take */
 	rd->ns = now_ns() - start;
+	rd->ns -= MIN(lost, rd->ns);
 	return r;
 }
 

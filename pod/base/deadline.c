@@ -15,7 +15,7 @@
 /* Standstills that follow one another within the grace are one. */
 static struct {
 	_Atomic uint64_t still_ns, at;
-	_Atomic uint64_t lost_ns, grace_till;
+	_Atomic uint64_t lost_ns, grace_till, all_lost_ns;
 	_Atomic pid_t pid;
 } beat;
 
@@ -63,6 +63,7 @@ static void stood_still(uint64_t ns)
 	if (now > beat.grace_till + ns)
 		beat.lost_ns = 0;
 	beat.lost_ns += ns;
+	beat.all_lost_ns += ns;
 	beat.grace_till = now + GRACE_NS;
 }
 
@@ -117,6 +118,12 @@ int deadline_left_ms(uint64_t deadline)
 		return 0;
 	ms = (deadline - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC;
 	return ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+uint64_t deadline_lost_ns(void)
+{
+	deadline_beat();
+	return beat.all_lost_ns;
 }
 
 unsigned deadline_grace_ms(void)

@@ -32,6 +32,8 @@ bool deadline_past(uint64_t deadline);
 int deadline_left_ms(uint64_t deadline);
 /** For a timer that has fired: what is left of the grace after a standstill, ms, else 0. Then it may be set once more. */
 unsigned deadline_grace_ms(void);
+/** All the time that standstills have taken so far, ns: for who measures how quick something is. */
+uint64_t deadline_lost_ns(void);
 
 /**
  * From now on deadline_beat() will be called regularly, by this process: not by what it forks. @still_ms without a

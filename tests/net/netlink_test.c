@@ -232,10 +232,9 @@ static int udp(int ns, const char *ip, const char *to)
 	return make(ns, SOCK_DGRAM, 0, ip, to);
 }
 
-/* Something that is not UDP. */
-static int raw(int ns, const char *ip, const char *to)
+static int raw(int ns, int proto, const char *ip, const char *to)
 {
-	return make(ns, SOCK_RAW, 253, ip, to);
+	return make(ns, SOCK_RAW, proto, ip, to);
 }
 
 static void test_filter_states(void)
@@ -249,16 +248,19 @@ static void test_filter_states(void)
 	};
 	struct err e = {0};
 	struct world w;
-	int pod, peer, lo1, lo2, udp1, udp2;
+	int pod, peer, lo1, lo2, udp1, udp2, raw1, raw2;
 	size_t i;
 
 	world_init(&w);
-	pod = raw(w.a.ns, POD_IP, PEER_IP);
-	peer = raw(w.peer, PEER_IP, POD_IP);
-	lo1 = raw(w.a.ns, "127.0.0.1", "127.0.0.2");
-	lo2 = raw(w.a.ns, "127.0.0.2", "127.0.0.1");
+	/* no segment that TCP would know, but of its protocol */
+	pod = raw(w.a.ns, IPPROTO_TCP, POD_IP, PEER_IP);
+	peer = raw(w.peer, IPPROTO_TCP, PEER_IP, POD_IP);
+	lo1 = raw(w.a.ns, IPPROTO_TCP, "127.0.0.1", "127.0.0.2");
+	lo2 = raw(w.a.ns, IPPROTO_TCP, "127.0.0.2", "127.0.0.1");
 	udp1 = udp(w.a.ns, POD_IP, PEER_IP);
 	udp2 = udp(w.peer, PEER_IP, POD_IP);
+	raw1 = raw(w.a.ns, 253, POD_IP, PEER_IP);
+	raw2 = raw(w.peer, 253, PEER_IP, POD_IP);
 	T_CHECK_EQ(udp_passes(pod, peer, 60000), 1);
 	T_CHECK_EQ(udp_passes(peer, pod, 60000), 1);
 	for (i = 0; i < ARRAY_SIZE(want); i++) {
@@ -266,9 +268,11 @@ static void test_filter_states(void)
 		T_CHECK_EQ(udp_passes(pod, peer, want[i].in ? 60000 : 30), want[i].in);
 		T_CHECK_EQ(udp_passes(peer, pod, want[i].out ? 60000 : 30), want[i].out);
 		T_CHECK_EQ(udp_passes(lo1, lo2, 60000), 1);
-		/* a program that sends UDP sees no error, in whatever state it is woken */
+		/* a program that sends UDP, or something of its own, sees no error, in whatever state it is woken */
 		T_CHECK_EQ(udp_passes(udp1, udp2, want[i].in ? 60000 : 30), want[i].in);
 		T_CHECK_EQ(udp_passes(udp2, udp1, 60000), 1);
+		T_CHECK_EQ(udp_passes(raw1, raw2, want[i].in ? 60000 : 30), want[i].in);
+		T_CHECK_EQ(udp_passes(raw2, raw1, 60000), 1);
 	}
 	/* another handle, as an agent without the engine has it */
 	T_OK(filter_block(w.a.ns, &e), &e);
@@ -288,6 +292,8 @@ static void test_filter_states(void)
 	close(udp2);
 	close(lo1);
 	close(lo2);
+	close(raw1);
+	close(raw2);
 	world_done(&w);
 }
 
