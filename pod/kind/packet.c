@@ -4,12 +4,14 @@
  * addresses), options and sizes.
  *
  * Theory of operation. What getsockopt(2) does not say of one, its memberships, rings and fanout, the kernel tells by
- * packet_diag. A link is known by its name; a pod has lo and eth0, and others stay where they are. The socket is made with the
- * rights of the pod's user, and hears nothing (raw_shield()) until all sockets are there, by whatever their queues are filled.
+ * packet_diag. A link is known by its name; a pod has lo and eth0, and others stay where they are. The socket is made
+ * with the rights of the pod's user, and hears nothing (raw_shield()) until all sockets are there, by whatever their
+ * queues are filled.
  *
- * What waits in the queue is lost, as packet sockets may lose frames at any time: it can only be read by taking it out, and not
- * be put back, as the kernel hears what a link receives, too. Who restores is told. What comes by eth0 while the pod stands still is heard
- * on the target, like by any other socket; but if the pod goes on where it was (a checkpoint, a move that is undone), twice.
+ * What waits in the queue is lost, as packet sockets may lose frames at any time: it can only be read by taking it out,
+ * and not be put back, as the kernel hears what a link receives, too. Who restores is told. What comes by eth0 while the
+ * pod stands still is heard on the target, like by any other socket; but if the pod goes on where it was (a checkpoint,
+ * a move that is undone), twice.
  *
  * Refused by name: rings (memory of the kernel's), fanout, SOCK_PACKET, links of the program's own. Not seen:
  * PACKET_COPY_THRESH. The statistics begin anew, since reading them would do that on the source.

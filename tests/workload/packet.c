@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Packet sockets: two that speak to each other over lo by a protocol of their own, one of which is heard by a child, too, that waits in
- * recv(2) on its copy; one that hears all on eth0 in promiscuous mode and two multicast addresses, with a filter;
- * one of which nothing is known yet; one that has a protocol and no link, and is full. Frames may be lost, at a move, but are not
- * mixed up, and come from the sender alone.
+ * Packet sockets: two that speak to each other over lo by a protocol of their own, one of which is
+ * heard by a child, too, that waits in recv(2) on its copy; one that hears all on eth0 in promiscuous
+ * mode and two multicast addresses, with a filter; one of which nothing is known yet; one that has a
+ * protocol and no link, and is full. Frames may be lost, at a move, but are not mixed up, and come
+ * from the sender alone.
  */
 #include "wl.h"
 
