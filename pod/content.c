@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <xxhash.h>
 
@@ -331,6 +332,7 @@ struct walk {
 	size_t n, cap;
 	dev_t dev;
 	int rereads;
+	char *locks; /* text of /proc/locks */
 };
 
 static int add_node(struct walk *w, const char *path, const struct stat *st, Pm__TmpfsNode **out, struct err *e)
@@ -384,6 +386,20 @@ static int add_file(struct walk *w, int fd, const struct stat *st, const char *p
 	return r;
 }
 
+/* "1: LEASE  ACTIVE    WRITE 123 00:2d:5 0 EOF": to open such a file breaks the lease, and its holder may not survive the signal. */
+static bool is_leased(const struct walk *w, const struct stat *st)
+{
+	unsigned long long ino;
+	unsigned maj, min;
+	const char *l;
+
+	for (l = strstr(w->locks, "LEASE"); l; l = strstr(l + 1, "LEASE"))
+		if (sscanf(l, "LEASE %*s WRITE %*d %x:%x:%llu", &maj, &min, &ino) == 3 && ino == st->st_ino &&
+		    makedev(maj, min) == st->st_dev)
+			return true;
+	return false;
+}
+
 static int walk_entry(struct walk *w, int dirfd, const char *name, const char *path, int depth, struct err *e)
 {
 	Pm__TmpfsNode *node;
@@ -394,6 +410,8 @@ static int walk_entry(struct walk *w, int dirfd, const char *name, const char *p
 		return errno == ENOENT ? 0 : err_sys(e, "stat '/%s'", path);
 	if (st.st_dev != w->dev || S_ISSOCK(st.st_mode))
 		return 0; /* a mount point; sockets are made by whoever is bound to them */
+	if (S_ISREG(st.st_mode) && is_leased(w, &st))
+		return collect_note(w->d, err_set(e, EOPNOTSUPP, "'/%s' has a lease for writing: cannot be carried", path), e);
 	if (S_ISREG(st.st_mode)) {
 		autoclose int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
@@ -477,10 +495,12 @@ static int walk_dir(struct walk *w, int dirfd, const char *path, int depth, stru
 
 int content_tmpfs(struct dump *d, Pm__Tmpfs *out, struct err *e)
 {
+	autofree char *locks = NULL;
 	struct walk w = { .d = d };
 	size_t i;
-	int r = 0;
+	int r = io_read_file("/proc/locks", 64u << 20, &locks, NULL, e);
 
+	w.locks = locks;
 	pm__tmpfs__init(out);
 	for (i = 0; r >= 0 && i < PRIVATE_TOPS; i++) {
 		autoclose int fd = private_open(d->root, private_tops[i]);

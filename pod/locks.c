@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * File locks: by fcntl(2), of the process (POSIX) or of the description (OFD), and by flock(2).
+ * File locks: by fcntl(2), of the process (POSIX) or of the description (OFD), and by flock(2). And leases.
  *
  * Theory of operation. A POSIX lock belongs to a process's file table, so only that process can let
  * go of it or take it; the other two belong to the description, and any holder will do. All are
@@ -29,7 +29,10 @@
  * take the locks again, and in that moment they are nobody's.
  *
  * A call that waits for a lock (F_SETLKW, flock) is one that the kernel restarts: it waits again on
- * the target. Leases are refused.
+ * the target.
+ *
+ * Leases for reading of files of the private trees go along as if they were locks, and like those of tmpfs concern nobody else. Who has
+ * asked for one takes it again, by the lowest of its fds; who hears of a breach by which signal belongs to the description. Others are refused.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -48,18 +51,33 @@
 #define CALL_MS 2000
 #define BACK_MS 5000 /* a target that is told to give up has ended its copy by then */
 
-enum { LOCK_POSIX = 1, LOCK_OFD = 2, LOCK_FLOCK = 3 };
+enum { LOCK_POSIX = 1, LOCK_OFD = 2, LOCK_FLOCK = 3, LOCK_LEASE = 4 };
+
+static const struct {
+	const char *name;
+	unsigned how;
+} names[] = { { "POSIX", LOCK_POSIX }, { "OFDLCK", LOCK_OFD }, { "FLOCK", LOCK_FLOCK }, { "LEASE", LOCK_LEASE } };
 
 /* ---- noting */
 
-static bool noted(const struct dump *d, const struct object *o, uint32_t how, uint64_t first)
+static struct filelock *noted(const struct dump *d, const struct object *o, uint32_t how, uint64_t first)
 {
 	size_t i;
 
 	for (i = 0; i < d->nlocks; i++)
 		if (d->locks[i].o == o && d->locks[i].msg->how == how && d->locks[i].msg->start == first)
-			return true;
-	return false;
+			return &d->locks[i];
+	return NULL;
+}
+
+static uint32_t how_of(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(name, names[i].name))
+			return names[i].how;
+	return 0;
 }
 
 bool locks_outside(struct dump *d, const struct probe *p)
@@ -74,16 +92,22 @@ static int note_line(struct dump *d, const struct probe *p, struct object *o, co
 	struct filelock *nl;
 	unsigned long long first;
 	Pm__FileLock *m;
+	int pid;
 
-	if (sscanf(line, " %*d: %15s %*s %15s %*d %*s %llu %23s", how, type, &first, last) != 4)
+	if (sscanf(line, " %*d: %15s %*s %15s %d %*s %llu %23s", how, type, &pid, &first, last) != 5)
 		return err_set(e, EPROTO, "a lock of an unknown form: %.60s", line);
 	m = dump_alloc(d, sizeof(*m));
 	pm__file_lock__init(m);
-	m->how = !strcmp(how, "POSIX") ? LOCK_POSIX : !strcmp(how, "OFDLCK") ? LOCK_OFD : !strcmp(how, "FLOCK") ? LOCK_FLOCK : 0;
+	m->how = how_of(how);
 	if (!m->how || o->kind != &kind_file)
 		return KIND_REFUSE(e, "pid %d: fd %d ('%s') holds a lock (%s): cannot be carried yet", p->nspid, p->fdno, p->link,
 				   how);
-	if (m->how != LOCK_POSIX && noted(d, o, m->how, first))
+	nl = m->how == LOCK_POSIX ? NULL : noted(d, o, m->how, first);
+	if (nl && m->how == LOCK_LEASE && pid == p->pid && nl->nspid != p->nspid) { /* by its number there signals name it */
+		nl->nspid = p->nspid;
+		nl->msg->fd = (uint32_t)p->fdno;
+	}
+	if (nl)
 		return 0; /* of the description: another process showed it */
 	m->fd = (uint32_t)p->fdno;
 	m->write = !strcmp(type, "WRITE");
@@ -120,6 +144,8 @@ unsigned locks_call(struct batch *b, const Pm__FileLock *l, int type, bool wait)
 {
 	struct flock f = { .l_type = (short)type, .l_whence = SEEK_SET, .l_start = (off_t)l->start };
 
+	if (l->how == LOCK_LEASE)
+		return batch_add3(b, SYS_fcntl, l->fd, F_SETLEASE, (uint64_t)type);
 	if (l->how == LOCK_FLOCK)
 		return batch_add2(b, SYS_flock, l->fd, (type == F_UNLCK ? LOCK_UN : type == F_WRLCK ? LOCK_EX : LOCK_SH) |
 							(wait ? 0 : LOCK_NB));

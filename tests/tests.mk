@@ -45,7 +45,7 @@ WORKLOAD_NAMES += netlink
 WORKLOAD_NAMES += sockfilter
 WORKLOAD_NAMES += udp6
 WORKLOAD_NAMES += deadleader
-WORKLOAD_NAMES += raw packet
+WORKLOAD_NAMES += raw packet lease
 WORKLOADS := $(WORKLOAD_NAMES:%=$(BIN)/workload/%)
 UNIT_SRC += tests/unit/kind_api_fake.c tests/unit/kind_file_test.c tests/unit/kind_unix_test.c
 UNIT_SRC += tests/unit/kind_event_test.c tests/unit/kind_pty_test.c tests/unit/kind_tcp_test.c

@@ -165,6 +165,7 @@ static const struct reason reasons[] = {
 	{ "terminal", "*terminal*", "start the program with a terminal of the pod's, or with none", false },
 	{ "timerfd", "*a timerfd with TFD_TIMER_CANCEL_ON_SET: *", CODE, false },
 	{ "lease", "*' holds a lease*", "let the program release it", false },
+	{ "lease", "*' has a lease *", "let the program release it", false },
 	{ "lease", "*' holds a delegation: *", "let the program release it", false },
 	{ "locks", "* holds * lock*", "let the program release them", false },
 	{ "other", "*", "", false },

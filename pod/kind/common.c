@@ -64,24 +64,37 @@ bool kind_is_o_path(const struct probe *p)
 	return (p->flags & O_PATH) != 0;
 }
 
-int kind_check_leases(const struct probe *p, struct err *e)
+/*
+ * Nobody but the pod can open a file of a private tree, so a lease there cannot be broken while the pod stands still. One for writing
+ * would be broken by us, who read the file.
+ */
+static int check_lease(struct dump *d, const struct probe *p, const char *line, size_t len, struct err *e)
+{
+	if (memmem(line, len, "DELEG", 5))
+		return KIND_REFUSE(e, "'%s' holds a delegation: cannot be carried yet", p->link);
+	if (!memmem(line, len, "LEASE", 5))
+		return 0;
+	if (!memmem(line, len, " READ ", 6) || !memmem(line, len, " ACTIVE ", 8))
+		return KIND_REFUSE(e, "'%s' holds a lease for writing, or one that is being broken: cannot be carried", p->link);
+	if (!dump_is_private_tmpfs(d, p->st.st_dev) || !p->st.st_nlink)
+		return KIND_REFUSE(e, "'%s' holds a lease, and is not in a private tree (/tmp, /run, /dev/shm): cannot be carried", p->link);
+	return 0;
+}
+
+int kind_check_leases(struct dump *d, const struct probe *p, struct err *e)
 {
 	const char *l = kind_info_line(p->info, "lock");
 	unsigned n;
+	int r = 0;
 
-	for (n = 0; l; n++) {
-		size_t len = strcspn(l, "\n");
-		const char *lease = memmem(l, len, "LEASE", 5), *deleg = memmem(l, len, "DELEG", 5);
-
-		if (lease || deleg)
-			return KIND_REFUSE(e, "'%s' holds a %s: cannot be carried yet", p->link,
-					   lease ? "lease" : "delegation");
+	for (n = 0; l && r == 0; n++) {
+		r = check_lease(d, p, l, strcspn(l, "\n"), e);
 		l = strstr(l, "\nlock:");
 		l = l ? l + 6 : NULL;
 	}
-	if (n > KIND_MAX_LOCKS)
+	if (r == 0 && n > KIND_MAX_LOCKS)
 		return KIND_REFUSE(e, "'%s' holds %u locks: more than %d cannot be carried", p->link, n, KIND_MAX_LOCKS);
-	return 0;
+	return r;
 }
 
 /* A classic program can be read; one of eBPF has no words. */

@@ -14,7 +14,7 @@
  * top, a file whose name really ends in " (deleted)" are told apart so.
  *
  * Limits, refused by name: a removed file that has other links on a shared file system (its bytes
- * would split from theirs), removed directories, leases, files of sysfs and its like (open
+ * would split from theirs), removed directories, most leases, files of sysfs and its like (open
  * them again after the move), hugetlbfs, memfd_secret.
  *
  * Files of the pod's own procfs are opened again by path, if they were open for reading: /proc/self
@@ -159,7 +159,7 @@ static int check(struct dump *d, const struct probe *p, struct err *e)
 	int r = check_fs(d, p, e);
 
 	if (r == 0)
-		r = kind_check_leases(p, e);
+		r = kind_check_leases(d, p, e);
 	return r < 0 ? r : find_place(d, p, &at, e);
 }
 
@@ -171,7 +171,7 @@ static int dump(struct dump *d, struct object *o, ProtobufCMessage **body, struc
 	int r = check_fs(d, &o->p, e);
 
 	if (r == 0)
-		r = kind_check_leases(&o->p, e);
+		r = kind_check_leases(d, &o->p, e);
 	if (r == 0)
 		r = find_place(d, &o->p, &at, e);
 	if (r < 0)

@@ -89,9 +89,9 @@ bool kind_info_u64(const char *info, const char *key, int base, uint64_t *out);
 int kind_info_now(int fd, char **out, struct err *e);
 /** What stays behind with any open file: locks, leases, filters of eBPF. Refused by name. */
 int kind_check_common(const struct probe *, struct err *);
-/** The same for files, whose locks are carried (pod/locks.c): leases, too many locks. */
+/** The same for files, whose locks are carried (pod/locks.c): leases but those for reading in a private tree, too many locks. */
 #define KIND_MAX_LOCKS 256
-int kind_check_leases(const struct probe *, struct err *);
+int kind_check_leases(struct dump *, const struct probe *, struct err *);
 /** Another description of the inode behind the engine's @fd. */
 int kind_reopen(int fd, int flags, struct err *e);
 bool kind_is_o_path(const struct probe *);

@@ -310,17 +310,28 @@ static void proc_file(void)
 	need("/proc/self/comm", open("/proc/self/comm", O_RDWR));
 }
 
-static void lease(void)
+static void leased(const char *dir, int flags, int type)
 {
 	char path[64];
 	int made;
 
-	snprintf(path, sizeof(path), "/tmp/wl-lease.%d", getpid());
+	snprintf(path, sizeof(path), "%s/wl-lease.%d", dir, getpid());
 	made = (int)WL_SYS(open(path, O_RDWR | O_CREAT, 0600));
 	WL_SYS(close(made));
-	need("file", open(path, O_RDONLY));
-	if (fcntl(fd, F_SETLEASE, F_RDLCK) < 0)
+	need("file", open(path, flags));
+	if (fcntl(fd, F_SETLEASE, type) < 0)
 		skip("F_SETLEASE");
+}
+
+/* where others can open it, too */
+static void lease(void)
+{
+	leased("/home/shared/data", O_RDONLY, F_RDLCK);
+}
+
+static void lease_write(void)
+{
+	leased("/tmp", O_RDWR, F_WRLCK);
 }
 
 static void flock_device(void)
@@ -653,7 +664,7 @@ static const struct {
 	{ "userfaultfd", userfault }, { "bpf", bpf },		  { "pidfd", pidfd },
 	{ "sysv_shm", sysv_shm },   { "sem_thread", sem_thread },
 	{ "sem_shared", sem_shared }, { "sem_denied", sem_denied }, { "mqueue_notify", mqueue_notify },
-	{ "proc_file", proc_file }, { "lease", lease }, { "flock_device", flock_device },
+	{ "proc_file", proc_file }, { "lease", lease }, { "lease_write", lease_write }, { "flock_device", flock_device },
 	{ "thread_creds", thread_creds },
 	{ "seccomp_lock", seccomp_lock }, { "shared_memory", shared_memory }, { "leader_creds", leader_creds },
 	{ "deadline", deadline }, { "traced", traced }, { "chroot", chrooted }, { "namespace", namespaces },
