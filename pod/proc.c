@@ -14,6 +14,8 @@
 #include "pod/base/kernel.h"
 #include "pod/base/util.h"
 
+#define TRIES 100 /* of listing a process whose threads come and go */
+
 /* ---- stat and status */
 
 static uint64_t last_number(const char *s)
@@ -267,6 +269,8 @@ static void choose(struct proc *p)
 	p->tid = tid;
 	p->pidfd = (int)syscall(SYS_pidfd_open, tid, tid == p->pid ? 0 : PIDFD_THREAD);
 	p->no_thread_fd = p->pidfd < 0 && errno == EINVAL;
+	if (p->pidfd < 0 && errno == ESRCH && p->ntasks && tid != p->pid && !p->tasks[0]->seized)
+		proc_remove_task(p, 0); /* it ended meanwhile: the next one */
 }
 
 void proc_remove_task(struct proc *p, size_t i)
@@ -465,7 +469,7 @@ static int visit(struct proc_list *list, pid_t pid, struct err *e)
 	struct proc_status st;
 	struct proc *p = proc_by_outer(list, pid), *parent;
 	pid_t nsppid;
-	int r;
+	int r, tries;
 
 	if (proc_read_status(pid, 0, &st, NULL) < 0)
 		return 0;
@@ -479,8 +483,13 @@ static int visit(struct proc_list *list, pid_t pid, struct err *e)
 		p->seen = list->round;
 		return 0;
 	}
-	r = add_proc(list, pid, &st, nsppid, e);
-	return r == -ESRCH ? 0 : r; /* it has ended meanwhile */
+	/* what was listed of a process that has lost its leader may have ended, and the process goes on in others */
+	for (tries = 0; tries < TRIES; tries++) {
+		r = add_proc(list, pid, &st, nsppid, e);
+		if (r != -ESRCH || proc_read_status(pid, 0, &st, NULL) < 0 || st.state != 'Z' || st.nthreads < 2)
+			return r == -ESRCH ? 0 : r; /* it has ended meanwhile */
+	}
+	return r;
 }
 
 int proc_list_update(struct proc_list *list, pid_t pid1, struct err *e)

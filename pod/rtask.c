@@ -122,9 +122,9 @@ static int end_leader(struct restore *r, struct rproc *p, struct err *e)
 	const struct sched_param sp = { .sched_priority = 0 };
 	const Pm__Proc *w = p->want;
 	struct task *t = p->tasks[0];
-	uint64_t end = deadline_ms(CALL_MS);
 	struct proc_status st;
 	Pm__Thread th;
+	uint64_t end;
 	int q;
 
 	pm__thread__init(&th);
@@ -137,8 +137,9 @@ static int end_leader(struct restore *r, struct rproc *p, struct err *e)
 		return q;
 	sched_setscheduler(t->tid, SCHED_OTHER, &sp);
 	q = task_exit(t, seccomp_options(w), e);
+	end = deadline_ms(CALL_MS);
 	while (q >= 0 && (q = proc_read_status(p->pid, 0, &st, e)) >= 0 && st.state != 'Z') {
-		if (now_ns() > end)
+		if (deadline_past(end))
 			return err_set(e, ETIMEDOUT, "pid %d (%s): its main thread does not end", p->nspid, w->comm);
 		nanosleep(&nap, NULL);
 	}
