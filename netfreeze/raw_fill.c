@@ -92,13 +92,20 @@ static bool options_stay(const uint8_t *opt, size_t len)
 	return true;
 }
 
+/* The length of an ICMP message with the bytes behind it that make its checksum right, if it is not. */
+static size_t mended_length(const uint8_t *msg, size_t len)
+{
+	return inet_fold(inet_sum(msg, len, 0)) ? len + len % 2 + sizeof(uint16_t) : len;
+}
+
 int raw_check_packet(int type, const struct udp_dgram *d, struct err *e)
 {
 	const uint8_t *p = d->data;
 	struct iphdr ip;
 
 	if (type == SOCK_DGRAM) {
-		if (d->len < ICMP_HEADER || (p[0] != ICMP_ECHOREPLY && p[0] != EXTENDED_ECHO_REPLY))
+		if (d->len < ICMP_HEADER || (p[0] != ICMP_ECHOREPLY && p[0] != EXTENDED_ECHO_REPLY) ||
+		    sizeof(ip) + mended_length(p, d->len) > RAW_PACKET_MAX)
 			return err_set(e, EOPNOTSUPP, "what waits at a raw socket is no whole packet: cannot be carried now");
 		return 0;
 	}
@@ -112,37 +119,36 @@ int raw_check_packet(int type, const struct udp_dgram *d, struct err *e)
 	return 0;
 }
 
-/* An ICMP message, and bytes behind that make its checksum right; all of it. */
-static size_t mend_checksum(uint8_t *msg, size_t len)
-{
-	uint16_t sum = inet_fold(inet_sum(msg, len, 0));
-
-	if (!sum)
-		return len;
-	if (len % 2)
-		msg[len++] = 0;
-	memcpy(msg + len, &sum, sizeof(sum));
-	return len + sizeof(sum);
-}
-
-/* The whole packet in @buf, of RAW_PACKET_MAX + 1 bytes; its length. */
-static size_t build(uint8_t *buf, int type, const struct udp_dgram *d)
+/* The whole packet in @buf of @room bytes; its length, or 0: there is no room for it. */
+static size_t build(uint8_t *buf, size_t room, int type, const struct udp_dgram *d)
 {
 	struct iphdr ip = {
 		.version = 4, .ihl = 5, .tos = d->tos, .ttl = d->ttl, .protocol = IPPROTO_ICMP,
 		.frag_off = htons(0x4000),
 		.saddr = d->from.sin_addr.s_addr, .daddr = d->to.s_addr,
 	};
+	size_t len;
+	uint16_t sum;
 
 	if (type == SOCK_DGRAM) {
+		len = sizeof(ip) + mended_length(d->data, d->len);
+		if (len > room)
+			return 0;
+		sum = inet_fold(inet_sum(d->data, d->len, 0));
+		memset(buf, 0, len);
 		memcpy(buf, &ip, sizeof(ip));
 		memcpy(buf + sizeof(ip), d->data, d->len);
-		return sizeof(ip) + mend_checksum(buf + sizeof(ip), d->len);
+		if (sum)
+			memcpy(buf + len - sizeof(sum), &sum, sizeof(sum));
+		return len;
 	}
+	memcpy(&ip, d->data, sizeof(ip));
+	len = ntohs(ip.tot_len);
+	if (len > room || d->len > len)
+		return 0;
 	memcpy(buf, d->data, d->len);
-	memcpy(&ip, buf, sizeof(ip));
-	memset(buf + d->len, 0, ntohs(ip.tot_len) - d->len);
-	return ntohs(ip.tot_len);
+	memset(buf + d->len, 0, len - d->len);
+	return len;
 }
 
 int raw_inject(const struct raw_via *v, int fd, int type, const struct udp_dgram *d, struct err *e)
@@ -151,14 +157,16 @@ int raw_inject(const struct raw_via *v, int fd, int type, const struct udp_dgram
 	 * what the kernel has taken */
 	struct sockaddr_in route = {.sin_family = AF_INET,
 				    .sin_addr.s_addr = htonl(type == SOCK_DGRAM ? INADDR_LOOPBACK : 0x7fffffff)};
-	autofree uint8_t *buf = malloc(RAW_PACKET_MAX + 1);
+	autofree uint8_t *buf = malloc(RAW_PACKET_MAX);
 	uint32_t before = udp_queued_memory(fd);
 	size_t len;
 	int r;
 
 	if (!buf)
 		return err_num(e, ENOMEM, "packet of %u bytes", d->len);
-	len = build(buf, type, d);
+	len = build(buf, RAW_PACKET_MAX, type, d);
+	if (!len)
+		return err_num(e, EMSGSIZE, "packet of %u bytes", d->len);
 	r = raw_open_for(fd, d->len, e);
 	if (r < 0)
 		return r;
@@ -210,8 +218,14 @@ static int fill(int fd, int netns, const struct raw_state *s, struct err *e)
 	if (r < 0)
 		return r;
 	r = udp_set_buffers(fd, s->u.sndbuf, room, e);
-	for (i = 0; i < s->u.nqueue && r == 0; i++)
-		r = raw_inject(&via, fd, s->type, &s->u.queue[i], e);
+	for (i = 0; i < s->u.nqueue && r == 0; i++) {
+		struct udp_dgram d = s->u.queue[i];
+
+		/* it may have got its address since, by connect(2), and takes nothing to another any more */
+		if (s->type == SOCK_DGRAM && s->u.local.sin_addr.s_addr)
+			d.to = s->u.local.sin_addr;
+		r = raw_inject(&via, fd, s->type, &d, e);
+	}
 	raw_via_close(&via);
 	return r;
 }

@@ -109,6 +109,13 @@ static void move(struct world *w, const int *fd, size_t n, bool stay)
 		w->at = to;
 }
 
+static void await_data(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	T_REQUIRE(poll(&p, 1, 60000) == 1);
+}
+
 static void close_all(const int *fd, size_t n)
 {
 	size_t i;
@@ -269,6 +276,45 @@ static void test_begun_by_another(void)
 	world_done(&w);
 }
 
+/* What waits was let in by what is not so any more: IP_MULTICAST_ALL is off, an ICMP socket has got an address by connect(2). */
+static void test_let_in_before(void)
+{
+	struct ip_mreqn lo = {.imr_multiaddr.s_addr = inet_addr("239.1.2.3"), .imr_address.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in peer = at(POD_IP, 0);
+	struct world w;
+	int fd[2], out, off = 0, round;
+	socklen_t len = sizeof(off);
+	uint8_t buf[200];
+	size_t n;
+
+	init(&w);
+	fd[0] = make(w.a.ns, SOCK_RAW, PROTO);
+	out = make(w.a.ns, SOCK_RAW, PROTO);
+	T_REQUIRE(setsockopt(out, IPPROTO_IP, IP_ADD_MEMBERSHIP, &lo, sizeof(lo)) == 0);
+	T_REQUIRE(setsockopt(out, IPPROTO_IP, IP_MULTICAST_IF, &lo, sizeof(lo)) == 0);
+	send_to(out, "many", 4, "239.1.2.3");
+	T_REQUIRE(setsockopt(fd[0], IPPROTO_IP, IP_MULTICAST_ALL, &off, sizeof(off)) == 0);
+	close(out);
+	fd[1] = make(w.a.ns, SOCK_DGRAM, IPPROTO_ICMP);
+	n = icmp(buf, ICMP_ECHO, 0, "request", 8);
+	send_to(fd[1], buf, n, "127.0.0.1");
+	await_data(fd[1]);
+	T_REQUIRE(connect(fd[1], (struct sockaddr *)&peer, sizeof(peer)) == 0);
+	for (round = 0; round < 3; round++) {
+		move(&w, fd, 2, true);
+		move(&w, fd, 2, false);
+	}
+	expect(fd[0], "many");
+	expect_none(fd[0]);
+	T_REQUIRE(recv(fd[1], buf, sizeof(buf), MSG_DONTWAIT) == 16);
+	T_CHECK_EQ(buf[0], ICMP_ECHOREPLY);
+	expect_none(fd[1]);
+	T_REQUIRE(getsockopt(fd[0], IPPROTO_IP, IP_MULTICAST_ALL, &off, &len) == 0);
+	T_CHECK_EQ(off, 0);
+	close_all(fd, 2);
+	world_done(&w);
+}
+
 struct waking {
 	struct place *p;
 	struct wake *wake;
@@ -284,13 +330,6 @@ static int open_wake(void *arg, struct err *e)
 static int attach(void *arg, struct err *e)
 {
 	return link_attach(arg, BRIDGE, e);
-}
-
-static void await_data(int fd)
-{
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-
-	T_REQUIRE(poll(&p, 1, 60000) == 1);
 }
 
 /* What comes from without while the pod stands still is heard once, after what had come before: at the other place, and here. */
@@ -386,6 +425,39 @@ static void test_refusals(void)
 	world_done(&w);
 }
 
+/* With a header, and what makes their checksum right, they are longer than any packet. */
+static void hostile_replies(int fd, int ns)
+{
+	struct udp_dgram d = {.from = at("127.0.0.1", 0), .to.s_addr = htonl(INADDR_LOOPBACK), .ttl = 64};
+	struct raw_state s = {.type = SOCK_DGRAM, .protocol = IPPROTO_ICMP,
+			      .u = {.local.sin_family = AF_INET, .queue = &d, .nqueue = 1}};
+	const unsigned most = RAW_PACKET_MAX - sizeof(struct iphdr);
+	struct err e = {0};
+	uint8_t *wrong;
+
+	/* of the heap, exactly as long: a checker of memory sees what is read or written behind */
+	for (d.len = RAW_PACKET_MAX; d.len > most - 3; d.len--) {
+		wrong = calloc(1, d.len);
+		T_REQUIRE(wrong != NULL);
+		wrong[2] = 1; /* of the checksum */
+		d.data = wrong;
+		if (d.len + d.len % 2 + 2 > most) /* what is added */
+			T_FAILS(raw_check_packet(SOCK_DGRAM, &d, &e), -EOPNOTSUPP);
+		else
+			T_OK(raw_check_packet(SOCK_DGRAM, &d, &e), &e);
+		if (d.len > most)
+			T_FAILS(raw_restore_on(fd, ns, &s, &e), -EOPNOTSUPP);
+		wrong[0] = ICMP_ECHOREPLY;
+		wrong[2] = 0;
+		memset(wrong + 2, 0xff, 2); /* right: all else is 0 */
+		if (d.len > most)
+			T_FAILS(raw_check_packet(SOCK_DGRAM, &d, &e), -EOPNOTSUPP);
+		else
+			T_OK(raw_check_packet(SOCK_DGRAM, &d, &e), &e);
+		free(wrong);
+	}
+}
+
 /* An image may say anything. */
 static void test_hostile_state(void)
 {
@@ -415,6 +487,7 @@ static void test_hostile_state(void)
 	T_FAILS(raw_restore_on(fd, w.a.ns, &s, &e), -EPROTO);
 	s.protocol = IPPROTO_ICMP;
 	T_FAILS(raw_restore_on(fd, w.a.ns, &s, &e), -EOPNOTSUPP);
+	hostile_replies(fd, w.a.ns);
 	s.type = SOCK_RAW;
 	s.protocol = IPPROTO_UDP;
 	T_FAILS(raw_restore_on(fd, w.a.ns, &s, &e), -EPROTO);
@@ -429,6 +502,7 @@ static const struct test_case cases[] = {
 	{"queues_apart", test_queues_apart},
 	{"kernel_leaves_it", test_kernel_leaves_it},
 	{"begun_by_another", test_begun_by_another},
+	{"let_in_before", test_let_in_before},
 	{"held", test_held},
 	{"refusals", test_refusals},
 	{"hostile_state", test_hostile_state},
