@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "pod/base/io.h"
 #include "pod/base/util.h"
@@ -44,6 +45,15 @@ int collect_note(struct dump *d, int r, const struct err *e)
 
 /* ---- processes */
 
+/* Has what a link of /proc belongs to ended? Who has just ended has no such file, or one that nobody may follow. */
+static bool has_ended(const struct proc *p, int err)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d", p->tid);
+	return err == ENOENT || err == ESRCH || (err == EACCES && access(path, F_OK) < 0);
+}
+
 /* In each of these what is in the way is noted and the rest looked at all the same, if that is asked for. */
 static int check_namespaces(struct dump *d, struct proc *p, struct err *e)
 {
@@ -60,7 +70,7 @@ static int check_namespaces(struct dump *d, struct proc *p, struct err *e)
 			return err_sys(e, "stat '%s'", path);
 		snprintf(path, sizeof(path), "/proc/%d/ns/%s", p->tid, ns[i]);
 		if (stat(path, &b) < 0)
-			return errno == ENOENT ? -ESRCH : err_sys(e, "stat '%s'", path);
+			return has_ended(p, errno) ? -ESRCH : err_sys(e, "stat '%s'", path);
 		if (a.st_ino == b.st_ino)
 			continue;
 		r = REFUSE(e, "pid %d (%s): is in a %s namespace of its own: cannot be carried", p->nspid, p->st.comm, ns[i]);
@@ -220,7 +230,7 @@ static int check_directories(struct dump *d, struct proc *p, struct err *e)
 	if (fstat(d->root, &root) < 0)
 		return err_sys(e, "stat the pod's root");
 	if (stat(path, &mine) < 0)
-		return errno == ENOENT || errno == ESRCH ? -ESRCH : err_sys(e, "stat '%s'", path);
+		return has_ended(p, errno) ? -ESRCH : err_sys(e, "stat '%s'", path);
 	if (mine.st_ino != root.st_ino || mine.st_dev != root.st_dev)
 		return REFUSE(e, "pid %d (%s): has a root directory of its own (chroot): cannot be carried",
 			      p->nspid, p->st.comm);
@@ -228,7 +238,7 @@ static int check_directories(struct dump *d, struct proc *p, struct err *e)
 	snprintf(path, sizeof(path), "/proc/%d/cwd", p->tid);
 	fd = open(path, O_PATH | O_CLOEXEC);
 	if (fd < 0)
-		return errno == ENOENT || errno == ESRCH ? -ESRCH : err_sys(e, "open '%s'", path);
+		return has_ended(p, errno) ? -ESRCH : err_sys(e, "open '%s'", path);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	n = readlink(path, link, sizeof(link) - 1);
 	if (n <= 0 || fstat(fd, &cwd) < 0)

@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Stopping the tasks of a pod, reading their state, letting them go again.
- *
- * A listing races with fork and clone: it is repeated until it finds nobody new, which ends because
- * what is stopped starts nothing. A vfork parent cannot be stopped before its child has let go of the
- * memory: the child is let run until then.
+ * Reading the state of a pod's stopped tasks, and letting them go again. How they are stopped: stop.c.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/kcmp.h>
 #include <linux/mman.h>
 #include <sched.h>
 #include <stdio.h>
@@ -28,161 +23,8 @@
 #include "pod/sysv.h"
 #include "pod/task/restart.h"
 
-#define VFORK_MS 20
 #define ATTACH_MS 300
 #define MAX_DIGEST (1ull << 33)
-
-/* ---- stopping */
-
-/* Seizes and interrupts every task that is not held yet. Returns how many. */
-static int interrupt_new(struct proc *p, struct err *e)
-{
-	size_t i;
-	int n = 0;
-
-	for (i = 0; i < p->ntasks;) {
-		struct task *t = p->tasks[i];
-		int r = 0;
-
-		if (!t->seized) {
-			r = task_seize(t, e);
-			if (r >= 0)
-				r = task_interrupt(t, e);
-			n++;
-		}
-		if (r == -ESRCH || r == -EPERM) { /* it ended; EPERM is what a zombie gives */
-			if (t->tid == p->pid) {
-				t->seized = false;
-				if (!proc_lost_leader(p))
-					return n;
-				i = 0;
-				continue;
-			}
-			proc_remove_task(p, i);
-			continue;
-		}
-		if (r < 0)
-			return r;
-		i++;
-	}
-	return n;
-}
-
-/* Lets the stopped children of @p run on: one of them may hold it in vfork. */
-static void free_children(struct dump *d, struct proc *p)
-{
-	size_t i, k;
-
-	for (i = 0; i < d->procs.n; i++) {
-		struct proc *c = d->procs.p[i];
-
-		if (c->nsppid != p->nspid)
-			continue;
-		for (k = 0; k < c->ntasks; k++)
-			task_release(c->tasks[k], NULL);
-	}
-}
-
-int cut_refuse_vfork(const struct proc *p, const struct proc *child, struct err *e)
-{
-	return err_set(e, ETIMEDOUT, "pid %d (%s): waits for its vfork child, pid %d, which neither ends nor runs another program",
-		       p->nspid, p->st.comm, child->nspid);
-}
-
-/* Why it does not stop: a vfork whose child takes its time? */
-static int name_vfork(struct dump *d, const struct proc *p, int r, struct err *e)
-{
-	size_t i;
-
-	for (i = 0; i < d->procs.n; i++) {
-		const struct proc *c = d->procs.p[i];
-
-		if (c->nsppid == p->nspid && !c->zombie && syscall(SYS_kcmp, c->tid, p->tid, KCMP_VM, 0, 0) == 0)
-			return cut_refuse_vfork(p, c, e);
-	}
-	return r;
-}
-
-/* 1: its leader has ended on the way to its stop, of which no tracer is told before the others end. */
-static int wait_proc(struct dump *d, struct proc *p, uint64_t deadline, struct err *e)
-{
-	size_t i;
-
-	for (i = 0; i < p->ntasks;) {
-		struct task *t = p->tasks[i];
-		int r = 0;
-
-		if (t->seized && !t->stopped) {
-			do {
-				r = task_wait_stopped(t, MIN(deadline, deadline_look_ms(VFORK_MS)), e);
-				if (r == -ETIMEDOUT && t->tid == p->pid && proc_lost_leader(p))
-					return 1;
-				if (r == -ETIMEDOUT)
-					free_children(d, p);
-			} while (r == -ETIMEDOUT && !deadline_past(deadline));
-			if (r == -ETIMEDOUT)
-				r = name_vfork(d, p, r, e);
-			if (r >= 0)
-				r = task_save(t, e);
-			if (r >= 0)
-				restart_saw(t);
-		}
-		if (r == -ESRCH) {
-			if (t->tid == p->pid)
-				return 0;
-			proc_remove_task(p, i);
-			continue;
-		}
-		if (r < 0)
-			return r;
-		i++;
-	}
-	return 0;
-}
-
-int cut_stop(struct dump *d, uint64_t deadline, struct err *e)
-{
-	int pass, r, fresh = 1;
-	size_t i;
-
-	d->stopped = d->touched = true;
-	for (pass = 0; fresh; pass++) {
-		struct timespec nap = { 0, 200000 };
-
-		fresh = 0;
-		if (pass > 3) /* what is ending needs a CPU for it */
-			nanosleep(&nap, NULL);
-		r = pass ? proc_list_update(&d->procs, d->pid1, e) : 0;
-		for (i = 0; r >= 0 && i < d->procs.n; i++) {
-			struct proc *p = d->procs.p[i];
-
-			if (p->zombie)
-				continue;
-			r = proc_update_threads(p, e);
-			if (r == -ESRCH) {
-				r = 0;
-				fresh++;
-				continue;
-			}
-			if (r >= 0)
-				r = interrupt_new(p, e);
-			if (r > 0)
-				fresh += r;
-		}
-		for (i = 0; r >= 0 && i < d->procs.n; i++)
-			if (!d->procs.p[i]->zombie) {
-				r = wait_proc(d, d->procs.p[i], deadline, e);
-				fresh += r > 0;
-			}
-		if (r < 0)
-			return r;
-		if (!pass)
-			fresh = 1; /* at least one listing after all are still */
-		if (deadline_past(deadline))
-			return err_set(e, ETIMEDOUT, "the pod's processes did not stop in time");
-	}
-	return 0;
-}
 
 /* ---- scratch and tracker */
 
@@ -230,6 +72,8 @@ static int ensure_scratch(struct dump *d, struct proc *p, struct err *e)
 	size_t i;
 	int r;
 
+	if (!vdso && !d->stopped)
+		return err_set(e, ESRCH, "pid %d is on its way to another program", p->nspid);
 	if (!vdso)
 		return err_set(e, EOPNOTSUPP, "pid %d (%s): has no vdso", p->nspid, p->st.comm);
 	for (i = 0; i < p->ntasks; i++)
@@ -317,9 +161,9 @@ static int stop_proc(struct dump *d, struct proc *p, struct err *e)
 	for (i = 0; r >= 0 && i < p->ntasks; i++)
 		restart_sample(p->tasks[i], p->pid);
 	do {
-		r = r < 0 ? r : interrupt_new(p, e);
+		r = r < 0 ? r : stop_interrupt(p, e);
 		if (r >= 0)
-			r = lost = wait_proc(d, p, deadline_ms(ATTACH_MS), e);
+			r = lost = stop_wait(d, p, deadline_ms(ATTACH_MS), e);
 		if (r >= 0)
 			r = proc_update_threads(p, e);
 	} while (r > 0 || (r == 0 && lost));
@@ -552,7 +396,7 @@ int cut_snapshot(struct dump *d, Pm__Tree *tree, struct err *e)
 		struct proc *p = d->procs.p[i];
 		Pm__Proc *m;
 
-		if (!has_parent(tree, p))
+		if (!has_parent(tree, p) || (!p->zombie && !p->ntasks))
 			continue;
 		m = new_proc(d, p);
 		r = p->zombie ? 0 : fill_mm(d, p, m, e);

@@ -191,17 +191,23 @@ int content_send(struct dump *, bool final, struct err *);
 int content_messages(struct dump *, Pm__Object ***out, size_t *n, struct err *);
 void content_free(struct content *);
 
-/* cut.c: stopping and state */
+/* stop.c */
+int cut_stop(struct dump *, uint64_t deadline, struct err *);
+/** Seizes and interrupts every task of the process that is not held yet. Returns how many. */
+int stop_interrupt(struct proc *, struct err *);
+/** Waits until they stand still. 1: they are to be looked at again, for some have ended. */
+int stop_wait(struct dump *, struct proc *, uint64_t deadline, struct err *);
+int cut_refuse_vfork(const struct proc *, const struct proc *child, struct err *);
+
+/* cut.c: state */
 /** Before cut_stop(): what each task waits for. */
 void cut_sample(struct dump *);
 void cut_read_notes(struct dump *);
 /** While the pod runs: lets go of tasks whose stop came after it was waited for. */
 void cut_let_go(struct dump *);
-int cut_stop(struct dump *, uint64_t deadline, struct err *);
 /** Stops a running process for a moment, maps the scratch in it and takes a userfaultfd out of it. */
 int cut_attach(struct dump *, struct proc *, struct err *);
 int cut_tasks(struct dump *, Pm__Tree *tree, struct err *);
-int cut_refuse_vfork(const struct proc *, const struct proc *child, struct err *);
 /** Puts every task's own registers back and lets go of it. */
 int cut_release(struct dump *, struct err *);
 /** After a failed or aborted dump: scratches unmapped, trackers closed, tasks going on. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "pod/base/io.h"
@@ -345,6 +346,7 @@ static void merge_living(struct proc *p)
 
 	if (!p->leaderless || proc_read_status(p->tid, 0, &st, NULL) < 0)
 		return;
+	p->st.state = st.state;
 	memcpy(p->st.mm, st.mm, sizeof(st.mm));
 	p->st.umask = st.umask;
 	p->st.tracer = st.tracer;
@@ -368,6 +370,9 @@ static void take_status(struct proc *p, const struct proc_status *st)
 	p->st = *st;
 	p->leaderless = st->state == 'Z' && st->nthreads > 1;
 	p->zombie = (st->state == 'Z' || st->state == 'X') && !p->leaderless;
+	/* it has ended on the way to its stop, and its parent is not told before its tracer is */
+	if (p->zombie && st->tracer == getpid())
+		waitpid(p->pid, NULL, __WALL | WNOHANG);
 	if (p->leaderless) {
 		proc_update_threads(p, NULL);
 	} else if (!p->ntasks || p->tasks[0]->tid != p->pid) {

@@ -23,10 +23,30 @@
 #define SYSSTOP (SIGTRAP | 0x80)
 #define EVENT(status) ((unsigned)(status) >> 16)
 
+static struct {
+	struct task *const *volatile t;
+	volatile size_t n;
+} siblings; /* of the one that is being seized */
+
+static bool has_ended(pid_t tid)
+{
+	siginfo_t si = { .si_pid = 0 };
+
+	return waitid(P_PID, (id_t)tid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && si.si_pid &&
+	       (si.si_code == CLD_EXITED || si.si_code == CLD_KILLED || si.si_code == CLD_DUMPED);
+}
+
 static void on_tick(int sig)
 {
+	int err = errno;
+	size_t i;
+
 	(void)sig;
 	deadline_beat();
+	for (i = 0; i < siblings.n; i++)
+		if (siblings.t[i]->seized && has_ended(siblings.t[i]->tid))
+			waitpid(siblings.t[i]->tid, NULL, __WALL | WNOHANG);
+	errno = err;
 }
 
 int task_tick_start(struct err *e)
@@ -40,15 +60,26 @@ int task_tick_start(struct err *e)
 	return 0;
 }
 
-int task_seize(struct task *t, struct err *e)
+int task_seize_of(struct task *t, struct task *const *all, size_t n, struct err *e)
 {
+	long r;
+
 	if (t->seized)
 		return 0;
-	if (ptrace(PTRACE_SEIZE, t->tid, NULL, (void *)(long)PTRACE_O_TRACESYSGOOD) < 0)
+	siblings.t = all;
+	siblings.n = n;
+	r = ptrace(PTRACE_SEIZE, t->tid, NULL, (void *)(long)PTRACE_O_TRACESYSGOOD);
+	siblings.n = 0;
+	if (r < 0)
 		return err_sys(e, "pid %d: seize", t->nstid);
 	t->seized = true;
 	t->stopped = t->borrowed = t->sysstop = false;
 	return 0;
+}
+
+int task_seize(struct task *t, struct err *e)
+{
+	return task_seize_of(t, NULL, 0, e);
 }
 
 int task_interrupt(struct task *t, struct err *e)

@@ -71,6 +71,11 @@ struct task {
 int task_tick_start(struct err *e);
 /** PTRACE_SEIZE. -ESRCH if it is gone, -EPERM for a zombie. */
 int task_seize(struct task *, struct err *e);
+/**
+ * The same for one of the @n threads of a process. Seizing waits for a thread that is about to start another program, and that for all
+ * others to end, of whom those that are held have not before their tracer has heard of it: meanwhile it does.
+ */
+int task_seize_of(struct task *, struct task *const *all, size_t n, struct err *e);
 /** Asks the task to stop (PTRACE_INTERRUPT) without waiting. */
 int task_interrupt(struct task *, struct err *e);
 /** Waits for that stop. Signals that come first are delivered. -ESRCH when the task died. Of a process that is stopped by

@@ -202,16 +202,18 @@ static void *ender(void *arg)
 {
 	int i, n = (int)(uintptr_t)arg;
 
-	for (i = 0; i < 20; i++)
+	for (i = 0; i < 10; i++)
 		wl_pace();
 	exit(n);
 }
 
 static int become(void *arg)
 {
+	uint64_t state = (uintptr_t)arg;
 	pthread_t t;
 
 	WL_ZERO(pthread_create(&t, NULL, ender, arg));
+	wl_sleep_ns(wl_rand(&state) % (4 * WL_MS));
 	if ((uintptr_t)arg % 2)
 		pthread_exit(NULL);
 	syscall(SYS_exit, 0);
@@ -221,21 +223,27 @@ static int become(void *arg)
 /* Whose main thread ends before it is told to: its end is no end of the process. */
 static void check_ending(void)
 {
-	static pid_t pid;
-	static uintptr_t code;
-	siginfo_t si = { .si_pid = 0 };
+	static struct {
+		pid_t pid;
+		uintptr_t code;
+	} e[3];
+	size_t i;
 
-	if (!pid) {
-		code = 1 + round_no % 200;
-		pid = wl_spawn(become, (void *)code);
-		return;
+	for (i = 0; i < ARRAY_SIZE(e); i++) {
+		siginfo_t si = { .si_pid = 0 };
+
+		if (!e[i].pid) {
+			e[i].code = 1 + (round_no + i) % 200;
+			e[i].pid = wl_spawn(become, (void *)e[i].code);
+			continue;
+		}
+		WL_SYS(waitid(P_PID, (id_t)e[i].pid, &si, WEXITED | WNOHANG | WNOWAIT));
+		if (!si.si_pid)
+			continue;
+		WL_EQ("code in the siginfo", e[i].code, si.si_status);
+		wl_reap(e[i].pid, (int)e[i].code);
+		e[i].pid = 0;
 	}
-	WL_SYS(waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG | WNOWAIT));
-	if (!si.si_pid)
-		return;
-	WL_EQ("code in the siginfo", code, si.si_status);
-	wl_reap(pid, (int)code);
-	pid = 0;
 }
 
 /* ---- the thread that takes signals */
