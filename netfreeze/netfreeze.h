@@ -273,6 +273,8 @@ int raw_queues_open(const int *fds, size_t n, int netns, struct raw_queues **out
 int raw_queues_exchange(void *queues);
 /** Adds what was found at @fds[i] to the queue of @s. */
 int raw_queues_read(const struct raw_queues *, size_t i, struct raw_state *s, struct err *e);
+/** How many packets could not be put back into @fds[i]: they are lost if the pod goes on here. */
+size_t raw_queues_lost(const struct raw_queues *, size_t i);
 void raw_queues_free(struct raw_queues *);
 /** Makes the fresh socket @fd that; it hears nothing until raw_release(), when all sockets exist. */
 int raw_restore_on(int fd, int netns, const struct raw_state *, struct err *e);

@@ -13,7 +13,7 @@
  * what bears the mark. So they do not hear each other's packets, nor what UDP and TCP sockets are
  * filled by. The kernel hears them too: an ICMP error would reach the sockets that it is about once
  * more, a request would be answered. So they take the route to 127.255.255.255: what came by broadcast
- * the kernel's ICMP leaves alone, TCP takes no connection from it and sends no reset, and nobody says
+ * the kernel's ICMP leaves alone (of requests only as long as icmp_echo_ignore_broadcasts is 1: put_echo()), TCP takes no connection from it and sends no reset, and nobody says
  * "unreachable"; a raw socket gets it all the same. An old segment of TCP is a duplicate like any
  * other. UDP would deliver a datagram again, hence raw sockets of UDP have to be empty. Replies to
  * echos go to 127.0.0.1, for only so an ICMP socket gets them; nobody else wants those.
@@ -43,12 +43,15 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "netfreeze/raw_int.h"
 #include "pod/base/fault.h"
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 
+#define ECHO_TO_ALL "/proc/sys/net/ipv4/icmp_echo_ignore_broadcasts"
+#define LOOKS_AFTER_LOSS 100 /* several seconds for each packet would be long */
 #define CONNECTED  1 /* TCP_ESTABLISHED, whatever the protocol */
 #define ERRORS_MAX 8
 
@@ -236,6 +239,7 @@ struct packet {
 	uint32_t member, len;
 	struct in_addr from, to;
 	uint8_t ttl, tos;
+	bool lost; /* it could not be put back */
 	uint8_t data[];
 };
 
@@ -255,6 +259,8 @@ struct raw_queues {
 	struct member *m;
 	size_t n, size;
 	struct raw_via via;
+	int echo; /* the namespace's ECHO_TO_ALL */
+	char echo_was;
 	struct exchange *x;
 };
 
@@ -301,6 +307,21 @@ static int member_read(struct member *m, int fd, int netns, struct err *e)
 	return read_filter(m, e);
 }
 
+/* Root may have changed it in a pod: then the kernel answers what comes by broadcast. */
+static int open_echo(void *queues, struct err *e)
+{
+	struct raw_queues *q = queues;
+
+	q->echo = open(ECHO_TO_ALL, O_RDWR | O_CLOEXEC);
+	return q->echo < 0 || pread(q->echo, &q->echo_was, 1, 0) != 1 ? err_sys(e, "open '%s'", ECHO_TO_ALL) : 0;
+}
+
+static void put_echo(const struct raw_queues *q, char v)
+{
+	if (q->echo_was != '1')
+		(void)!pwrite(q->echo, &v, 1, 0);
+}
+
 /**
  * raw_queues_open - prepare for reading what waits at @fds[@n], sockets of @netns
  *
@@ -323,7 +344,7 @@ int raw_queues_open(const int *fds, size_t n, int netns, struct raw_queues **out
 	q = calloc(1, sizeof(*q));
 	if (!q)
 		return err_num(e, ENOMEM, "queues of raw sockets");
-	q->via.fd = -1;
+	q->via.fd = q->echo = -1;
 	q->m = calloc(n, sizeof(*q->m));
 	q->size = sizeof(*q->x) + room;
 	q->x = mmap(NULL, q->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -337,6 +358,8 @@ int raw_queues_open(const int *fds, size_t n, int netns, struct raw_queues **out
 		r = member_read(&q->m[i], fds[i], netns, e);
 	if (r == 0)
 		r = raw_via_open(netns, &q->via, e);
+	if (r == 0)
+		r = netns_run(netns, open_echo, q, e);
 	if (r < 0) {
 		raw_queues_free(q);
 		return r;
@@ -357,6 +380,7 @@ void raw_queues_free(struct raw_queues *q)
 	if (q->x)
 		munmap(q->x, q->size);
 	raw_via_close(&q->via);
+	close_fdp(&q->echo);
 	free(q);
 }
 
@@ -387,6 +411,7 @@ static int take_one(struct raw_queues *q, uint32_t i)
 	udp_read_control(&mh, &d, &part);
 	p->member = i;
 	p->len = (uint32_t)n;
+	p->lost = false;
 	p->from = from.sin_addr;
 	p->to = d.to;
 	p->ttl = d.ttl;
@@ -482,8 +507,11 @@ static void put_all(struct raw_queues *q)
 		open = m;
 		if (m->type == SOCK_DGRAM && m->n.local.sin_addr.s_addr)
 			d.to = m->n.local.sin_addr; /* or it would not be this one's */
-		if (passes(m, &d))
-			raw_inject(&q->via, m->fd, m->type, &d, NULL);
+		p->lost = !passes(m, &d);
+		if (!p->lost && raw_inject(&q->via, m->fd, m->type, &d, NULL) < 0) {
+			p->lost = true;
+			q->via.looks = LOOKS_AFTER_LOSS;
+		}
 		x->given += packet_size(p->len);
 	}
 }
@@ -514,6 +542,19 @@ static void unshield(const struct raw_queues *q, size_t i)
 		put_int(m->fd, SOL_SOCKET, SO_DETACH_FILTER, 0);
 }
 
+/** raw_queues_lost - how many packets of the socket @i are not back in its queue */
+size_t raw_queues_lost(const struct raw_queues *q, size_t i)
+{
+	const struct packet *p;
+	size_t at, n = 0;
+
+	for (at = 0; at < q->x->used; at += packet_size(p->len)) {
+		p = (const void *)(q->x->data + at);
+		n += p->member == i && p->lost;
+	}
+	return n;
+}
+
 int raw_queues_exchange(void *queues)
 {
 	struct raw_queues *q = queues;
@@ -531,7 +572,9 @@ int raw_queues_exchange(void *queues)
 		x->phase = PUT;
 	}
 	if (x->phase == PUT) {
+		put_echo(q, '1');
 		put_all(q);
+		put_echo(q, q->echo_was);
 		x->phase = UNSHIELD;
 	}
 	for (i = 0; x->phase == UNSHIELD && i < q->n; i++)

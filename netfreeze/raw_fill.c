@@ -11,6 +11,7 @@
 #include <linux/filter.h>
 #include <linux/icmp.h>
 #include <netinet/ip.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -58,6 +59,7 @@ int raw_via_open(int netns, struct raw_via *v, struct err *e)
 {
 	int one = 1, size = 1 << 20, mark = MARK;
 
+	v->looks = UDP_LOOKS;
 	v->fd = netns_socket(netns, AF_INET, SOCK_RAW, IPPROTO_RAW, e);
 	if (v->fd < 0)
 		return v->fd;
@@ -159,6 +161,8 @@ int raw_inject(const struct raw_via *v, int fd, int type, const struct udp_dgram
 				    .sin_addr.s_addr = htonl(type == SOCK_DGRAM ? INADDR_LOOPBACK : 0x7fffffff)};
 	autofree uint8_t *buf = malloc(RAW_PACKET_MAX);
 	uint32_t before = udp_queued_memory(fd);
+	ssize_t n = -1;
+	unsigned tries;
 	size_t len;
 	int r;
 
@@ -170,10 +174,16 @@ int raw_inject(const struct raw_via *v, int fd, int type, const struct udp_dgram
 	r = raw_open_for(fd, d->len, e);
 	if (r < 0)
 		return r;
-	if (sendto(v->fd, buf, len, MSG_DONTWAIT, (struct sockaddr *)&route, sizeof(route)) < 0)
+	for (tries = 0; tries < v->looks; tries++) {
+		n = sendto(v->fd, buf, len, MSG_DONTWAIT, (struct sockaddr *)&route, sizeof(route));
+		if (n >= 0 || (errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM && errno != EINTR))
+			break;
+		poll(NULL, 0, 1); /* what went before is still on its way, or memory is short */
+	}
+	if (n < 0)
 		r = err_sys(e, "deliver a packet of %zu bytes", len);
 	else
-		r = udp_await_arrival(fd, before, e);
+		r = udp_await_arrival(fd, before, v->looks, e);
 	return raw_shield(fd, r < 0 ? NULL : e) < 0 && r == 0 ? -EIO : r;
 }
 

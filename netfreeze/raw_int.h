@@ -13,6 +13,7 @@ int raw_open_for(int fd, uint32_t len, struct err *e);
 /** Sockets that packets for others' queues go out by. */
 struct raw_via {
 	int fd;
+	unsigned looks; /* at a queue, until a packet is in it: UDP_LOOKS, or less */
 };
 int raw_via_open(int netns, struct raw_via *, struct err *e);
 void raw_via_close(struct raw_via *);

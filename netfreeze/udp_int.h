@@ -31,7 +31,8 @@ int udp_join(int fd, const struct udp_group *, struct err *e);
 int udp_set_common(int fd, const struct udp_state *, struct err *e);
 /** Bytes of memory in the receive queue; waits until it is not @before any more. */
 uint32_t udp_queued_memory(int fd);
-int udp_await_arrival(int fd, uint32_t before, struct err *e);
+int udp_await_arrival(int fd, uint32_t before, unsigned looks, struct err *e);
+#define UDP_LOOKS 5000 /* several seconds */
 /** What the kernel would not check of an image's state; @longest: of a datagram. */
 int udp_validate(const struct udp_state *, size_t longest, struct err *e);
 

@@ -16,13 +16,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "netfreeze/udp_int.h"
 #include "pod/base/io.h"
 #include "pod/base/util.h"
 
+#define LOOKS_AT_ONCE 100
 #define BUF_MAX    (1u << 30)
-#define ARRIVE_MS  500
 #define MSG_PROBE_ 0x10
 #define WHOLE_MAX  (65536 - sizeof(struct ip6_hdr)) /* lo's MTU */
 #define FRAGMENT   32768
@@ -87,15 +88,20 @@ uint32_t udp_queued_memory(int fd)
 	return mem[SK_MEMINFO_RMEM_ALLOC];
 }
 
-/* A packet over lo is queued by the time sendto() returns, unless ksoftirqd has it. */
-int udp_await_arrival(int fd, uint32_t before, struct err *e)
+/* A packet over lo is queued by the time sendto() returns, unless ksoftirqd has it; and that may be late. The time in which
+ * nobody runs does not count, looks do: of a millisecond each, but for the first ones. */
+int udp_await_arrival(int fd, uint32_t before, unsigned looks, struct err *e)
 {
-	uint64_t end = deadline_ms(ARRIVE_MS);
+	const struct timespec ms = {0, NSEC_PER_MSEC};
+	unsigned i;
 
-	while (udp_queued_memory(fd) == before) {
-		if (deadline_past(end))
+	for (i = 0; udp_queued_memory(fd) == before; i++) {
+		if (i == looks)
 			return err_set(e, ETIMEDOUT, "a datagram does not get into its queue");
-		sched_yield();
+		if (i < LOOKS_AT_ONCE)
+			sched_yield();
+		else
+			nanosleep(&ms, NULL);
 	}
 	return 0;
 }
@@ -131,7 +137,7 @@ static int inject(int raw, int fd, in_port_t port, const struct udp_dgram *d, st
 		h.ip.saddr = htonl(INADDR_LOOPBACK); /* or the kernel would put one in */
 	if (sendmsg(raw, &mh, MSG_DONTWAIT) < 0)
 		return err_sys(e, "deliver a datagram of %u bytes", d->len);
-	return udp_await_arrival(fd, before, e);
+	return udp_await_arrival(fd, before, UDP_LOOKS, e);
 }
 
 /* One packet to ::1, whatever its header says. A fragment begins at @off of the segment and is @more, or not, to the end. */
@@ -183,7 +189,7 @@ static int inject6(int raw, int fd, in_port_t port, const struct udp_dgram *d, s
 		if (r == 0)
 			r = send6(raw, d, seg, len - FRAGMENT, FRAGMENT, false, e);
 	}
-	return r < 0 ? r : udp_await_arrival(fd, before, e);
+	return r < 0 ? r : udp_await_arrival(fd, before, UDP_LOOKS, e);
 }
 
 static int leave_address(int fd, struct err *e)

@@ -126,9 +126,9 @@ static int loopback_up(struct err *e)
 }
 
 /* As systemd does on a node: everybody may ping, by an ICMP socket, for setuid and file capabilities are of no use in a user's pod. */
-static void let_ping(void)
+static int let_ping(struct err *e)
 {
-	io_write_file("/proc/sys/net/ipv4/ping_group_range", "0 2147483647", NULL);
+	return io_write_file("/proc/sys/net/ipv4/ping_group_range", "0 2147483647", e);
 }
 
 /* glibc registered rseq for the engine, and fork keeps that. */
@@ -187,7 +187,8 @@ static int pid1_prepare(struct create *c, struct err *e)
 	if (sethostname(host, strlen(host)) < 0)
 		return err_sys(e, "set the host name '%s'", host);
 	r = loopback_up(e);
-	let_ping();
+	if (r == 0)
+		r = let_ping(e);
 	if (r == 0)
 		r = pod_mounts_enter(s, &c->mounts, c->place->dir, e);
 	if (r == 0 && s->cpus && s->cpus[0])

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "netfreeze/netfreeze.h"
+#include "pod/base/log.h"
 #include "pod/base/util.h"
 #include "pod/kind/kinds.h"
 
@@ -63,6 +64,13 @@ static struct all find_all(struct dump *d)
 	return a;
 }
 
+static void warn_of_loss(const struct object *o, size_t n)
+{
+	if (n)
+		log_warn("pid %d: fd %d: %zu packets that waited at a raw socket could not be put back: they are lost if the pod goes on here",
+			 o->p.nspid, o->p.fdno, n);
+}
+
 static int read_bodies(struct dump *d, const struct all *a, const struct raw_queues *q, struct err *e)
 {
 	size_t i;
@@ -79,8 +87,10 @@ static int read_bodies(struct dump *d, const struct all *a, const struct raw_que
 		m->protocol = (uint32_t)s.protocol;
 		m->sock = dump_alloc(d, sizeof(*m->sock));
 		pm__body_udp__init(m->sock);
-		if (q)
+		if (q) {
+			warn_of_loss(a->o[i], raw_queues_lost(q, i));
 			r = raw_queues_read(q, i, &s, e);
+		}
 		if (r == 0)
 			kind_dgram_out(d, a->o[i], &s.u, m->sock);
 		udp_state_done(&s.u);

@@ -4,11 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
-#include <linux/icmp.h>
+#include <net/if.h>
+#include <linux/icmp.h> /* after net/if.h, or they clash */
 #include <netinet/ip.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "netfreeze/raw_int.h"
@@ -18,6 +21,7 @@
 
 #define PROTO 253
 #define MANY  8
+#define ECHO_TO_ALL "/proc/sys/net/ipv4/icmp_echo_ignore_broadcasts"
 
 static struct sockaddr_in at(const char *ip, uint16_t port)
 {
@@ -241,6 +245,162 @@ static void test_kernel_leaves_it(void)
 	world_done(&w);
 }
 
+static int answer_all(void *arg, struct err *e)
+{
+	(void)arg;
+	return io_write_file(ECHO_TO_ALL, "0", e);
+}
+
+struct counted {
+	long replies;
+	char to_all;
+};
+
+/* The echo replies that the kernel has sent: a column of the lines "Icmp:", whose first one has its names. */
+static int count(void *arg, struct err *e)
+{
+	struct counted *c = arg;
+	autofree char *text = NULL, *echo = NULL;
+	char *name, *value, *n, *v;
+	int r = io_read_file("/proc/thread-self/net/snmp", 1u << 20, &text, NULL, e);
+
+	if (r == 0)
+		r = io_read_file(ECHO_TO_ALL, 16, &echo, NULL, e);
+	if (r < 0)
+		return r;
+	c->to_all = echo[0];
+	c->replies = -1;
+	name = strstr(text, "\nIcmp: ");
+	value = name ? strstr(name + 1, "\nIcmp: ") : NULL;
+	if (!value)
+		return 0;
+	for (name++, value++; (n = strsep(&name, " ")) && (v = strsep(&value, " "));)
+		if (!strcmp(n, "OutEchoReps"))
+			c->replies = strtol(v, NULL, 10);
+	return 0;
+}
+
+/* Root in the pod lets the kernel answer what comes by broadcast, too. */
+static void test_answers_to_all(void)
+{
+	uint32_t requests = ~(1u << ICMP_ECHO);
+	struct counted before, after;
+	struct err e = {0};
+	uint8_t buf[200];
+	struct world w;
+	int fd, out;
+	size_t n;
+
+	init(&w);
+	T_OK(netns_run(w.a.ns, answer_all, NULL, &e), &e);
+	fd = make(w.a.ns, SOCK_RAW, IPPROTO_ICMP);
+	/* a reply that is put back would be counted, too */
+	T_REQUIRE(setsockopt(fd, SOL_RAW, ICMP_FILTER, &requests, sizeof(requests)) == 0);
+	out = make(w.a.ns, SOCK_RAW, IPPROTO_ICMP);
+	n = icmp(buf, ICMP_ECHO, 0, "request", 8);
+	send_to(out, buf, n, "127.0.0.1");
+	close(out);
+	T_OK(netns_run(w.a.ns, count, &before, &e), &e);
+	T_CHECK_EQ(before.replies, 1);
+	move(&w, &fd, 1, true);
+	T_OK(netns_run(w.a.ns, count, &after, &e), &e);
+	T_CHECK_EQ(after.replies, 1);
+	T_CHECK_EQ(after.to_all, '0');
+	close(fd);
+	world_done(&w);
+}
+
+/* What cannot be put back is said to be lost; the others are there. */
+static void test_lost(void)
+{
+	struct sockaddr_in peer = at(POD_IP, 0);
+	struct raw_queues *q = NULL;
+	struct err e = {0};
+	struct world w;
+	int fd[2], out, i;
+
+	init(&w);
+	for (i = 0; i < 2; i++)
+		fd[i] = make(w.a.ns, SOCK_RAW, PROTO);
+	out = make(w.a.ns, SOCK_RAW, PROTO);
+	send_to(out, "one", 3, "127.0.0.1");
+	send_to(out, "two", 3, "127.0.0.1");
+	close(out);
+	T_REQUIRE(connect(fd[1], (struct sockaddr *)&peer, sizeof(peer)) == 0);
+	T_OK(raw_queues_open(fd, 2, w.a.ns, &q, &e), &e);
+	T_REQUIRE(q != NULL);
+	T_REQUIRE(raw_queues_exchange(q) == 0);
+	T_CHECK_EQ(raw_queues_lost(q, 0), 0);
+	T_CHECK_EQ(raw_queues_lost(q, 1), 2);
+	raw_queues_free(q);
+	expect(fd[0], "one");
+	expect(fd[0], "two");
+	expect_none(fd[0]);
+	expect_none(fd[1]);
+	close_all(fd, 2);
+	world_done(&w);
+}
+
+/* Nothing goes out: a packet is not in its queue, and is said to be lost. */
+static int lo_down(void *arg, struct err *e)
+{
+	struct ifreq ifr = {.ifr_name = "lo"};
+	autoclose int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	(void)arg;
+	return s < 0 || ioctl(s, SIOCSIFFLAGS, &ifr) < 0 ? err_sys(e, "lo down") : 0;
+}
+
+static void test_no_way_back(void)
+{
+	struct raw_queues *q = NULL;
+	struct err e = {0};
+	struct world w;
+	int fd, out;
+
+	init(&w);
+	fd = make(w.a.ns, SOCK_RAW, PROTO);
+	out = make(w.a.ns, SOCK_RAW, PROTO);
+	send_to(out, "one", 3, "127.0.0.1");
+	close(out);
+	T_OK(raw_queues_open(&fd, 1, w.a.ns, &q, &e), &e);
+	T_REQUIRE(q != NULL);
+	T_OK(netns_run(w.a.ns, lo_down, NULL, &e), &e);
+	T_REQUIRE(raw_queues_exchange(q) == 0);
+	T_CHECK_EQ(raw_queues_lost(q, 0), 1);
+	raw_queues_free(q);
+	close(fd);
+	world_done(&w);
+}
+
+/* A datagram that comes a second late comes. */
+static void test_late(void)
+{
+	struct sockaddr_in a = at("127.0.0.1", 0);
+	socklen_t len = sizeof(a);
+	struct err e = {0};
+	struct world w;
+	int fd, status;
+	pid_t pid;
+
+	init(&w);
+	fd = make(w.a.ns, SOCK_DGRAM, IPPROTO_UDP);
+	T_REQUIRE(bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
+	T_REQUIRE(getsockname(fd, (struct sockaddr *)&a, &len) == 0);
+	pid = fork();
+	T_REQUIRE(pid >= 0);
+	if (!pid) {
+		poll(NULL, 0, 1000);
+		_exit(sendto(fd, "late", 4, 0, (struct sockaddr *)&a, sizeof(a)) != 4);
+	}
+	T_OK(udp_await_arrival(fd, 0, UDP_LOOKS, &e), &e);
+	T_REQUIRE(waitpid(pid, &status, 0) == pid);
+	T_CHECK_EQ(status, 0);
+	T_CHECK_EQ(udp_await_arrival(fd, udp_queued_memory(fd), 1, &e), -ETIMEDOUT);
+	close(fd);
+	world_done(&w);
+}
+
 /* It is begun by one who dies, and ended by another. */
 static void test_begun_by_another(void)
 {
@@ -300,10 +460,8 @@ static void test_let_in_before(void)
 	send_to(fd[1], buf, n, "127.0.0.1");
 	await_data(fd[1]);
 	T_REQUIRE(connect(fd[1], (struct sockaddr *)&peer, sizeof(peer)) == 0);
-	for (round = 0; round < 3; round++) {
-		move(&w, fd, 2, true);
-		move(&w, fd, 2, false);
-	}
+	for (round = 0; round < 6; round++)
+		move(&w, fd, 2, round % 2);
 	expect(fd[0], "many");
 	expect_none(fd[0]);
 	T_REQUIRE(recv(fd[1], buf, sizeof(buf), MSG_DONTWAIT) == 16);
@@ -503,6 +661,10 @@ static const struct test_case cases[] = {
 	{"kernel_leaves_it", test_kernel_leaves_it},
 	{"begun_by_another", test_begun_by_another},
 	{"let_in_before", test_let_in_before},
+	{"answers_to_all", test_answers_to_all},
+	{"lost", test_lost},
+	{"no_way_back", test_no_way_back},
+	{"late", test_late},
 	{"held", test_held},
 	{"refusals", test_refusals},
 	{"hostile_state", test_hostile_state},
