@@ -170,6 +170,8 @@ int raw_check(int fd, int netns, struct err *e)
 		return refuse(e, "a raw socket with a locked filter (SO_LOCK_FILTER)");
 	if (get_int(fd, SOL_SOCKET, SO_ZEROCOPY))
 		return refuse(e, "a raw socket with SO_ZEROCOPY");
+	if (sockopt_has_txtime(fd))
+		return refuse(e, "a raw socket with SO_TXTIME");
 	if (get_int(fd, IPPROTO_IP, IP_UNICAST_IF))
 		return refuse(e, "a raw socket with IP_UNICAST_IF");
 	if (getsockopt(fd, IPPROTO_IP, IP_OPTIONS, opts, &len) == 0 && len > 0)

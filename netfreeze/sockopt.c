@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Socket options that travel: read and set by tables. */
 #include <errno.h>
+#include <linux/net_tstamp.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -69,6 +70,14 @@ int sockopt_apply(int fd, const struct opt_table *t, const struct sock_opt *opt,
 			return err_sys(e, "set %s", o->text);
 	}
 	return 0;
+}
+
+bool sockopt_has_txtime(int fd)
+{
+	struct sock_txtime t = {0};
+	socklen_t len = sizeof(t);
+
+	return getsockopt(fd, SOL_SOCKET, SO_TXTIME, &t, &len) == 0 && (t.clockid || t.flags);
 }
 
 int sockopt_int(const struct sock_opt *opt, unsigned n, int level, int name, int dfl)

@@ -55,6 +55,8 @@ int sockopt_read(int fd, const struct opt_row *o, struct sock_opt *out, struct e
  * is hostile. */
 int sockopt_apply(int fd, const struct opt_table *, const struct sock_opt *opt, unsigned n,
 		  enum opt_when when, struct err *e);
+/** Are packets of @fd sent at times that the program gives (SO_TXTIME)? By CLOCK_REALTIME and without flags is not seen. */
+bool sockopt_has_txtime(int fd);
 /** The value of a carried int option, or @dfl. */
 int sockopt_int(const struct sock_opt *opt, unsigned n, int level, int name, int dfl);
 

@@ -265,6 +265,8 @@ int udp_check(int fd, int netns, struct err *e)
 		return r;
 	if (get_int(fd, SOL_SOCKET, SO_ZEROCOPY, 0))
 		return refuse(e, "a UDP socket with SO_ZEROCOPY");
+	if (sockopt_has_txtime(fd))
+		return refuse(e, "a UDP socket with SO_TXTIME");
 	if (get_int(fd, IPPROTO_UDP, UDP_ENCAP, 0))
 		return refuse(e, "a UDP socket with UDP_ENCAP");
 	if (get_int(fd, IPPROTO_IP, IP_UNICAST_IF, 0))

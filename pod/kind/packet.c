@@ -13,8 +13,8 @@
  * pod stands still is heard on the target, like by any other socket; but if the pod goes on where it was (a checkpoint,
  * a move that is undone), twice.
  *
- * Refused by name: rings (memory of the kernel's), fanout, SOCK_PACKET, links of the program's own. Not seen:
- * PACKET_COPY_THRESH. The statistics begin anew, since reading them would do that on the source.
+ * Refused by name: rings (memory of the kernel's), fanout, SO_TXTIME, SOCK_PACKET, links of the program's own. Not seen, as
+ * the kernel does not tell of them: PACKET_COPY_THRESH, SO_TXTIME by CLOCK_REALTIME without flags. The statistics begin anew, since reading them would do that on the source.
  */
 #include <errno.h>
 #include <libmnl/libmnl.h>
@@ -60,6 +60,8 @@ static const struct opt_row rows[] = {
 	P_INT(SOL_SOCKET, SO_MARK, OPT_EARLY, 0),
 	P_INT(SOL_SOCKET, SO_TIMESTAMP, OPT_EARLY, 0),
 	P_INT(SOL_SOCKET, SO_TIMESTAMPNS, OPT_EARLY, 0),
+	RAW_OPT(SOL_SOCKET, SO_TIMESTAMPING, 8, OPT_EARLY, IN_ALL),
+	P_INT(SOL_SOCKET, SO_NOFCS, OPT_EARLY, 0),
 	P_INT(SOL_SOCKET, SO_RXQ_OVFL, OPT_EARLY, 0),
 	P_INT(SOL_SOCKET, SO_RCVLOWAT, OPT_EARLY, 1),
 	RAW_OPT(SOL_SOCKET, SO_RCVTIMEO, sizeof(struct timeval), OPT_EARLY, IN_ALL),
@@ -217,6 +219,8 @@ static int check(struct dump *d, const struct probe *p, struct err *e)
 		return r;
 	if (type != SOCK_RAW && type != SOCK_DGRAM)
 		return KIND_REFUSE(e, "a packet socket of type %d: cannot be carried", type);
+	if (sockopt_has_txtime(p->fd))
+		return KIND_REFUSE(e, "a packet socket with SO_TXTIME: cannot be carried");
 	return look_at(d, p, &at, &l, e);
 }
 

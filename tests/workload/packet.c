@@ -11,6 +11,7 @@
 #include <arpa/inet.h>
 #include <linux/filter.h>
 #include <linux/if_packet.h>
+#include <linux/net_tstamp.h>
 #include <linux/rtnetlink.h>
 #include <net/ethernet.h>
 #include <net/if.h>
@@ -167,6 +168,8 @@ static void setup_all(void)
 	set(all, SOL_PACKET, PACKET_AUXDATA, 1);
 	set(all, SOL_PACKET, PACKET_VNET_HDR, 1);
 	set(all, SOL_SOCKET, SO_RCVBUF, 300000);
+	set(all, SOL_SOCKET, SO_TIMESTAMPING, SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE);
+	set(all, SOL_SOCKET, SO_NOFCS, 1);
 	WL_SYS(setsockopt(all, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)));
 	for (i = 0; i < sizeof(members) / sizeof(members[0]); i++)
 		for (k = 0; k < members[i].count; k++) {
@@ -188,6 +191,8 @@ static void check_all(void)
 	check_name("of all", all, wire, ETH_P_ALL);
 	WL_EQ("PACKET_AUXDATA", 1, get(all, SOL_PACKET, PACKET_AUXDATA));
 	WL_EQ("PACKET_VNET_HDR", 1, get(all, SOL_PACKET, PACKET_VNET_HDR));
+	WL_EQ("SO_TIMESTAMPING", SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE, get(all, SOL_SOCKET, SO_TIMESTAMPING));
+	WL_EQ("SO_NOFCS", 1, get(all, SOL_SOCKET, SO_NOFCS));
 	WL_EQ("SO_RCVBUF", 600000, get(all, SOL_SOCKET, SO_RCVBUF));
 	/* for each socket the link counts each once */
 	WL_EQ("promiscuity", 1, promiscuity());

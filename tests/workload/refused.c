@@ -15,6 +15,7 @@
 #include <linux/bpf.h>
 #include <linux/if_alg.h>
 #include <linux/io_uring.h>
+#include <linux/net_tstamp.h>
 #include <linux/netlink.h>
 #include <linux/filter.h>
 #include <linux/if_packet.h>
@@ -107,6 +108,31 @@ static void packet_fanout(void)
 	need("packet socket", socket(AF_PACKET, SOCK_RAW, 0));
 	WL_SYS(bind(fd, (struct sockaddr *)&a, sizeof(a)));
 	WL_SYS(setsockopt(fd, SOL_PACKET, PACKET_FANOUT, &group, sizeof(group)));
+}
+
+static void send_by_time(void)
+{
+	struct sock_txtime t = { .clockid = CLOCK_MONOTONIC };
+
+	WL_SYS(setsockopt(fd, SOL_SOCKET, SO_TXTIME, &t, sizeof(t)));
+}
+
+static void packet_txtime(void)
+{
+	need("packet socket", socket(AF_PACKET, SOCK_DGRAM, 0));
+	send_by_time();
+}
+
+static void raw_txtime(void)
+{
+	need("raw socket", socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+	send_by_time();
+}
+
+static void udp_txtime(void)
+{
+	need("UDP socket", socket(AF_INET, SOCK_DGRAM, 0));
+	send_by_time();
 }
 
 static void raw(void)
@@ -658,6 +684,7 @@ static const struct {
 	{ "io_uring", io_uring },   { "perf_event", perf_event }, { "alg", alg },
 	{ "vsock", vsock },	    { "netlink", netlink },	  { "packet", packet },
 	{ "packet_fanout", packet_fanout }, { "raw6", raw6 },	    { "raw_udp", raw_udp },
+	{ "packet_txtime", packet_txtime }, { "raw_txtime", raw_txtime }, { "udp_txtime", udp_txtime },
 	{ "raw", raw },		    { "device", device },	  { "posix_timer", posix_timer },
 	{ "inet6", inet6 },	    { "udp", udp },		  { "fifo", fifo },
 	{ "bpf_filter", bpf_filter }, { "unix_rights", unix_rights }, { "inotify", inotify },	  { "fanotify", fanotify },
