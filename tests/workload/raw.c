@@ -26,7 +26,7 @@
 #define HEADER	20
 
 static struct sockaddr_in own;
-static int ear[5], mouth, icmp[2], ping, pinger, hdr, child_ear, udp_raw, tcp_raw, dgram[2], stream[2], errs;
+static int ear[5], mouth, cast, icmp[2], ping, pinger, hdr, child_ear, udp_raw, tcp_raw, dgram[2], stream[2], errs;
 enum { ALL, BOUND, CONNECTED, SHORT, LONE };
 static uint64_t put_seq, got_seq[5], ping_seq, ping_got, icmp_got, udp_seq, child_seq;
 static in_port_t ping_id;
@@ -165,6 +165,32 @@ static void setup_ears(void)
 	WL_SYS(setsockopt(ear[SHORT], SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)));
 	for (i = 0; i < NWAIT; i++)
 		put();
+}
+
+/* ---- a packet of a group that the one at which it waits has never joined, and from which it would take none now */
+
+static void setup_cast(void)
+{
+	struct ip_mreqn group = { .imr_multiaddr.s_addr = inet_addr("239.9.8.7"), .imr_address.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in to = at("239.9.8.7", 0);
+	int s = sock(SOCK_RAW, PROTO - 2);
+
+	cast = sock(SOCK_RAW, PROTO - 2);
+	WL_SYS(setsockopt(s, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof(group)));
+	WL_SYS(setsockopt(s, IPPROTO_IP, IP_MULTICAST_IF, &group, sizeof(group)));
+	WL_EQ("sent to a group", 4, WL_SYS(sendto(s, "many", 4, 0, (struct sockaddr *)&to, sizeof(to))));
+	set(cast, IPPROTO_IP, IP_MULTICAST_ALL, 0);
+	WL_SYS(close(s));
+}
+
+static void finish_cast(void)
+{
+	char buf[100];
+
+	WL_EQ("IP_MULTICAST_ALL", 0, get(cast, IPPROTO_IP, IP_MULTICAST_ALL));
+	WL_EQ("packet of a group", HEADER + 4, WL_SYS(recv(cast, buf, sizeof(buf), 0)));
+	WL_EQ("its bytes", 0, memcmp(buf + HEADER, "many", 4));
+	empty("after the packet of a group", cast);
 }
 
 /* ---- pings */
@@ -402,6 +428,7 @@ static void finish(pid_t kid)
 	empty("ICMP socket", ping);
 	empty("raw ICMP socket", icmp[1]);
 	finish_others();
+	finish_cast();
 	tell_child(UINT64_MAX);
 	wl_reap(kid, 77);
 	/* a number of its own at last */
@@ -420,6 +447,7 @@ int main(void)
 	find_own();
 	setup_pings();
 	setup_ears();
+	setup_cast();
 	setup_others();
 	child_ear = sock(SOCK_RAW, PROTO - 1);
 	kid = wl_spawn(listen_child, &child_ear);
