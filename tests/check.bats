@@ -77,17 +77,17 @@ assert j["pods"] == [{"pod": "clean", "node": "nodeA", "to": "nodeB", "ok": True
 	run -6 podctl check two
 	[[ $output == "two: nodeA: 2 things are in the way"$'\n'* ]]
 	[[ $output == *"pid "*" (refused): fd "*" is an io_uring: cannot be carried"* ]]
-	[[ $output == *"pid "*" (refused): fd "*" is a socket, packet datagram"*"hint: let the program close it"* ]]
+	[[ $output == *"pid "*" (refused): fd "*" a packet socket with a ring"*"hint: let the program close it"* ]]
 	run -6 --separate-stderr podctl check two --json
 	[ -z "$stderr" ]
 	json '
 r = j["pods"][0]["refusals"]
 assert not j["ok"] and j["exit_code"] == 6 and len(r) == 2, j
-assert sorted(x["reason"] for x in r) == ["io_uring", "socket"], r
+assert sorted(x["reason"] for x in r) == ["io_uring", "packet"], r
 assert all(x["program"] == "refused" and x["pid"] > 1 and x["fd"] >= 3 and x["hint"] and x["where"] == "pod" for x in r), r' <<<"$output"
 	# so does the check of a move
 	run -6 podmigrate two nodeB --dry-run
-	[[ $output == *"is an io_uring"*"is a socket, packet"* ]]
+	[[ $output == *"is an io_uring"*"a packet socket with a ring"* ]]
 	runs_on two
 }
 

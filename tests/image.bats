@@ -98,7 +98,7 @@ assert i["pod"] == "keep" and any(p["comm"] == "sh" and p["fds"] for p in i["pro
 	# its address is in use now, and said so
 	run podctl restore "$id" -N nodeB
 	[ "$status" = 13 ]
-	[[ $output == *"another pod's"* ]]
+	[[ $output == *", which the image's pod had, is that of pod '"*"' on node '"* ]]
 	gone twice
 }
 
