@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "agent/agent.h"
+#include "agent/link/daemon.h"
 #include "agent/link/unix.h"
 #include "pod/base/io.h"
 #include "pod/base/log.h"
@@ -111,28 +112,9 @@ static int agent_init(struct agent *a, const char *conf, struct err *e)
 	return r;
 }
 
-static void on_signal(evutil_socket_t sig, short what, void *arg)
-{
-	struct agent *a = arg;
-
-	(void)what;
-	log_info("signal %d: leaving; the pods go on", (int)sig);
-	event_base_loopbreak(a->base);
-}
-
-static void on_beat(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	(void)arg;
-	deadline_beat();
-}
-
 int main(int argc, char **argv)
 {
 	static struct agent agent;
-	static const struct timeval often = { 0, 250000 };
-	struct event *term, *intr, *beat;
 	const char *conf = NULL;
 	struct err e = { 0 };
 	int c;
@@ -150,15 +132,9 @@ int main(int argc, char **argv)
 		log_error("%s", e.msg);
 		return 1;
 	}
-	term = evsignal_new(agent.base, SIGTERM, on_signal, &agent);
-	intr = evsignal_new(agent.base, SIGINT, on_signal, &agent);
-	event_add(term, NULL);
-	event_add(intr, NULL);
-	beat = event_new(agent.base, -1, EV_PERSIST, on_beat, NULL);
-	if (beat && event_add(beat, &often) == 0)
-		deadline_beats(600);
 	log_info("node '%s' listens at %s", agent.conf.agent_name, agent.conf.agent_socket);
-	event_base_dispatch(agent.base);
+	c = daemon_run(agent.base);
+	log_info("signal %d: leaving; the pods go on", c);
 	unlink(agent.conf.agent_socket);
 	return 0;
 }

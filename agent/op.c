@@ -32,7 +32,6 @@
 #include "pod/base/fault.h"
 #include "pod/base/io.h"
 #include "pod/base/log.h"
-#include "pod/base/prio.h"
 #include "pod/base/util.h"
 
 #define ENGINE_LAST_MS 5000 /* what an engine of our former life gets to undo and exit */
@@ -175,7 +174,6 @@ struct op *op_new(struct agent *a, const char *id, struct pod *p, enum op_state 
 	snprintf(p->op, sizeof(p->op), "%s", id);
 	op->next = a->ops;
 	a->ops = op;
-	prio_daemon(true); /* a frozen pod waits for us; we sleep nearly all the time */
 	return op;
 }
 
@@ -186,7 +184,6 @@ void op_finish(struct op *op)
 			*at = op->next;
 			break;
 		}
-	prio_daemon(op->agent->ops != NULL);
 	worker_drop(op->worker);
 	event_free(op->timer);
 	link_free(op->last);

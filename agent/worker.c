@@ -12,13 +12,17 @@
 
 #include "agent/agent.h"
 #include "pod/base/log.h"
+#include "pod/base/prio.h"
 #include "pod/base/util.h"
+
+#define LOOK_US 250000
 
 struct worker {
 	struct agent *agent;
 	pid_t pid;
 	int pidfd;
-	struct event *ev;
+	struct event *ev, *look;
+	uint64_t ran_ns; /* at the last look */
 	struct conn *conn; /* NULL: it has closed its end */
 	bool exited;
 	const struct worker_ops *ops; /* NULL: dropped */
@@ -32,6 +36,7 @@ static void worker_check(struct worker *w)
 	if (w->ops)
 		w->ops->gone(w, w->arg);
 	event_free(w->ev);
+	event_free(w->look);
 	close(w->pidfd);
 	free(w);
 }
@@ -68,6 +73,7 @@ static void on_exit_event(evutil_socket_t fd, short what, void *arg)
 	if (waitpid(w->pid, &status, WNOHANG) == 0)
 		return;
 	event_del(w->ev);
+	event_del(w->look);
 	if (WIFSIGNALED(status))
 		log_warn("pod-engine %d was killed by signal %d", w->pid, WTERMSIG(status));
 	else if (WEXITSTATUS(status) > 1)
@@ -76,6 +82,17 @@ static void on_exit_event(evutil_socket_t fd, short what, void *arg)
 		conn_drain(w->conn); /* a skeleton may hold fd 3 open: no EOF would come */
 	w->exited = true;
 	worker_check(w);
+}
+
+/* While the program runs an engine is an ordinary process: it must get on nevertheless. */
+static void on_look(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *w = arg;
+
+	(void)fd;
+	(void)what;
+	if (prio_feed(w->pid, &w->ran_ns))
+		log_debug("pod-engine %d: has had no CPU for %d ms", w->pid, LOOK_US / 1000);
 }
 
 static pid_t spawn(const char *path, int sock)
@@ -98,6 +115,7 @@ static pid_t spawn(const char *path, int sock)
 
 struct worker *worker_start(struct agent *a, const struct worker_ops *ops, void *arg, struct err *e)
 {
+	static const struct timeval look = { 0, LOOK_US };
 	char path[PATH_MAX + 16];
 	struct worker *w = calloc(1, sizeof(*w));
 	int sv[2] = { -1, -1 };
@@ -124,6 +142,8 @@ struct worker *worker_start(struct agent *a, const struct worker_ops *ops, void 
 	w->pidfd = (int)syscall(SYS_pidfd_open, w->pid, 0);
 	w->ev = event_new(a->base, w->pidfd, EV_READ | EV_PERSIST, on_exit_event, w);
 	event_add(w->ev, NULL);
+	w->look = event_new(a->base, -1, EV_PERSIST, on_look, w);
+	event_add(w->look, &look);
 	w->conn = conn_new(a->base, sv[0], HOP_FROM_ENGINE, &conn_ops, w);
 	return w;
 }

@@ -9,9 +9,9 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "agent/link/daemon.h"
 #include "coordinator/coord.h"
 #include "coordinator/journal.h"
-#include "pod/base/deadline.h"
 #include "pod/base/log.h"
 
 static int coord_init(struct coord *c, const char *conf, struct err *e)
@@ -37,28 +37,9 @@ static int coord_init(struct coord *c, const char *conf, struct err *e)
 	return r;
 }
 
-static void on_signal(evutil_socket_t sig, short what, void *arg)
-{
-	struct coord *c = arg;
-
-	(void)sig;
-	(void)what;
-	event_base_loopbreak(c->base);
-}
-
-static void on_beat(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	(void)arg;
-	deadline_beat();
-}
-
 int main(int argc, char **argv)
 {
 	static struct coord coord;
-	static const struct timeval often = { 0, 250000 };
-	struct event *term, *intr, *beat;
 	const char *conf = NULL;
 	struct err e = { 0 };
 	int opt;
@@ -76,15 +57,8 @@ int main(int argc, char **argv)
 		log_error("%s", e.msg);
 		return 1;
 	}
-	term = evsignal_new(coord.base, SIGTERM, on_signal, &coord);
-	intr = evsignal_new(coord.base, SIGINT, on_signal, &coord);
-	event_add(term, NULL);
-	event_add(intr, NULL);
-	beat = event_new(coord.base, -1, EV_PERSIST, on_beat, NULL);
-	if (beat && event_add(beat, &often) == 0)
-		deadline_beats(600);
 	log_info("listens at %s, %zu nodes", coord.conf.coord_socket, coord.nnodes);
-	event_base_dispatch(coord.base);
+	daemon_run(coord.base);
 	journal_close(coord.journal);
 	unlink(coord.conf.coord_socket);
 	return 0;

@@ -23,7 +23,6 @@
 #include "pod/base/fault.h"
 #include "pod/base/io.h"
 #include "pod/base/log.h"
-#include "pod/base/prio.h"
 #include "pod/base/util.h"
 
 #define SILENT_MS 60000 /* no progress at all for so long: given up */
@@ -111,7 +110,6 @@ struct op *op_new(struct coord *c, const struct journal_op *j)
 	}
 	op->next = c->ops;
 	c->ops = op;
-	prio_daemon(true); /* a frozen pod waits for us; we sleep nearly all the time */
 	return op;
 }
 
@@ -133,10 +131,8 @@ void op_free(struct op *op)
 	link_free(op->image);
 	link_free(op->ready);
 	free(op);
-	if (!c->ops) {
-		prio_daemon(false);
+	if (!c->ops)
 		journal_rest(c->journal);
-	}
 }
 
 struct op *op_find(struct coord *c, const char *id)

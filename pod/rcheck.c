@@ -213,13 +213,20 @@ int rcheck_bounds(struct bounds *b, struct err *e)
 	return 0;
 }
 
+/* What setpriority() would let the user do. */
+static int32_t nice_min(const struct bounds *b)
+{
+	int32_t lowest = b->hard[RLIMIT_NICE] > 40 ? -20 : 20 - (int32_t)b->hard[RLIMIT_NICE];
+
+	return MIN(MIN(b->nice, 0), lowest);
+}
+
 static int check_thread(const struct bounds *b, const Pm__Thread *th, struct err *e)
 {
-	/* what setpriority() and sched_setscheduler() would let the user do */
-	int32_t lowest = b->hard[RLIMIT_NICE] > 40 ? -20 : 20 - (int32_t)b->hard[RLIMIT_NICE];
+	/* what sched_setscheduler() would let the user do */
 	uint32_t policy = th->policy & ~(uint32_t)SCHED_RESET_ON_FORK;
 
-	if (th->nice < MIN(MIN(b->nice, 0), lowest))
+	if (th->nice < nice_min(b))
 		return err_set(e, EPERM, "nice %d", th->nice);
 	if (policy == SCHED_FIFO || policy == SCHED_RR) {
 		if (!th->rt_prio || th->rt_prio > b->hard[RLIMIT_RTPRIO])
@@ -242,6 +249,8 @@ static int check_proc(const struct bounds *b, const Pm__Proc *w, struct err *e)
 
 	if (w->oom_adj < MIN(b->oom_adj, 0))
 		return err_set(e, EPERM, "OOM score %d", w->oom_adj);
+	if (w->autogroup < nice_min(b))
+		return err_set(e, EPERM, "autogroup's nice %d", w->autogroup);
 	for (i = 0; i < RLIMITS && w->rlimits.len == sizeof(lim) * RLIMITS; i++) {
 		memcpy(lim, w->rlimits.data + i * sizeof(lim), sizeof(lim));
 		if (lim[1] > b->hard[i])

@@ -222,6 +222,11 @@ static int set_proc_files(struct restore *r, struct rproc *p, struct err *e)
 		q = write_number(p, "oom_score_adj", p->want->oom_adj, e);
 	if (q >= 0 && p->want->core_filter && p->want->core_filter - 1 != r->bounds.core_filter)
 		q = write_number(p, "coredump_filter", p->want->core_filter - 1, e);
+	if (q >= 0 && p->want->autogroup) {
+		q = write_number(p, "autogroup", p->want->autogroup, e);
+		if (q == -ENOENT) /* a kernel without: each task has its share */
+			q = 0;
+	}
 	return q;
 }
 

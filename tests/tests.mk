@@ -20,6 +20,7 @@ CHECK_RUN += tests/podrun.bats tests/priv.bats tests/console.bats tests/image.ba
 CHECK_RUN += tests/job.bats tests/check.bats
 UNIT_SRC += tests/unit/err_test.c
 UNIT_SRC += tests/unit/io_test.c
+UNIT_SRC += tests/unit/prio_test.c
 UNIT_SRC += tests/unit/fault_test.c
 UNIT_SRC += tests/unit/link_test.c tests/unit/conf_test.c
 UNIT_SRC += tests/unit/ring_test.c

@@ -145,6 +145,19 @@ static int read_number(pid_t pid, const char *name, int base, long *out, struct 
 	return r;
 }
 
+/* "/autogroup-7 nice 5"; nothing for the first session, no file for a kernel without autogroups. */
+static int32_t autogroup_of(pid_t pid)
+{
+	autofree char *text = NULL;
+	char path[48];
+	int nice;
+
+	snprintf(path, sizeof(path), "/proc/%d/autogroup", pid);
+	if (io_read_file(path, 64, &text, NULL, NULL) < 0 || sscanf(text, "%*s nice %d", &nice) != 1)
+		return 0;
+	return nice;
+}
+
 static int take_proc(struct dump *d, struct task *t, struct batch *b, uint64_t cookie, Pm__Proc *proc,
 		     Pm__Thread *th, struct err *e)
 {
@@ -168,6 +181,8 @@ static int take_proc(struct dump *d, struct task *t, struct batch *b, uint64_t c
 	if (r < 0)
 		return r;
 	proc->oom_adj = (int32_t)oom;
+	if (proc->sid == proc->pid) /* all of a session share it, and nobody can have another's */
+		proc->autogroup = autogroup_of(t->tid);
 	proc->core_filter = (uint32_t)filter + 1;
 	return 0;
 }

@@ -130,7 +130,7 @@ static void test_dead_leader(void)
 /* ---- privilege */
 
 struct want {
-	int nice, oom;
+	int nice, oom, autogroup;
 	uint32_t policy, rt_prio, ioprio;
 	uint64_t nofile;
 	uint64_t rtprio_limit, nice_limit; /* of the node */
@@ -160,6 +160,7 @@ static int give(uint32_t uid, struct want want)
 	t.proc[0].threads = &thp;
 	t.proc[0].n_threads = 1;
 	t.proc[0].oom_adj = want.oom;
+	t.proc[0].autogroup = want.autogroup;
 	t.proc[0].comm = comm;
 	limits[RLIMIT_NOFILE][1] = want.nofile;
 	t.proc[0].rlimits.len = sizeof(limits);
@@ -171,7 +172,7 @@ static void test_privilege(void)
 {
 	static const struct want allowed[] = {
 		{ .nice = 0 },
-		{ .nice = 19, .oom = 1000, .nofile = 1000, .policy = SCHED_BATCH, .ioprio = 2 << 13 },
+		{ .nice = 19, .autogroup = 19, .oom = 1000, .nofile = 1000, .policy = SCHED_BATCH, .ioprio = 2 << 13 },
 		{ .policy = SCHED_IDLE | SCHED_RESET_ON_FORK, .ioprio = 3 << 13 },
 		{ .policy = SCHED_RR, .rt_prio = 5, .rtprio_limit = 5 },
 		{ .nice = -5, .nice_limit = 25 },
@@ -181,6 +182,7 @@ static void test_privilege(void)
 		{ .nice = -1 },
 		{ .nice = -6, .nice_limit = 25 },
 		{ .oom = -1 },
+		{ .autogroup = -1 },
 		{ .nofile = 1001 },
 		{ .nofile = UINT64_MAX },
 		{ .policy = SCHED_FIFO, .rt_prio = 1 },

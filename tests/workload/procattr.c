@@ -2,7 +2,7 @@
 /*
  * Small attributes of processes and threads beyond credentials: scheduling policy (real-time too, and reset
  * on fork) and slice, I/O priority, timer slack, child subreaper, keep-caps, personality, OOM score
- * adjustment, core dump filter, thread-wise nice value and affinity, the machine check policy, transparent
+ * adjustment, core dump filter, the nice value of its session's autogroup, thread-wise nice value and affinity, the machine check policy, transparent
  * huge pages switched off; a child without the time stamp counter, whose end another signal than SIGCHLD tells.
  */
 #include "wl.h"
@@ -13,7 +13,7 @@
 #include <sys/resource.h>
 
 static struct shared {
-	_Atomic int stop;
+	_Atomic int stop, nice_set;
 } *sh;
 
 struct attrs {
@@ -39,6 +39,19 @@ static int number_in(const char *path, int base)
 	WL_SYS(read(fd, text, sizeof(text) - 1));
 	close(fd);
 	return (int)strtol(text, NULL, base);
+}
+
+/* " nice 7"; the number before it is the kernel's own. */
+static void autogroup(char text[64])
+{
+	char line[64] = "", *at;
+	int fd = (int)WL_SYS(open("/proc/self/autogroup", O_RDONLY | O_CLOEXEC));
+
+	WL_SYS(read(fd, line, sizeof(line) - 1));
+	close(fd);
+	at = strchr(line, ' ');
+	WL_CHECK(at, "/proc/self/autogroup: expected a nice value, got '%s'", line);
+	strcpy(text, at);
 }
 
 static void write_to(const char *path, const char *text)
@@ -201,18 +214,38 @@ static int child(void *arg)
 	return 12;
 }
 
+/* What procfs says, before and after: its open files cannot be carried. */
+static int session(void *arg)
+{
+	char was[64] = "", is[64] = "";
+
+	(void)arg;
+	WL_SYS(setsid());
+	if (wl_session_nice(7))
+		autogroup(was);
+	sh->nice_set = 1;
+	while (!sh->stop)
+		wl_sleep_ns(2 * WL_MS);
+	if (was[0])
+		autogroup(is);
+	WL_CHECK(!strcmp(was, is), "autogroup: expected '%s', got '%s'", was, is);
+	return 14;
+}
+
 int main(void)
 {
 	void *(*const fn[])(void *) = { thread, thread, quick, sliced };
 	struct attrs want;
 	pthread_t th[4];
 	uintptr_t i;
-	pid_t pid, other;
+	pid_t pid, other, leader;
 	int status;
 
 	wl_init();
 	sh = wl_shared(sizeof(*sh));
 	pid = wl_spawn(child, NULL);
+	leader = wl_spawn(session, NULL);
+	WL_AWAIT(sh->nice_set, "the other session");
 	other = clone_child();
 	for (i = 0; i < ARRAY_SIZE(th); i++)
 		WL_ZERO(pthread_create(&th[i], NULL, fn[i], (void *)i));
@@ -227,6 +260,7 @@ int main(void)
 	for (i = 0; i < ARRAY_SIZE(th); i++)
 		WL_ZERO(pthread_join(th[i], NULL));
 	wl_reap(pid, 12);
+	wl_reap(leader, 14);
 	WL_EQ("waitpid", other, WL_SYS(waitpid(other, &status, __WCLONE)));
 	WL_EQ("its exit status", 13 << 8, status);
 	wl_ok();

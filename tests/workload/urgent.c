@@ -102,6 +102,7 @@ int main(void)
 	intptr_t k;
 
 	wl_init();
+	wl_session_nice(19);
 	pairs = wl_shared(WAYS * sizeof(*pairs));
 	stop = wl_shared(sizeof(*stop));
 	for (k = 0; k < WAYS; k++) {

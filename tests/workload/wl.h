@@ -158,6 +158,27 @@ static inline void wl_sleep_ns(uint64_t ns)
 			 "nanosleep: expected success, got %s", strerror(errno));
 }
 
+/*
+ * The nice value of the session's autogroup, of which the caller is one. False: the kernel has none. For a
+ * program whose processes wake each other without a pause: some kernels (6.18) give the CPUs to such a session
+ * for half a minute, and nothing to all the others.
+ */
+__attribute__((unused)) static bool wl_session_nice(int nice)
+{
+	uint64_t end = wl_now() + WL_STALL;
+	int fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
+
+	WL_CHECK(fd >= 0 || errno == ENOENT, "/proc/self/autogroup: %s", strerror(errno));
+	if (fd < 0)
+		return false;
+	while (dprintf(fd, "%d", nice) < 0) { /* the kernel takes one of all users' in 100 ms */
+		WL_CHECK(errno == EAGAIN && wl_now() < end, "nice value of the autogroup: %s", strerror(errno));
+		wl_sleep_ns(20 * WL_MS);
+	}
+	close(fd);
+	return true;
+}
+
 /* Between two steps: mostly asleep, sometimes computing, so that the cut meets both. */
 static inline void wl_pace(void)
 {
