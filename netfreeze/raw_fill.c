@@ -227,7 +227,7 @@ static int fill(int fd, int netns, const struct raw_state *s, struct err *e)
 	r = raw_via_open(netns, &via, e);
 	if (r < 0)
 		return r;
-	r = udp_set_buffers(fd, s->u.sndbuf, room, e);
+	r = sockopt_set_buffers(fd, s->u.sndbuf, room, e);
 	for (i = 0; i < s->u.nqueue && r == 0; i++) {
 		struct udp_dgram d = s->u.queue[i];
 
@@ -282,7 +282,7 @@ static int restore_on(int fd, int netns, const struct raw_state *s, struct err *
 	if (r == 0)
 		r = join_and_connect(fd, s, e);
 	if (r == 0)
-		r = udp_set_buffers(fd, s->u.sndbuf, s->u.rcvbuf, e);
+		r = sockopt_set_buffers(fd, s->u.sndbuf, s->u.rcvbuf, e);
 	if (r == 0)
 		r = options(fd, s, OPT_LATE, e);
 	return r < 0 ? r : udp_set_common(fd, &s->u, e);

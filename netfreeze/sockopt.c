@@ -80,6 +80,18 @@ bool sockopt_has_txtime(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_TXTIME, &t, &len) == 0 && (t.clockid || t.flags);
 }
 
+int sockopt_set(int fd, int level, int name, int v, const char *text, struct err *e)
+{
+	return setsockopt(fd, level, name, &v, sizeof(v)) < 0 ? err_sys(e, "set %s", text) : 0;
+}
+
+int sockopt_set_buffers(int fd, uint64_t snd, uint64_t rcv, struct err *e)
+{
+	int r = sockopt_set(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(snd, SOCK_BUF_MAX) / 2), "SO_SNDBUF", e);
+
+	return r < 0 ? r : sockopt_set(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(MIN(rcv, SOCK_BUF_MAX) / 2), "SO_RCVBUF", e);
+}
+
 int sockopt_int(const struct sock_opt *opt, unsigned n, int level, int name, int dfl)
 {
 	unsigned i;

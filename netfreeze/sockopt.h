@@ -57,6 +57,11 @@ int sockopt_apply(int fd, const struct opt_table *, const struct sock_opt *opt, 
 		  enum opt_when when, struct err *e);
 /** Are packets of @fd sent at times that the program gives (SO_TXTIME)? By CLOCK_REALTIME and without flags is not seen. */
 bool sockopt_has_txtime(int fd);
+/** Sets an int option; @text is its name. */
+int sockopt_set(int fd, int level, int name, int v, const char *text, struct err *e);
+#define SOCK_BUF_MAX (1u << 30)
+/** Sizes of both buffers as getsockopt(2) shows them, at most SOCK_BUF_MAX: the kernel doubles what it is given. */
+int sockopt_set_buffers(int fd, uint64_t snd, uint64_t rcv, struct err *e);
 /** The value of a carried int option, or @dfl. */
 int sockopt_int(const struct sock_opt *opt, unsigned n, int level, int name, int dfl);
 

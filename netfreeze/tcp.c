@@ -142,11 +142,6 @@ static int get_int(int fd, int level, int name, int dfl)
 	return getsockopt(fd, level, name, &v, &len) < 0 ? dfl : v;
 }
 
-static int set_int(int fd, int level, int name, int v, const char *text, struct err *e)
-{
-	return setsockopt(fd, level, name, &v, sizeof(v)) < 0 ? err_sys(e, "set %s", text) : 0;
-}
-
 static int ask(int fd, unsigned long req, const char *text, uint32_t *out, struct err *e)
 {
 	int v = 0;
@@ -260,7 +255,7 @@ static int peek_queue(int fd, int queue, uint32_t want, void **out, struct err *
 	*out = NULL;
 	if (want == 0)
 		return 0;
-	r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE", e);
+	r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE", e);
 	if (r < 0)
 		return r;
 	for (;;) {
@@ -287,7 +282,7 @@ static int peek_queue(int fd, int queue, uint32_t want, void **out, struct err *
 static int queue_seq(int fd, int queue, uint32_t *seq, struct err *e)
 {
 	socklen_t len = sizeof(*seq);
-	int r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE", e);
+	int r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE", e);
 
 	if (r < 0)
 		return r;
@@ -366,19 +361,19 @@ static int save_connected(int fd, const struct tcp_info *ti, struct tcp_state *s
 	if (!fin_received(s->state) && poll(&p, 1, 0) == 1)
 		s->shut_rd = p.revents & POLLRDHUP;
 	s->shut_wr = fin_queued(s->state);
-	r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e);
+	r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e);
 	if (r < 0)
 		return r;
 	/* repair mode says "forced" here; put back what tcp_undo() shall find */
 	v = tcp_opts_get(s, SOL_SOCKET, SO_REUSEADDR, 0);
-	r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, v, "SO_REUSEADDR", e);
+	r = sockopt_set(fd, SOL_SOCKET, SO_REUSEADDR, v, "SO_REUSEADDR", e);
 	if (r < 0)
 		return r;
 	if (peek_off >= 0)
-		set_int(fd, SOL_SOCKET, SO_PEEK_OFF, -1, "SO_PEEK_OFF", NULL);
+		sockopt_set(fd, SOL_SOCKET, SO_PEEK_OFF, -1, "SO_PEEK_OFF", NULL);
 	r = save_queues(fd, s, e);
 	if (peek_off >= 0)
-		set_int(fd, SOL_SOCKET, SO_PEEK_OFF, peek_off, "SO_PEEK_OFF", NULL);
+		sockopt_set(fd, SOL_SOCKET, SO_PEEK_OFF, peek_off, "SO_PEEK_OFF", NULL);
 	if (r < 0)
 		return r;
 	/* in repair mode: the peer's */
@@ -387,17 +382,17 @@ static int save_connected(int fd, const struct tcp_info *ti, struct tcp_state *s
 	s->ts_val += (stamped_ahead(fd) & ~1u) * (s->ts_val & 1 ? 1000 : 1); /* bit 0 tells the unit, and stays */
 	if (getsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &s->window, &len) < 0)
 		return err_sys(e, "TCP_REPAIR_WINDOW");
-	return set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
+	return sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
 }
 
 static int save_syn_sent(int fd, struct tcp_state *s, struct err *e)
 {
 	uint32_t end;
-	int r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e), mss;
+	int r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e), mss;
 
 	if (r < 0)
 		return r;
-	set_int(fd, SOL_SOCKET, SO_REUSEADDR, tcp_opts_get(s, SOL_SOCKET, SO_REUSEADDR, 0),
+	sockopt_set(fd, SOL_SOCKET, SO_REUSEADDR, tcp_opts_get(s, SOL_SOCKET, SO_REUSEADDR, 0),
 		"SO_REUSEADDR", NULL);
 	/* before an answer has come it is in repair mode what the program has set, or 536 */
 	mss = get_int(fd, IPPROTO_TCP, TCP_MAXSEG, MSS_DEFAULT);
@@ -407,7 +402,7 @@ static int save_syn_sent(int fd, struct tcp_state *s, struct err *e)
 	if (r < 0)
 		return r;
 	s->snd_seq = end - 1; /* the SYN counts one */
-	return set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
+	return sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
 }
 
 static int save_names(int fd, struct tcp_state *s, struct err *e)
@@ -539,12 +534,12 @@ void tcp_undo(int fd)
 
 	if (get_int(fd, IPPROTO_TCP, TCP_REPAIR, 0) != 1)
 		return;
-	set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR", NULL);
-	set_int(fd, SOL_SOCKET, SO_REUSEADDR, reuse == 1, "SO_REUSEADDR", NULL);
+	sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR", NULL);
+	sockopt_set(fd, SOL_SOCKET, SO_REUSEADDR, reuse == 1, "SO_REUSEADDR", NULL);
 	nodelay = get_int(fd, IPPROTO_TCP, TCP_NODELAY, 0);
-	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY", NULL);
+	sockopt_set(fd, IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY", NULL);
 	if (!nodelay)
-		set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0, "TCP_NODELAY", NULL);
+		sockopt_set(fd, IPPROTO_TCP, TCP_NODELAY, 0, "TCP_NODELAY", NULL);
 }
 
 /** tcp_pending - connections that wait to be accepted, over the listeners @fds[@n]; or negative

@@ -25,18 +25,12 @@
 
 #define CHUNK     (128u << 10)
 #define SETTLE_MS 500
-#define BUF_MAX   (1u << 30)
 #define ROOMY_MAX (32u << 20)
 #define ROOM      8 /* 32nds */
 #define TCPOPT_CODE_MSS    2
 #define TCPOPT_CODE_WSCALE 3
 #define TCPOPT_CODE_SACK   4
 #define TCPOPT_CODE_TS     8
-
-static int set_int(int fd, int level, int name, int v, const char *text, struct err *e)
-{
-	return setsockopt(fd, level, name, &v, sizeof(v)) < 0 ? err_sys(e, "set %s", text) : 0;
-}
 
 static int bind_to(int fd, const struct tcp_state *s, struct err *e)
 {
@@ -63,24 +57,13 @@ static int get_state(int fd, struct err *e)
 								    : ti.tcpi_state;
 }
 
-/* Buffer sizes as getsockopt(2) shows them: the kernel doubles what it is given. */
-static int set_buffers(int fd, uint32_t snd, uint32_t rcv, struct err *e)
-{
-	int r = set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(snd, BUF_MAX) / 2), "SO_SNDBUF",
-			e);
-
-	return r < 0 ? r
-		     : set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(MIN(rcv, BUF_MAX) / 2),
-			       "SO_RCVBUF", e);
-}
-
 /* An image is hostile input: what the kernel would not check is checked here. */
 static int validate(const struct tcp_state *s, struct err *e)
 {
 	if (s->local.sin_family != AF_INET || s->nopt > ARRAY_SIZE(s->opt))
 		return err_set(e, EPROTO, "TCP state: address family or options");
 	if ((s->snd_len && !s->snd_queue) || (s->rcv_len && !s->rcv_queue) ||
-	    s->snd_len > BUF_MAX || s->rcv_len > BUF_MAX)
+	    s->snd_len > SOCK_BUF_MAX || s->rcv_len > SOCK_BUF_MAX)
 		return err_set(e, EPROTO, "TCP state: queues");
 	if (s->snd_unsent > s->snd_len + (s->snd_fin ? 1 : 0))
 		return err_set(e, EPROTO, "TCP state: %u bytes unsent of %u", s->snd_unsent,
@@ -90,9 +73,9 @@ static int validate(const struct tcp_state *s, struct err *e)
 
 static int queue_seq_set(int fd, int queue, uint32_t seq, struct err *e)
 {
-	int r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE", e);
+	int r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE", e);
 
-	return r < 0 ? r : set_int(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)seq, "TCP_QUEUE_SEQ", e);
+	return r < 0 ? r : sockopt_set(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)seq, "TCP_QUEUE_SEQ", e);
 }
 
 static int queue_chunks(int fd, int queue, const uint8_t *p, size_t len, struct err *e)
@@ -103,7 +86,7 @@ static int queue_chunks(int fd, int queue, const uint8_t *p, size_t len, struct 
 
 	if (!len)
 		return 0;
-	r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE", e);
+	r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue, "TCP_REPAIR_QUEUE", e);
 	while (r == 0 && done < len) {
 		ssize_t n = send(fd, p + done, MIN(len - done, CHUNK), MSG_DONTWAIT | MSG_NOSIGNAL);
 
@@ -121,17 +104,17 @@ static int queue_chunks(int fd, int queue, const uint8_t *p, size_t len, struct 
  */
 static int queue_sample(int fd, struct err *e)
 {
-	int r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR", e);
+	int r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR", e);
 
 	if (r == 0)
-		r = set_int(fd, IPPROTO_TCP, TCP_CORK, 1, "TCP_CORK", e);
+		r = sockopt_set(fd, IPPROTO_TCP, TCP_CORK, 1, "TCP_CORK", e);
 	if (r == 0 && send(fd, "", 1, MSG_EOR | MSG_DONTWAIT | MSG_NOSIGNAL) != 1)
 		r = err_sys(e, "send the byte before the queue");
 	if (r == 0)
-		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e);
+		r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e);
 	if (r == 0)
-		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE, "TCP_REPAIR_QUEUE", e);
-	return r < 0 ? r : set_int(fd, IPPROTO_TCP, TCP_CORK, 0, "TCP_CORK", e);
+		r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE, "TCP_REPAIR_QUEUE", e);
+	return r < 0 ? r : sockopt_set(fd, IPPROTO_TCP, TCP_CORK, 0, "TCP_CORK", e);
 }
 
 static int set_negotiated(int fd, const struct tcp_state *s, struct err *e)
@@ -149,7 +132,7 @@ static int set_negotiated(int fd, const struct tcp_state *s, struct err *e)
 		o[n++] = (struct tcp_repair_opt){TCPOPT_CODE_TS, 0};
 	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, o, (socklen_t)n * sizeof(o[0])) < 0)
 		return err_sys(e, "TCP_REPAIR_OPTIONS");
-	if (s->ts && set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)s->ts_val, "TCP_TIMESTAMP", e) < 0)
+	if (s->ts && sockopt_set(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)s->ts_val, "TCP_TIMESTAMP", e) < 0)
 		return e ? e->code : -EIO;
 	return 0;
 }
@@ -193,13 +176,13 @@ static int wait_state(int fd, int want, struct err *e)
 
 static int own_fin(int fd, struct err *e)
 {
-	int r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE, "TCP_REPAIR_QUEUE", e);
+	int r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE, "TCP_REPAIR_QUEUE", e);
 
 	if (r < 0)
 		return r;
 	if (shutdown(fd, SHUT_WR) < 0)
 		return err_sys(e, "shutdown");
-	return set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
+	return sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
 }
 
 /* From ESTABLISHED into the closing state, in the order in which the FINs came: ours, when it was
@@ -297,7 +280,7 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	int r;
 
 	/* connect() takes its first window from the receive buffer */
-	r = set_buffers(fd, s->sndbuf, s->rcvbuf, e);
+	r = sockopt_set_buffers(fd, s->sndbuf, s->rcvbuf, e);
 	if (r < 0)
 		return r;
 	r = queue_seq_set(fd, TCP_SEND_QUEUE, s->snd_seq - (sampled ? 1 : 0), e);
@@ -314,7 +297,7 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	if (r < 0)
 		return r;
 	/* queued memory is more than its bytes; the real sizes come back later */
-	r = set_buffers(fd, MAX(s->sndbuf, 4 * s->snd_len + (1 << 20)),
+	r = sockopt_set_buffers(fd, MAX(s->sndbuf, 4 * s->snd_len + (1 << 20)),
 			MAX(s->rcvbuf, 4 * s->rcv_len + (1 << 20)), e);
 	if (r < 0)
 		return r;
@@ -327,7 +310,7 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 	r = queue_chunks(fd, TCP_SEND_QUEUE, s->snd_queue, sent, e);
 	if (r < 0)
 		return r;
-	r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
+	r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
 	if (r < 0)
 		return r;
 	r = close_states(fd, netns, s, e);
@@ -340,8 +323,8 @@ static int restore_connected(int fd, int netns, const struct tcp_state *s, struc
 		return r;
 	/* a size that the program has set is kept: a peer in the pod, which is released before, would
 	 * see a window that it never sees again, and size its segments by it */
-	room = rcvbuf_locked(s) ? MIN(s->rcvbuf, BUF_MAX) : roomy_rcvbuf(fd, s, ROOM);
-	r = set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(room / 2), "SO_RCVBUF", e);
+	room = rcvbuf_locked(s) ? MIN(s->rcvbuf, SOCK_BUF_MAX) : roomy_rcvbuf(fd, s, ROOM);
+	r = sockopt_set(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(room / 2), "SO_RCVBUF", e);
 	/* or the window grows with the buffer while held frames are replayed */
 	tcp_opts_set(fd, s, IPPROTO_TCP, TCP_WINDOW_CLAMP);
 	return r < 0 ? r : tcp_opts_restore(fd, s, OPT_LATE, e);
@@ -380,11 +363,11 @@ static int restore_dead(int fd, int netns, const struct tcp_state *saved, struct
 	if (connect_to(fd, &s) < 0 || getsockname(fd, &n.sa, &len) < 0)
 		return err_sys(e, "connect");
 	tcp_name_set(&s, false, &n);
-	r = set_buffers(fd, s.sndbuf, MAX(s.rcvbuf, 4 * s.rcv_len + (1 << 20)), e);
+	r = sockopt_set_buffers(fd, s.sndbuf, MAX(s.rcvbuf, 4 * s.rcv_len + (1 << 20)), e);
 	if (r == 0)
 		r = queue_chunks(fd, TCP_RECV_QUEUE, s.rcv_queue, s.rcv_len, e);
 	if (r == 0)
-		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
+		r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE", e);
 	if (r == 0)
 		r = forge_deliver(netns, &s, s.rcv_seq + s.rcv_len, s.snd_seq, FORGE_RST, e);
 	if (r == 0)
@@ -423,7 +406,7 @@ static int restore_by_state(int fd, int netns, const struct tcp_state *s, struct
 			return e ? e->code : -EIO;
 		return queue_seq_set(fd, TCP_SEND_QUEUE, s->snd_seq, e);
 	case TCP_LISTEN:
-		if (set_buffers(fd, s->sndbuf, s->rcvbuf, e) < 0 ||
+		if (sockopt_set_buffers(fd, s->sndbuf, s->rcvbuf, e) < 0 ||
 		    tcp_opts_restore(fd, s, OPT_LATE, e) < 0)
 			return e ? e->code : -EIO;
 		return listen(fd, s->backlog) < 0 ? err_sys(e, "listen") : 0;
@@ -444,9 +427,9 @@ static int restore_on(int fd, int netns, const struct tcp_state *s, struct err *
 		return r;
 	/* other sockets may share the port, those that come later too; the program's value:
 	 * tcp_release() */
-	r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR", e);
+	r = sockopt_set(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR", e);
 	if (r == 0 && s->state != TCP_LISTEN)
-		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e);
+		r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR", e);
 	if (r == 0)
 		r = tcp_opts_restore(fd, s, OPT_EARLY, e);
 	if (r < 0)
@@ -540,27 +523,24 @@ static int connect_again(int fd, const struct tcp_state *s, struct err *e)
 int tcp_release(int fd, const struct tcp_state *s, struct err *e)
 {
 	const bool has_queues = has_peer(s);
-	uint32_t rcvbuf = MIN(s->rcvbuf, BUF_MAX);
+	uint32_t rcvbuf = MIN(s->rcvbuf, SOCK_BUF_MAX);
 	int r = 0;
 
 	/* never less than there is: a window may have been offered by that, see "Receive memory" in tcp.c */
 	if (has_queues && !rcvbuf_locked(s))
 		rcvbuf = MAX(roomy_rcvbuf(fd, s, ROOM), rcvbuf_now(fd));
 	if (s->state != TCP_LISTEN)
-		r = set_int(fd, IPPROTO_TCP, TCP_REPAIR,
+		r = sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR,
 			    still_open(s) ? TCP_REPAIR_OFF : TCP_REPAIR_OFF_NO_WP, "TCP_REPAIR", e);
 	if (r == 0 && has_queues)
 		r = send_tail(fd, s, e);
 	if (r == 0 && s->state == TCP_SYN_SENT)
 		r = connect_again(fd, s, e);
 	if (r == 0)
-		r = set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(s->sndbuf, BUF_MAX) / 2),
-			    "SO_SNDBUF", e);
-	if (r == 0)
-		r = set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(rcvbuf / 2), "SO_RCVBUF", e);
+		r = sockopt_set_buffers(fd, s->sndbuf, rcvbuf, e);
 	/* unless carried, see the table */
 	if (r == 0)
-		r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 0, "SO_REUSEADDR", e);
+		r = sockopt_set(fd, SOL_SOCKET, SO_REUSEADDR, 0, "SO_REUSEADDR", e);
 	if (r == 0)
 		r = tcp_opts_restore(fd, s, OPT_RELEASE, e);
 	return r;
@@ -581,14 +561,14 @@ void tcp_push(int fd, const struct tcp_state *s)
 	if (!has_peer(s))
 		return;
 	if (getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, &len) == 0 &&
-	    set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF, "TCP_REPAIR", NULL) == 0)
-		set_int(fd, SOL_SOCKET, SO_REUSEADDR, reuse, "SO_REUSEADDR",
+	    sockopt_set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF, "TCP_REPAIR", NULL) == 0)
+		sockopt_set(fd, SOL_SOCKET, SO_REUSEADDR, reuse, "SO_REUSEADDR",
 			NULL); /* which that cleared */
 	/* setting TCP_NODELAY pushes, whatever it was */
 	getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, &len);
-	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY", NULL);
+	sockopt_set(fd, IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY", NULL);
 	if (!nodelay)
-		set_int(fd, IPPROTO_TCP, TCP_NODELAY, 0, "TCP_NODELAY", NULL);
+		sockopt_set(fd, IPPROTO_TCP, TCP_NODELAY, 0, "TCP_NODELAY", NULL);
 }
 
 /**

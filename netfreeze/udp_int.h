@@ -24,8 +24,7 @@ void udp_read_common(int fd, struct udp_state *);
 int udp_add_dgram(struct udp_state *, const struct udp_dgram *, const void *data, size_t len, struct err *e);
 void udp_read_control(struct msghdr *, struct udp_dgram *, size_t *part);
 
-/** Parts of udp_restore_on(). Sizes as getsockopt(2) says them. */
-int udp_set_buffers(int fd, uint64_t snd, uint64_t rcv, struct err *e);
+/** Parts of udp_restore_on(). */
 int udp_join(int fd, const struct udp_group *, struct err *e);
 /** After names: shutdown and O_NONBLOCK. */
 int udp_set_common(int fd, const struct udp_state *, struct err *e);

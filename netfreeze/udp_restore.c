@@ -23,26 +23,9 @@
 #include "pod/base/util.h"
 
 #define LOOKS_AT_ONCE 100
-#define BUF_MAX    (1u << 30)
 #define MSG_PROBE_ 0x10
 #define WHOLE_MAX  (65536 - sizeof(struct ip6_hdr)) /* lo's MTU */
 #define FRAGMENT   32768
-
-static int set_int(int fd, int level, int name, int v, const char *text, struct err *e)
-{
-	return setsockopt(fd, level, name, &v, sizeof(v)) < 0 ? err_sys(e, "set %s", text) : 0;
-}
-
-/* The kernel doubles what it is given. */
-int udp_set_buffers(int fd, uint64_t snd, uint64_t rcv, struct err *e)
-{
-	int r = set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(snd, BUF_MAX) / 2), "SO_SNDBUF",
-			e);
-
-	return r < 0 ? r
-		     : set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(MIN(rcv, BUF_MAX) / 2),
-			       "SO_RCVBUF", e);
-}
 
 static int options(int fd, const struct udp_state *s, enum opt_when when, struct err *e)
 {
@@ -219,7 +202,7 @@ static int open_raw(int netns, int family, struct err *e)
 {
 	int size = 1 << 20, fd = netns_socket(netns, family, SOCK_RAW, IPPROTO_RAW, e);
 
-	if (fd >= 0 && set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, size, "SO_SNDBUF", e) < 0) {
+	if (fd >= 0 && sockopt_set(fd, SOL_SOCKET, SO_SNDBUFFORCE, size, "SO_SNDBUF", e) < 0) {
 		close(fd);
 		return -EIO;
 	}
@@ -242,7 +225,7 @@ static int fill_queue(int fd, int netns, const struct udp_state *s, struct err *
 	if (r >= 0 && s->v6)
 		raw6 = r = open_raw(netns, AF_INET6, e);
 	if (r >= 0)
-		r = udp_set_buffers(fd, s->sndbuf, room, e);
+		r = sockopt_set_buffers(fd, s->sndbuf, room, e);
 	if (r == 0)
 		r = take_any_port(fd, s->v6, &port, e);
 	for (i = 0; i < s->nqueue && r == 0; i++)
@@ -300,7 +283,7 @@ static int take_names(int fd, const struct udp_state *s, struct err *e)
 
 	/* others may share the port, those that come later too; the program's value: udp_release() */
 	if (r == 0)
-		r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR", e);
+		r = sockopt_set(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR", e);
 	if (r == 0)
 		r = options(fd, s, OPT_BIND, e);
 	if (r < 0)
@@ -334,7 +317,7 @@ static int restore_on(int fd, int netns, const struct udp_state *s, struct err *
 	if (r == 0)
 		r = take_names(fd, s, e);
 	if (r == 0)
-		r = udp_set_buffers(fd, s->sndbuf, s->rcvbuf, e);
+		r = sockopt_set_buffers(fd, s->sndbuf, s->rcvbuf, e);
 	if (r == 0)
 		r = options(fd, s, OPT_LATE, e);
 	if (r == 0)
@@ -363,7 +346,7 @@ int udp_restore_on(int fd, int netns, const struct udp_state *s, struct err *e)
 /** udp_release - on every restored socket when all of them exist: what the program has set */
 int udp_release(int fd, const struct udp_state *s, struct err *e)
 {
-	int r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 0, "SO_REUSEADDR", e);
+	int r = sockopt_set(fd, SOL_SOCKET, SO_REUSEADDR, 0, "SO_REUSEADDR", e);
 
 	return r < 0 ? r : options(fd, s, OPT_RELEASE, e);
 }

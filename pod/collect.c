@@ -143,22 +143,6 @@ static bool in_vfork(const struct proc *parent)
 	return false;
 }
 
-/* A thread that ends shares nothing for the moment that it can still be seen. */
-static bool differs(const struct proc *p, const struct task *t, int type, bool still)
-{
-	const struct timespec ts = { 0, 1000000 };
-	int i;
-
-	for (i = 0; i < LOOKS; i++) {
-		if (syscall(SYS_kcmp, p->tid, t->tid, type, 0, 0) <= 0)
-			return false;
-		if (still)
-			return true;
-		nanosleep(&ts, NULL);
-	}
-	return true;
-}
-
 /* Threads and forked children share what they should: one memory, one fd table and one fs per process. */
 static int check_sharing(struct dump *d, struct proc *p, bool still, struct err *e)
 {
@@ -172,7 +156,7 @@ static int check_sharing(struct dump *d, struct proc *p, bool still, struct err 
 
 	for (i = 1; i < p->ntasks; i++)
 		for (k = 1; k < 3; k++) {
-			if (!differs(p, p->tasks[i], shared[k].type, still))
+			if (!proc_differs(p->tid, p->tasks[i]->tid, shared[k].type, still))
 				continue;
 			r = REFUSE(e, "pid %d (%s): thread %d has a %s of its own: cannot be carried", p->nspid, p->st.comm,
 				   p->tasks[i]->nstid, shared[k].what);

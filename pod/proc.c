@@ -9,12 +9,14 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "pod/base/io.h"
 #include "pod/base/kernel.h"
 #include "pod/base/util.h"
 
+#define LOOKS 20 /* at a thread that ends */
 #define TRIES 100 /* of listing a process whose threads come and go */
 
 /* ---- stat and status */
@@ -191,6 +193,21 @@ int proc_read_status(pid_t pid, pid_t tid, struct proc_status *out, struct err *
 }
 
 /* ---- the list */
+
+bool proc_differs(pid_t a, pid_t b, int type, bool still)
+{
+	const struct timespec ts = { 0, 1000000 };
+	int i;
+
+	for (i = 0; i < LOOKS; i++) {
+		if (syscall(SYS_kcmp, a, b, type, 0, 0) <= 0)
+			return false;
+		if (still)
+			return true;
+		nanosleep(&ts, NULL);
+	}
+	return true;
+}
 
 struct proc *proc_by_outer(const struct proc_list *list, pid_t pid)
 {

@@ -75,6 +75,11 @@ int proc_update_threads(struct proc *p, struct err *e);
 void proc_remove_task(struct proc *p, size_t i);
 /** Has its leader ended since the last listing, while others run on? It is no thread of @p's any more then. */
 bool proc_lost_leader(struct proc *p);
+/**
+ * Have two tasks a @type of kcmp(2) each of their own? A thread that ends shares nothing for the moment that it can still be seen:
+ * it is looked at again, unless all stand @still. False as well if the kernel does not say.
+ */
+bool proc_differs(pid_t a, pid_t b, int type, bool still);
 struct proc *proc_by_outer(const struct proc_list *, pid_t pid);
 struct proc *proc_by_ns(const struct proc_list *, pid_t nspid);
 void proc_list_done(struct proc_list *);

@@ -45,7 +45,6 @@
 #define GROUP 40 /* semaphores that one array asks about; a namespace allows 500 operations in one */
 #define OPS_MAX (GROUP * 4 + 2)
 #define CALL_MS 5000
-#define LOOKS 20
 
 #define REFUSE(e, ...) err_set(e, EOPNOTSUPP, __VA_ARGS__)
 
@@ -56,20 +55,6 @@ static int same_list(pid_t a, pid_t b)
 	long r = syscall(SYS_kcmp, a, b, KCMP_SYSVSEM, 0, 0);
 
 	return r < 0 ? -errno : r == 0;
-}
-
-/* A thread that ends has none for the moment that it can still be seen. */
-static bool differs(pid_t a, pid_t b, bool still)
-{
-	int i, r = same_list(a, b);
-
-	for (i = 0; !r && !still && i < LOOKS; i++) {
-		struct timespec ts = { 0, 1000000 };
-
-		nanosleep(&ts, NULL);
-		r = same_list(a, b);
-	}
-	return !r;
 }
 
 static int look_at(struct proc *p, bool still, struct err *e)
@@ -83,7 +68,7 @@ static int look_at(struct proc *p, bool still, struct err *e)
 	if (r < 0)
 		return still ? err_num(e, r, "pid %d (%s): kcmp", p->nspid, p->st.comm) : 0;
 	for (i = 1; i < p->ntasks; i++)
-		if (!p->undo || differs(p->tid, p->tasks[i]->tid, still))
+		if (!p->undo || proc_differs(p->tid, p->tasks[i]->tid, KCMP_SYSVSEM, still))
 			return REFUSE(e, "pid %d (%s): thread %d undoes semaphore operations by itself (clone without CLONE_SYSVSEM): cannot be carried",
 				      p->nspid, p->st.comm, p->tasks[i]->nstid);
 	return 0;

@@ -82,7 +82,7 @@ check-unit: $(UNIT)
 
 workloads: $(WORKLOADS)
 
-$(WORKLOADS): $(BIN)/workload/%: tests/workload/%.c tests/workload/wl.h tests/workload/restart.h
+$(WORKLOADS): $(BIN)/workload/%: tests/workload/%.c tests/workload/wl.h tests/workload/wl_sock.h tests/workload/restart.h
 	@mkdir -p $(@D)
 	@echo "  LD   workload/$(@F)"
 	$(Q)$(CC) -D_GNU_SOURCE -std=gnu11 -O2 -g $(WARN) -pthread -o $@ $< -lutil

@@ -38,7 +38,6 @@
 #ifndef PACKET_VNET_HDR_SZ
 #define PACKET_VNET_HDR_SZ 24
 #endif
-#define BUF_MAX (1u << 30)
 #define MEMBERS_MAX 256
 #define ANSWER_MS 2000
 #define ADDR_MAX 8 /* of struct packet_mreq */
@@ -345,17 +344,6 @@ static int make_as_owner(void *arg, struct err *e)
 	return restore_as_owner(((const struct maker *)arg)->r, make, arg, e);
 }
 
-/* The kernel doubles what it is given. */
-static int set_sizes(int fd, const Pm__BodyPacket *m, struct err *e)
-{
-	int snd = (int)(MIN(m->sndbuf, BUF_MAX) / 2), rcv = (int)(MIN(m->rcvbuf, BUF_MAX) / 2);
-
-	return setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &snd, sizeof(snd)) < 0 ||
-			       setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &rcv, sizeof(rcv)) < 0 ?
-		       err_sys(e, "sizes of a packet socket") :
-		       0;
-}
-
 static int restore(struct restore *r, struct robject *o, struct err *e)
 {
 	const Pm__BodyPacket *m = (const void *)o->body;
@@ -372,7 +360,7 @@ static int restore(struct restore *r, struct robject *o, struct err *e)
 	if (ret >= 0 && restore_may_be(r, m->uid, m->gid) && fchown(fd, m->uid, m->gid) < 0)
 		ret = err_sys(e, "owner of a packet socket");
 	if (ret >= 0)
-		ret = set_sizes(fd, m, e);
+		ret = sockopt_set_buffers(fd, m->sndbuf, m->rcvbuf, e);
 	if (ret >= 0)
 		ret = sockopt_apply(fd, &opts, opt, k.n, OPT_LATE, e);
 	if (ret < 0)

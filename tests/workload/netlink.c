@@ -6,6 +6,7 @@
  * this user may hear it; one for events of devices, with the options that udev's have; a fresh one and one of another name; dups.
  */
 #include "wl.h"
+#include "wl_sock.h"
 
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -31,20 +32,6 @@ static struct shared {
 
 static int asker, asker_dup, watcher, echo, ask, talker = -1, listener = -1, uevent, fresh, diag;
 static uint32_t asker_port, seq = 1000;
-
-static void set(int fd, int level, int name, int v)
-{
-	WL_SYS(setsockopt(fd, level, name, &v, sizeof(v)));
-}
-
-static int get(int fd, int level, int name)
-{
-	socklen_t len = sizeof(int);
-	int v = -1;
-
-	WL_SYS(getsockopt(fd, level, name, &v, &len));
-	return v;
-}
 
 static int nl(int type, int protocol)
 {

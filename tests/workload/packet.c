@@ -7,6 +7,7 @@
  * from the sender alone.
  */
 #include "wl.h"
+#include "wl_sock.h"
 
 #include <arpa/inet.h>
 #include <linux/filter.h>
@@ -30,20 +31,6 @@ static const struct { int type, count; uint8_t addr[6]; } members[] = {
 	{ PACKET_MR_MULTICAST, 1, { 1, 0, 0x5e, 1, 2, 3 } },
 	{ PACKET_MR_MULTICAST, 3, { 0x33, 0x33, 0, 0x77, 0x77, 0x77 } },
 };
-
-static void set(int fd, int level, int opt, int v)
-{
-	WL_SYS(setsockopt(fd, level, opt, &v, sizeof(v)));
-}
-
-static int get(int fd, int level, int opt)
-{
-	socklen_t len = sizeof(int);
-	int v = -1;
-
-	WL_SYS(getsockopt(fd, level, opt, &v, &len));
-	return v;
-}
 
 static struct sockaddr_ll at(const char *link, int proto)
 {

@@ -8,6 +8,7 @@
  * socket of that protocol must not hear, and which must not hear an ICMP error twice.
  */
 #include "wl.h"
+#include "wl_sock.h"
 
 #include <arpa/inet.h>
 #include <net/if.h>
@@ -30,20 +31,6 @@ static int ear[5], mouth, cast, icmp[2], ping, pinger, hdr, child_ear, udp_raw, 
 enum { ALL, BOUND, CONNECTED, SHORT, LONE };
 static uint64_t put_seq, got_seq[5], ping_seq, ping_got, icmp_got, udp_seq, child_seq;
 static in_port_t ping_id;
-
-static void set(int fd, int level, int opt, int v)
-{
-	WL_SYS(setsockopt(fd, level, opt, &v, sizeof(v)));
-}
-
-static int get(int fd, int level, int opt)
-{
-	socklen_t len = sizeof(int);
-	int v = -1;
-
-	WL_SYS(getsockopt(fd, level, opt, &v, &len));
-	return v;
-}
 
 static struct sockaddr_in at(const char *ip, int port)
 {

@@ -6,6 +6,7 @@
  * connections all the time; sockets bound but not connected.
  */
 #include "wl.h"
+#include "wl_sock.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -24,21 +25,6 @@ static struct shared {
 static struct sockaddr_in addr[2];
 static int lis[2], idle[2], echo[2], stream[2], half[2], bound, fresh;
 static uint64_t idle_off[2], echo_in, echo_out, stream_out;
-
-static int set(int fd, int level, int opt, int v)
-{
-	WL_SYS(setsockopt(fd, level, opt, &v, sizeof(v)));
-	return fd;
-}
-
-static int get(int fd, int level, int opt)
-{
-	socklen_t len = sizeof(int);
-	int v = -1;
-
-	WL_SYS(getsockopt(fd, level, opt, &v, &len));
-	return v;
-}
 
 static int listener(struct sockaddr_in *sa, in_addr_t ip)
 {

@@ -7,6 +7,7 @@
  * bound, fresh, and in SYN_SENT.
  */
 #include "wl.h"
+#include "wl_sock.h"
 
 #include <arpa/inet.h>
 #include <net/if.h>
@@ -31,21 +32,6 @@ static in_port_t dual_port, only_port, deaf_port;
 static int idle[NSORT][2], half[NSORT][2], over[2], echo[2];
 static uint64_t idle_off[NSORT][2], echo_in, echo_out;
 static bool native;
-
-static int set(int fd, int level, int opt, int v)
-{
-	WL_SYS(setsockopt(fd, level, opt, &v, sizeof(v)));
-	return fd;
-}
-
-static int get(int fd, int level, int opt)
-{
-	socklen_t len = sizeof(int);
-	int v = -1;
-
-	WL_SYS(getsockopt(fd, level, opt, &v, &len));
-	return v;
-}
 
 static union name name6(const char *ip, in_port_t port)
 {

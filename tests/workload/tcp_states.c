@@ -8,6 +8,7 @@
  * one blocks in recv(2) in FIN_WAIT2. All of them are used up and made anew again and again.
  */
 #include "wl.h"
+#include "wl_sock.h"
 
 #include <arpa/inet.h>
 #include <net/if.h>
@@ -41,11 +42,6 @@ static int lis[2], shut;
 static uint64_t cycle, shut_since;
 static int conn[NCONN];
 static struct sockaddr_in names[NCONN];
-
-static void set(int fd, int level, int opt, int v)
-{
-	WL_SYS(setsockopt(fd, level, opt, &v, sizeof(v)));
-}
 
 static int state_of(int fd)
 {

@@ -7,6 +7,7 @@
  * memberships with and without sources; options of every sort; a corked socket; a fresh one.
  */
 #include "wl.h"
+#include "wl_sock.h"
 
 #include <arpa/inet.h>
 #include <net/if.h>
@@ -32,20 +33,6 @@ static uint64_t put_seq, got_seq, echo_seq, cast_seq;
 static uint64_t expected[NMEMBER][RING], group_seq;
 static unsigned first[NMEMBER], last[NMEMBER];
 static const char *to_addr[] = { "127.0.0.1", "127.0.0.9", NULL };
-
-static void set(int fd, int level, int opt, int v)
-{
-	WL_SYS(setsockopt(fd, level, opt, &v, sizeof(v)));
-}
-
-static int get(int fd, int level, int opt)
-{
-	socklen_t len = sizeof(int);
-	int v = -1;
-
-	WL_SYS(getsockopt(fd, level, opt, &v, &len));
-	return v;
-}
 
 static int udp(void)
 {

@@ -6,6 +6,7 @@
  * blocks in recvfrom(2); options; a fresh one.
  */
 #include "wl.h"
+#include "wl_sock.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -24,20 +25,6 @@ union name {
 static int server, sender[3], only6, only4, conn[2], mapped[2], chosen, echo, fresh, corked;
 static union name server_at, sender_at[3], echo_name, only_at;
 static uint64_t put_seq, got_seq, echo_seq;
-
-static void set(int fd, int level, int opt, int v)
-{
-	WL_SYS(setsockopt(fd, level, opt, &v, sizeof(v)));
-}
-
-static int get(int fd, int level, int opt)
-{
-	socklen_t len = sizeof(int);
-	int v = -1;
-
-	WL_SYS(getsockopt(fd, level, opt, &v, &len));
-	return v;
-}
 
 static int udp(int family)
 {
