@@ -70,6 +70,11 @@ static void do_nodes(struct client *cl, const Pm__Envelope *env)
 	nodes_list(cl->coord, cl, env->id);
 }
 
+static void do_cordon(struct client *cl, const Pm__Envelope *env)
+{
+	cordon_request(cl, env->id, env->cordon_req);
+}
+
 static void do_pods(struct client *cl, const Pm__Envelope *env)
 {
 	pods_list(cl->coord, cl, env->id, env->pods_req);
@@ -120,6 +125,7 @@ static const struct {
 	void (*handle)(struct client *cl, const Pm__Envelope *env);
 } table[] = {
 	{ PM__ENVELOPE__BODY_NODES_REQ, do_nodes },
+	{ PM__ENVELOPE__BODY_CORDON_REQ, do_cordon },
 	{ PM__ENVELOPE__BODY_PODS_REQ, do_pods },
 	{ PM__ENVELOPE__BODY_RUN_REQ, do_run },
 	{ PM__ENVELOPE__BODY_MIGRATE_REQ, do_migrate },

@@ -39,6 +39,8 @@ struct node {
 	uint64_t mem_total, mem_free;
 	char kernel[65], address[64];
 	char why[200]; /* why it is down */
+	bool cordoned; /* takes no more pods, says root: */
+	char reason[128];
 };
 
 /* One report of a pod by one node. A pod on the move has two; pod_find() knows which counts. */
@@ -89,6 +91,13 @@ void node_tell(struct node *n, const Pm__Envelope *env);
 void nodes_list(struct coord *c, struct client *cl, uint32_t id);
 /** Asks a node what is wrong with it. */
 void node_check(struct client *cl, uint32_t id, const Pm__CheckNodeReq *m);
+
+/* ---- cordon.c: nodes that shall be emptied */
+void cordon_request(struct client *cl, uint32_t id, const Pm__CordonReq *m);
+/** After nodes_start(). */
+int cordons_load(struct coord *c, struct err *e);
+/** May a pod come to @n? False: the client has been told why not, in @phase, and that @state. */
+bool node_takes(struct client *cl, uint32_t id, const struct node *n, const char *phase, const char *state);
 
 /* ---- pods.c */
 struct pod *pod_find(struct coord *c, const char *name);
@@ -142,7 +151,7 @@ int checkpoint_begin(struct coord *c, struct pod *p);
 int interval_start(struct coord *c);
 /** Is there an operation that makes or moves pod @name? Its id, or NULL. */
 const char *pod_held(struct coord *c, const char *name);
-/** The node that is up and has the fewest pods; NULL: none is up. */
+/** The node that is up, takes pods and has the fewest; NULL: there is none. */
 struct node *node_least_loaded(struct coord *c);
 /** A locally administered address that name and IPv4 address settle. */
 void pod_mac(const char *name, const char *ip, char out[18]);

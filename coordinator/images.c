@@ -397,15 +397,12 @@ static struct node *choose_node(struct client *cl, uint32_t id, const char *aske
 			     "there is no node '%s'", asked);
 		return NULL;
 	}
-	if (asked[0] && !best->up) {
-		client_error(cl, id, EX_UNREACHABLE, "check", "nothing was made", "see podctl nodes",
-			     "node '%s' is down: %s", asked, best->why);
+	if (asked[0] && !node_takes(cl, id, best, "check", "nothing was made"))
 		return NULL;
-	}
 	if (!best)
 		best = node_least_loaded(c);
 	if (!best)
-		client_error(cl, id, EX_UNREACHABLE, "check", "nothing was made", "see podctl nodes", "no node is up");
+		client_error(cl, id, EX_UNREACHABLE, "check", "nothing was made", "see podctl nodes", "no node is up and takes pods");
 	return best;
 }
 

@@ -23,6 +23,7 @@ static const char schema[] =
 	" uid INTEGER NOT NULL, state INTEGER NOT NULL, begun INTEGER NOT NULL);"
 	"CREATE TABLE IF NOT EXISTS pods(name TEXT NOT NULL, node TEXT NOT NULL, info BLOB NOT NULL,"
 	" PRIMARY KEY(name, node)) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS cordons(node TEXT PRIMARY KEY, reason TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;"
 	"DELETE FROM ops WHERE state > 3 AND begun < unixepoch() - 30 * 86400;"
 	/* no index on the state: it would be a second page in each commit */
 	"DROP INDEX IF EXISTS ops_open; PRAGMA wal_autocheckpoint=0;"
@@ -31,7 +32,7 @@ static const char schema[] =
 	"BEGIN; CREATE TABLE warm(x); INSERT INTO warm VALUES(zeroblob(1048576)); DROP TABLE warm; COMMIT;"
 	"PRAGMA wal_checkpoint(RESTART);";
 
-enum stmt { BEGIN, DECIDE, FIND, OPEN, PUT, DEL, PODS, LAST, NUM_STMTS };
+enum stmt { BEGIN, DECIDE, FIND, OPEN, PUT, DEL, PODS, LAST, CORDON, UNCORDON, CORDONS, NUM_STMTS };
 
 static const char *const sql[NUM_STMTS] = {
 	[BEGIN] = "INSERT INTO ops(id, pod, source, target, epoch, uid, state, begun)"
@@ -46,6 +47,9 @@ static const char *const sql[NUM_STMTS] = {
 	/* not of the rows alone: old ones are deleted, their numbers never come again */
 	[LAST] = "SELECT max(ifnull((SELECT max(n) FROM ops), 0),"
 		 " ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'ops'), 0))",
+	[CORDON] = "INSERT OR REPLACE INTO cordons(node, reason, since) VALUES(?1, ?2, unixepoch())",
+	[UNCORDON] = "DELETE FROM cordons WHERE node = ?1",
+	[CORDONS] = "SELECT node, reason FROM cordons",
 };
 
 struct journal {
@@ -259,4 +263,25 @@ int journal_pods(struct journal *j,
 		   (size_t)sqlite3_column_bytes(s, 1), arg);
 	sqlite3_reset(s);
 	return rc == SQLITE_DONE ? 0 : fail(j, e, "read pods");
+}
+
+int journal_cordon(struct journal *j, const char *node, const char *reason, struct err *e)
+{
+	sqlite3_stmt *s = j->stmt[reason ? CORDON : UNCORDON];
+
+	sqlite3_bind_text(s, 1, node, -1, SQLITE_STATIC);
+	if (reason)
+		sqlite3_bind_text(s, 2, reason, -1, SQLITE_STATIC);
+	return run(j, s, e, "cordon");
+}
+
+int journal_cordons(struct journal *j, void (*fn)(const char *node, const char *reason, void *arg), void *arg, struct err *e)
+{
+	sqlite3_stmt *s = j->stmt[CORDONS];
+	int rc;
+
+	while ((rc = sqlite3_step(s)) == SQLITE_ROW)
+		fn((const char *)sqlite3_column_text(s, 0), (const char *)sqlite3_column_text(s, 1), arg);
+	sqlite3_reset(s);
+	return rc == SQLITE_DONE ? 0 : fail(j, e, "read cordons");
 }

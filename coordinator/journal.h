@@ -47,6 +47,9 @@ int journal_pod_del(struct journal *j, const char *name, const char *node, struc
 int journal_pods(struct journal *j,
 		 void (*fn)(const char *node, const void *info, size_t len, void *arg), void *arg,
 		 struct err *e);
+/** Remembers that @node takes no more pods; @reason NULL: that it does again. */
+int journal_cordon(struct journal *j, const char *node, const char *reason, struct err *e);
+int journal_cordons(struct journal *j, void (*fn)(const char *node, const char *reason, void *arg), void *arg, struct err *e);
 /** 1 and *@out; 0 when there is none; negative errno. */
 int journal_find(struct journal *j, const char *id, struct journal_op *out, struct err *e);
 /** Calls @fn for each operation that is not DONE or UNDONE. */

@@ -29,6 +29,8 @@ static int coord_init(struct coord *c, const char *conf, struct err *e)
 	if (r == 0)
 		r = nodes_start(c, e);
 	if (r == 0)
+		r = cordons_load(c, e);
+	if (r == 0)
 		r = pods_load(c, e);
 	if (r == 0)
 		r = ops_load(c, e);

@@ -274,7 +274,7 @@ void node_tell(struct node *n, const Pm__Envelope *env)
 
 void nodes_list(struct coord *c, struct client *cl, uint32_t id)
 {
-	char up[] = "up", down[] = "down";
+	char up[] = "up", down[] = "down", cordoned[] = "cordoned";
 	autofree Pm__NodeInfo *infos = calloc(c->nnodes + 1, sizeof(*infos));
 	autofree Pm__NodeInfo **list = calloc(c->nnodes + 1, sizeof(Pm__NodeInfo *));
 
@@ -287,7 +287,9 @@ void nodes_list(struct coord *c, struct client *cl, uint32_t id)
 		list[i] = o;
 		pm__node_info__init(o);
 		o->name = n->conf->name;
-		o->state = n->up ? up : down;
+		o->state = !n->up ? down : n->cordoned ? cordoned : up;
+		o->cordoned = n->cordoned;
+		o->reason = n->reason;
 		o->address = n->conf->address[0] ? n->conf->address : n->address;
 		for (struct pod *p = c->pods; p; p = p->next)
 			if (p->node == n && p->info->state != PM__POD_STATE__POD_EXITED &&

@@ -33,12 +33,11 @@ static int check_migrate(struct client *cl, uint32_t id, const Pm__MigrateReq *m
 		client_error(cl, id, EX_UNREACHABLE, "check", "unknown until its node answers",
 			     "see podctl nodes", "node '%s', where pod '%s' is, is down: %s",
 			     p->node->conf->name, m->target, p->node->why);
-	else if (!to->up)
-		client_error(cl, id, EX_UNREACHABLE, "check", "the pod runs on as before",
-			     "see podctl nodes", "node '%s' is down: %s", m->node, to->why);
 	else if (p->node == to)
 		client_error(cl, id, EX_BADUSE, "check", "the pod runs on as before", "",
 			     "pod '%s' is on node '%s' already", m->target, m->node);
+	else if (!node_takes(cl, id, to, "check", "the pod runs on as before"))
+		return -1;
 	else if (!pod_runs(p))
 		client_error(cl, id, EX_BUSY, "check", "nothing was touched", "see podps",
 			     "pod '%s' cannot be moved now: it is %s", m->target, pod_condition(p, how, sizeof(how)));

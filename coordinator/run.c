@@ -146,7 +146,7 @@ struct node *node_least_loaded(struct coord *c)
 	struct node *best = NULL;
 
 	for (size_t i = 0; i < c->nnodes; i++)
-		if (c->nodes[i].up &&
+		if (c->nodes[i].up && !c->nodes[i].cordoned &&
 		    (!best || node_load(c, &c->nodes[i]) < node_load(c, best)))
 			best = &c->nodes[i];
 	return best;
@@ -162,9 +162,7 @@ static struct node *choose_node(struct run *r, struct client *cl, const char *as
 		if (!best) {
 			client_error(cl, r->id, EX_NOTFOUND, "", "no pod was made", "see podctl nodes",
 				     "there is no node '%s'", asked);
-		} else if (!best->up) {
-			client_error(cl, r->id, EX_UNREACHABLE, "", "no pod was made",
-				     "see podctl nodes", "node '%s' is down: %s", asked, best->why);
+		} else if (!node_takes(cl, r->id, best, "", "no pod was made")) {
 			best = NULL;
 		}
 		return best;
@@ -172,7 +170,7 @@ static struct node *choose_node(struct run *r, struct client *cl, const char *as
 	best = node_least_loaded(c);
 	if (!best)
 		client_error(cl, r->id, EX_UNREACHABLE, "", "no pod was made", "see podctl nodes",
-			     "no node is up");
+			     "no node is up and takes pods");
 	return best;
 }
 

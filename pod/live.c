@@ -106,7 +106,9 @@ static int open_mem(struct proc *p)
 
 static int one_round(struct dump *d, struct page_stream *ps, struct round *rd, struct err *e)
 {
-	uint64_t before = d->s.sent, start = now_ns(), lost = deadline_lost_ns(), sent = 0, saved = d->pack.saved;
+	/* what says nothing of how long the freeze would take: there nothing waits for a CPU, and no machine stands still for sure */
+	uint64_t lost = deadline_lost_ns(), waited = prio_waited_ns();
+	uint64_t before = d->s.sent, start = now_ns(), sent = 0, saved = d->pack.saved;
 	size_t i;
 	int r = 0;
 
@@ -128,8 +130,10 @@ static int one_round(struct dump *d, struct page_stream *ps, struct round *rd, s
 		r = dump_expect_ok(d, e); /* all of it is in place there */
 	rd->bytes = d->s.sent - before;
 	rd->saved = d->pack.saved - saved;
-	lost = deadline_lost_ns() - lost; /* says nothing of how long the freeze would take */
+	lost = MAX(deadline_lost_ns() - lost, prio_waited_ns() - waited);
 	rd->ns = now_ns() - start;
+	log_debug("round of %.1f ms, %.1f of them without a CPU: %llu bytes, %llu pages", (double)rd->ns / 1e6, (double)lost / 1e6,
+		  (unsigned long long)rd->bytes, (unsigned long long)rd->pages);
 	rd->ns -= MIN(lost, rd->ns);
 	return r;
 }

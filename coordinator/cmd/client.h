@@ -98,6 +98,9 @@ int cmd_image(struct ctx *, int argc, char **argv);
 int cmd_check(struct ctx *, int argc, char **argv);
 int cmd_inspect(struct ctx *, int argc, char **argv);
 int cmd_preempt(struct ctx *, int argc, char **argv);
+int cmd_drain(struct ctx *, int argc, char **argv);
+int cmd_cordon(struct ctx *, int argc, char **argv);
+int cmd_uncordon(struct ctx *, int argc, char **argv);
 int cmd_later(struct ctx *, int argc, char **argv);
 
 #endif

@@ -77,12 +77,13 @@ static int print_json(struct ctx *c, const Pm__NodesRep *rep)
 		const Pm__NodeInfo *n = rep->nodes[i];
 
 		bad = json_array_append_new(
-			      list, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s}", "node",
+			      list, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:b, s:s}", "node",
 					      n->name, "state", n->state, "address", n->address,
 					      "pods", (json_int_t)n->pods, "cpus",
 					      (json_int_t)n->cpus, "mem_total",
 					      (json_int_t)n->mem_total, "mem_free",
-					      (json_int_t)n->mem_free, "kernel", n->kernel)) < 0;
+					      (json_int_t)n->mem_free, "kernel", n->kernel, "cordoned",
+					      n->cordoned, "reason", n->reason)) < 0;
 	}
 	if (!bad) {
 		json_dumpf(list, stdout, JSON_INDENT(2));

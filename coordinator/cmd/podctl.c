@@ -76,7 +76,22 @@ static const struct command commands[] = {
 	  "Exit: 0 done, 1 failed (vacate: the pod runs on, unless the words say that it is not known), 2 usage, 3 no pod, 4 too late and not begun, 5 under way elsewhere.\n" },
 	{ "recover", NULL, cmd_recover, "[ID]",
 	  "Says which operations have no known outcome, and settles the one named.\n" },
-	{ "drain", "poddrain", cmd_later, "NODE", NULL },
+	{ "drain", "poddrain", cmd_drain, "NODE [--reason TEXT] [--to LIST] [--max-parallel N] [--timeout S]\n"
+	  "                [--on-failure skip|checkpoint|stop] [--dry-run] [--json]",
+	  "Empties a node, as root: cordons it, and moves its pods to others while they run.\n"
+	  "      --reason TEXT      that podctl nodes --json shows (drain)\n"
+	  "      --to LIST          only to these nodes: A,B (default: any that is up and takes pods, the one with the fewest first)\n"
+	  "      --max-parallel N   at a time (2)\n"
+	  "      --timeout S        for all of it (0: none)\n"
+	  "      --on-failure HOW   of a pod that no other node can take: skip (it stays), checkpoint (it ends, with an image),\n"
+	  "                         stop (it stays, and no more are begun)\n"
+	  "      --dry-run          only the check of each pod, nothing is cordoned\n"
+	  "      --json             the table at the end, for programs\n"
+	  "Ctrl-C aborts what is under way: those pods go on where they are. Exit code 0: all have gone, 12: some stay.\n" },
+	{ "cordon", NULL, cmd_cordon, "NODE [--reason TEXT]",
+	  "Lets a node take no more pods, as root: no new ones, none that move. Those that are there run on.\n"
+	  "      --reason TEXT      that podctl nodes --json shows\n" },
+	{ "uncordon", NULL, cmd_uncordon, "NODE", "Ends that.\n" },
 	{ "checkpoint", NULL, cmd_checkpoint, "POD|JOB [-R|--term] [-o FILE|DIR|-] [--full] [--keep N] [--pin] [--compress HOW]\n"
 	  "                  [--timeout S] [-t]",
 	  "Writes a pod into an image while it runs, and prints the image's id. A job's pods are cut as one.\n"

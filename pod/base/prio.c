@@ -24,6 +24,17 @@ void prio_daemon(void)
 	sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &lowest);
 }
 
+uint64_t prio_waited_ns(void)
+{
+	autofree char *text = NULL;
+	uint64_t waited;
+
+	if (io_read_file("/proc/thread-self/schedstat", 256, &text, NULL, NULL) < 0 ||
+	    sscanf(text, "%*u %" SCNu64, &waited) != 1)
+		return 0;
+	return waited;
+}
+
 /* 1: it could run now, and had @ran_ns of a CPU so far. */
 static int could_run(pid_t pid, uint64_t *ran_ns)
 {

@@ -17,6 +17,8 @@
 void prio_quick(bool on);
 /** prio_daemon - the same for a daemon that sleeps nearly all the time: not for its children and threads */
 void prio_daemon(void);
+/** How long the calling thread has waited for a CPU so far, ns; 0 if the kernel does not count that. */
+uint64_t prio_waited_ns(void);
 /**
  * prio_feed - an ordinary process that gets no CPU at all runs before all others until the next look
  * @ran_ns: what it had at the last look, kept here for the next one; 0 at first
