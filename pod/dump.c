@@ -44,6 +44,7 @@
 #include "pod/private.h"
 
 #define CTL_MS 5000
+#define PACE_NS NSEC_PER_MSEC /* less is not slept for */
 #define CUT_MS 15000
 #define ALL_MS 1800000
 /* A target that acknowledges nothing for so long is dead. While the pod runs nothing hurries, and it may only stand still. */
@@ -85,19 +86,51 @@ void dump_progress(struct dump *d, double percent, uint64_t rate, uint64_t dirty
 	link_send(d->ctl, &env, deadline_ms(CTL_MS), NULL);
 }
 
-/* In the middle of pages: who waits for us must not think that we are dead, and may change their mind. */
-static int tick(void *arg, uint64_t bytes, struct err *e)
+/* Who waits for us must not think that we are dead, and may change their mind. */
+static int tell(struct dump *d, struct err *e)
 {
-	struct dump *d = arg;
 	uint64_t now = now_ns(), all = MAX(d->mem_bytes, 1ull), rate;
 
-	d->page_bytes += bytes;
 	if (now - d->told_ns < NSEC_PER_SEC)
 		return 0;
 	rate = (d->page_bytes - d->told_bytes) * NSEC_PER_SEC / (now - d->told_ns);
 	dump_progress(d, MIN(99.0 * (double)d->page_bytes / (double)all, 99.0), rate, 0,
 		      all > d->page_bytes ? all - d->page_bytes : 0, 0);
 	return dump_poll_abort(d, e);
+}
+
+/*
+ * The user's limit on bytes per second, while the pod runs. What has to be frozen anyway when the time is over (--timeout-action
+ * stop-copy) is not held up by it any more.
+ */
+static int pace(struct dump *d, uint64_t bytes, struct err *e)
+{
+	const Pm__MigrateReq *o = d->req->options;
+	uint64_t now = now_ns(), start = now;
+	int r = 0;
+
+	if (!o->bandwidth || d->stopped)
+		return 0;
+	d->next_ns = MAX(d->next_ns, now) + (uint64_t)((double)bytes * 1e9 / (double)o->bandwidth);
+	while (r >= 0 && now + PACE_NS < d->next_ns && !(o->timeout_stop_copy && deadline_past(d->end))) {
+		struct timespec ts = { (time_t)(d->next_ns / NSEC_PER_SEC), (long)(d->next_ns % NSEC_PER_SEC) };
+
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL); /* until the tick at most */
+		r = tell(d, e);
+		now = now_ns();
+	}
+	d->paced_ns += now - start;
+	return r;
+}
+
+/* In the middle of pages. */
+static int tick(void *arg, uint64_t bytes, struct err *e)
+{
+	struct dump *d = arg;
+	int r = pace(d, bytes, e);
+
+	d->page_bytes += bytes;
+	return r < 0 ? r : tell(d, e);
 }
 
 int dump_poll_abort(struct dump *d, struct err *e)
@@ -699,7 +732,7 @@ static int report(struct dump *d)
 int engine_dump(int ctl, const Pm__EngineDump *req)
 {
 	struct dump d = { .ctl = ctl, .req = req, .s = { .fd = -1, .deadline = IO_FOREVER, .cancel = ctl }, .root = -1,
-			  .netns = -1, .pid1 = (pid_t)req->pid, .start_ns = now_ns(), .exit_code = 1 };
+			  .netns = -1, .pid1 = (pid_t)req->pid, .start_ns = now_ns(), .end = IO_FOREVER, .exit_code = 1 };
 	struct err e = { 0 };
 	size_t i;
 	int r;
@@ -720,7 +753,7 @@ int engine_dump(int ctl, const Pm__EngineDump *req)
 			continue;
 		dump_phase(&d, stages[i].name);
 		d.s.deadline = stages[i].limit_ms ? deadline_ms(stages[i].limit_ms) : deadline_ms(ALL_MS);
-		if (stages[i].run == stage_cut && !d.live) /* all of the memory is in it */
+		if (stages[i].run == stage_cut && (!d.live || d.forced)) /* all of the memory is in it */
 			d.s.deadline = deadline_ms(ALL_MS);
 		log_debug("stage %s", stages[i].name);
 		if (stages[i].run == stage_quiesce && !d.s.file)

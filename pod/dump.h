@@ -78,6 +78,12 @@ struct thing {
 
 struct arena_block;
 
+struct throttle {
+	pid_t pid; /* of the helper; 0: none */
+	int fd;
+	unsigned level;
+};
+
 struct dump {
 	int ctl;
 	struct stream s;
@@ -92,6 +98,8 @@ struct dump {
 	struct page_known known;
 	struct page_pack pack;
 	bool live;
+	bool forced;		/* live, but the freeze takes what is left, however much that is */
+	struct throttle throttle;
 	pid_t pid1;
 	struct proc_list procs;
 	struct arena_block *arena;
@@ -131,6 +139,8 @@ struct dump {
 	uint32_t rounds;
 	uint64_t mem_bytes, page_bytes; /* of the pod, roughly; of the frames so far */
 	uint64_t told_ns, told_bytes;	/* when progress was told, and of how much */
+	uint64_t next_ns, paced_ns;	/* --bandwidth: when the next frame may go; how long it was slept for that so far */
+	uint64_t end;			/* deadline of the rounds, by --timeout */
 	double percent;
 	Pm__Phase phase[16];
 	unsigned nphase;
@@ -159,6 +169,10 @@ int collect_needs(struct dump *, Pm__Needs *needs, struct err *);
 bool need_is_past(struct dump *, const Pm__FileNeed *, bool absent);
 /** Reads every fd of every process into d->objects and d->fds (replacing what was there). @final: in the freeze. */
 int collect_fds(struct dump *, bool final, struct err *);
+/** throttle.c: slows the pod down, or further down; false: that cannot be, or is as far as it goes. */
+bool throttle_more(struct dump *);
+/** It goes on at its own speed. */
+void throttle_end(struct dump *);
 int collect_add_object(struct dump *, const struct probe *, const struct kind *, struct object **out, struct err *);
 /** Adds what is in the objects' queues. inside.c */
 int collect_inside(struct dump *, bool final, struct err *);

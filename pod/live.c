@@ -40,6 +40,7 @@
 #define STOP_MS 3000
 #define STOP_TRIES 50
 #define FREEZE_MS 5000
+#define SLOW_ROUNDS 3 /* times as many: some to slow it down by and by, some that then get smaller */
 #define DEFAULT_ROUNDS 8
 #define DEFAULT_DOWNTIME_MS 300
 #define ENOUGH_PAGES 512 /* a round that leaves less is as good as none */
@@ -54,7 +55,8 @@ static bool is_private(const struct dump *d, const struct vma *v)
 /* ---- pre-copy */
 
 struct round {
-	uint64_t pages, bytes, ns;
+	uint64_t pages, bytes;
+	uint64_t wall_ns, ns; /* what it took; and would have taken with the CPU for itself, and nothing to hold it up */
 	uint64_t saved; /* bytes, by compression */
 };
 
@@ -107,7 +109,7 @@ static int open_mem(struct proc *p)
 static int one_round(struct dump *d, struct page_stream *ps, struct round *rd, struct err *e)
 {
 	/* what says nothing of how long the freeze would take: there nothing waits for a CPU, and no machine stands still for sure */
-	uint64_t lost = deadline_lost_ns(), waited = prio_waited_ns();
+	uint64_t lost = deadline_lost_ns(), waited = prio_waited_ns(), paced = d->paced_ns;
 	uint64_t before = d->s.sent, start = now_ns(), sent = 0, saved = d->pack.saved;
 	size_t i;
 	int r = 0;
@@ -130,28 +132,12 @@ static int one_round(struct dump *d, struct page_stream *ps, struct round *rd, s
 		r = dump_expect_ok(d, e); /* all of it is in place there */
 	rd->bytes = d->s.sent - before;
 	rd->saved = d->pack.saved - saved;
-	lost = MAX(deadline_lost_ns() - lost, prio_waited_ns() - waited);
-	rd->ns = now_ns() - start;
-	log_debug("round of %.1f ms, %.1f of them without a CPU: %llu bytes, %llu pages", (double)rd->ns / 1e6, (double)lost / 1e6,
+	lost = MAX(deadline_lost_ns() - lost, prio_waited_ns() - waited) + d->paced_ns - paced;
+	rd->ns = rd->wall_ns = now_ns() - start;
+	log_debug("round of %.1f ms, %.1f of them without a CPU or held up: %llu bytes, %llu pages", (double)rd->ns / 1e6, (double)lost / 1e6,
 		  (unsigned long long)rd->bytes, (unsigned long long)rd->pages);
 	rd->ns -= MIN(lost, rd->ns);
 	return r;
-}
-
-/* Is the client's limit on bytes per second kept? Sleeps what the round was too fast. */
-static void keep_rate(struct dump *d, const struct round *rd)
-{
-	uint64_t limit = d->req->options->bandwidth, want;
-
-	if (!limit)
-		return;
-	want = rd->bytes * NSEC_PER_SEC / limit;
-	if (want > rd->ns) {
-		uint64_t ns = MIN(want - rd->ns, 5 * NSEC_PER_SEC);
-		struct timespec ts = { (time_t)(ns / NSEC_PER_SEC), (long)(ns % NSEC_PER_SEC) };
-
-		nanosleep(&ts, NULL);
-	}
 }
 
 /* How long the rest will take in the freeze, where nothing is compressed. */
@@ -168,13 +154,15 @@ static uint64_t estimate(const struct dump *d, const struct round *rd)
 int stage_precopy(struct dump *d, struct err *e)
 {
 	const Pm__MigrateReq *o = d->req->options;
-	unsigned max = o->max_rounds ? o->max_rounds : DEFAULT_ROUNDS;
+	unsigned max = (o->max_rounds ? o->max_rounds : DEFAULT_ROUNDS) * (o->auto_converge ? SLOW_ROUNDS : 1);
 	uint64_t limit = (o->max_downtime_ms ? o->max_downtime_ms : DEFAULT_DOWNTIME_MS) * NSEC_PER_MSEC;
-	uint64_t end = o->timeout_s ? deadline_ms(o->timeout_s * 1000ull) : IO_FOREVER, est = 0, last = 0;
+	uint64_t est = 0, last = 0;
 	struct page_stream *ps = page_stream_new(d->s.fd, dump_known(d));
 	struct round rd = { 0 };
 	int r = ps ? 0 : err_num(e, ENOMEM, "page stream");
 
+	if (o->timeout_s)
+		d->end = deadline_look_ms(o->timeout_s * 1000ull);
 	while (r >= 0 && d->rounds < max) {
 		uint64_t rate;
 
@@ -182,21 +170,26 @@ int stage_precopy(struct dump *d, struct err *e)
 		if (r < 0)
 			break;
 		d->rounds++;
-		rate = rd.ns ? rd.bytes * NSEC_PER_SEC / rd.ns : 0;
+		rate = rd.wall_ns ? rd.bytes * NSEC_PER_SEC / rd.wall_ns : 0;
 		est = estimate(d, &rd);
 		dump_progress(d, 99.0 * (1.0 - (double)rd.pages / (double)(rd.pages + last + 1)), rate,
-			      d->rounds > 1 && rd.ns ? rd.pages * PAGE * NSEC_PER_SEC / rd.ns : 0, rd.pages * PAGE, est);
-		if (rd.pages < ENOUGH_PAGES || (d->rounds > 2 && rd.pages > last * 3 / 4))
+			      d->rounds > 1 && rd.wall_ns ? rd.pages * PAGE * NSEC_PER_SEC / rd.wall_ns : 0, rd.pages * PAGE, est);
+		if (rd.pages < ENOUGH_PAGES)
 			break;
-		if (now_ns() > end) {
+		if (d->rounds > 2 && rd.pages > last * 3 / 4 && !(o->auto_converge && est > limit && throttle_more(d)))
+			break;
+		if (deadline_past(d->end) && o->timeout_stop_copy)
+			break;
+		if (deadline_past(d->end)) {
 			d->exit_code = 10;
 			r = err_set(e, ETIMEDOUT, "the time limit of %u s passed after %u rounds", o->timeout_s, d->rounds);
 		}
 		last = rd.pages;
-		keep_rate(d, &rd);
 	}
 	page_stream_free(ps);
-	if (r >= 0 && est > limit && d->rounds > 1 && !d->req->image) {
+	throttle_end(d);
+	d->forced = o->timeout_stop_copy && est > limit;
+	if (r >= 0 && est > limit && d->rounds > 1 && !d->forced && !d->req->image) {
 		d->exit_code = 11;
 		r = err_set(e, ETIMEDOUT,
 			    "did not converge: after %u rounds the freeze would take %.0f ms, the limit is %.0f ms",

@@ -1,0 +1,103 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-3.0-or-later
+# What podmigrate is asked for besides the move: a limit of bytes per second, of the freeze, of the time; what happens to a program
+# that writes faster than can be sent.
+
+bats_require_minimum_version 1.5.0
+load lib
+
+setup_file() {
+	is_root || return 0
+	lab_up options --faults
+	cp "$LAB_BIN/workload/bigmem" "$LAB_SHARED/"
+}
+
+teardown_file() { lab_down; }
+
+setup() {
+	is_root || skip "must be root"
+	cd / || return 1
+}
+
+teardown() {
+	is_root || return 0
+	[ "$BATS_TEST_COMPLETED" ] || { podps -a; "$LAB" logs nodeA | tail -n 40; } >&2 || true
+	rm -f "$LAB_DIR"/faults/*
+	podctl kill -s KILL -a p >/dev/null 2>&1 || true
+	await exited
+}
+
+field() { timeout 60 podps -a --noheadings | awk -v f="$1" '$1 == "p" { print $f }'; }
+exited() { [[ $(field 5) == exited* ]]; }
+said() { timeout 60 podctl logs p | grep -q -- "$1"; }
+writes() { # MIB RATE: a program on nodeA
+	podrun -d -n p -N nodeA -- /home/shared/bigmem "$1" "$2" >/dev/null
+	await said ready
+}
+ends_well() {
+	podctl kill p
+	await exited
+	[ "$(field 5)" = "exited(0)" ]
+	podctl logs p | grep -qx ok
+}
+no_engine() { not "$LAB" exec nodeA -- pgrep -x pod-engine; }
+result() { jq -s "last | .$1" <<<"$output"; }
+# more than any link of the lab's takes in its time: all of its memory, again and again
+FAST="256 8000"
+
+@test "--bandwidth: no faster while the pod runs, but in the freeze" {
+	writes 128 4
+	run --separate-stderr podmigrate p nodeB --json --bandwidth 64M
+	[ "$status" = 0 ]
+	# 128 MiB and little more
+	[ "$(result total_ns)" -gt 1900000000 ]
+	[ "$(result frozen_ns)" -lt 500000000 ]
+	run --separate-stderr podmigrate p nodeA --json
+	[ "$status" = 0 ]
+	[ "$(result total_ns)" -lt 1900000000 ]
+	ends_well
+}
+
+@test "who writes faster than can be sent does not move, is slowed down for it, or is frozen for longer: as the user says" {
+	writes $FAST
+	run --separate-stderr podmigrate p nodeB --max-downtime 20 --bandwidth 400M
+	[ "$status" = 11 ]
+	[[ $stderr == *"precopy: did not converge: after "*"the limit is 20 ms; pod 'p' runs on 'nodeA' as before"* ]]
+	run --separate-stderr podmigrate p nodeB --json --max-downtime 20 --bandwidth 400M --auto-converge
+	[ "$status" = 0 ]
+	slowed=$(result frozen_ns)
+	"$LAB" logs nodeA | grep -q "p: stands still for 50 % of the time"
+	run --separate-stderr podmigrate p nodeA --json --max-downtime 20 --bandwidth 400M --timeout 60 --timeout-action stop-copy
+	[ "$status" = 0 ]
+	echo "frozen: $slowed, or $(result frozen_ns) ns"
+	[ "$slowed" -lt "$(result frozen_ns)" ]
+	ends_well
+}
+
+@test "--timeout: the pod runs on, or is frozen for the rest" {
+	writes 256 8
+	run --separate-stderr podmigrate p nodeB --bandwidth 40M --timeout 2
+	[ "$status" = 10 ]
+	[[ $stderr == *"not done within 2 s; pod 'p' runs on 'nodeA' as before"* ]]
+	run --separate-stderr podmigrate p nodeB --json --bandwidth 40M --timeout 2 --timeout-action stop-copy
+	[ "$status" = 0 ]
+	[ "$(field 3)" = nodeB ]
+	# what could not be sent by the limit went without it
+	[ "$(result total_ns)" -lt 6000000000 ]
+	ends_well
+}
+
+@test "an engine that dies while it slows the pod down leaves it at its own speed" {
+	writes $FAST
+	echo engine-source@throttle:kill >"$LAB_DIR/faults/nodeA"
+	run podmigrate p nodeB --max-downtime 20 --bandwidth 400M --auto-converge
+	[ "$status" != 0 ]
+	[ ! -s "$LAB_DIR/faults/nodeA" ]
+	[[ $output == *"pod 'p' runs on 'nodeA' as before"* ]]
+	cgroup=$(find "$LAB_CGROUP" -type d -path '*/nodeA/*/p')
+	await no_engine
+	[ "$(cat "$cgroup/cgroup.freeze")" = 0 ]
+	run podmigrate p nodeB
+	[ "$status" = 0 ]
+	ends_well
+}
