@@ -110,6 +110,11 @@ static void do_abort(struct client *cl, const Pm__Envelope *env)
 	abort_request(cl, env->id, env->op_abort_req);
 }
 
+static void do_ops(struct client *cl, const Pm__Envelope *env)
+{
+	ops_request(cl, env->id, env->ops_req);
+}
+
 static void do_recover(struct client *cl, const Pm__Envelope *env)
 {
 	recover_request(cl, env->id, env->recover_req);
@@ -133,6 +138,7 @@ static const struct {
 	{ PM__ENVELOPE__BODY_RESTORE_REQ, do_restore },
 	{ PM__ENVELOPE__BODY_RESTORE_JOB_REQ, do_restore_job },
 	{ PM__ENVELOPE__BODY_OP_ABORT_REQ, do_abort },
+	{ PM__ENVELOPE__BODY_OPS_REQ, do_ops },
 	{ PM__ENVELOPE__BODY_RECOVER_REQ, do_recover },
 	{ PM__ENVELOPE__BODY_CHECK_NODE_REQ, do_check_node },
 	{ PM__ENVELOPE__BODY_EXEC_REQ, relay_request },

@@ -157,6 +157,8 @@ struct node *node_least_loaded(struct coord *c);
 void pod_mac(const char *name, const char *ip, char out[18]);
 bool pod_name_ok(const char *name);
 void abort_request(struct client *cl, uint32_t id, const Pm__OpAbortReq *m);
+/** What is under way, or what became of it: ops_list.c. */
+void ops_request(struct client *cl, uint32_t id, const Pm__OpsReq *m);
 void recover_request(struct client *cl, uint32_t id, const Pm__RecoverReq *m);
 /** A message of a node about an operation. */
 void op_message(struct node *n, const Pm__Envelope *env);

@@ -53,6 +53,11 @@ static const struct {
 	[ST_UNDO] = { "undo", 20000, enter_undo, late_undo },
 };
 
+const char *op_stage_name(const struct op *op)
+{
+	return op->stage == ST_PRECOPY && op->phase[0] ? op->phase : stages[op->stage].name;
+}
+
 /* ---- life */
 
 void op_timer(struct op *op, unsigned ms)
@@ -117,6 +122,7 @@ void op_free(struct op *op)
 {
 	struct coord *c = op->coord;
 
+	op_tell_waiters(op);
 	for (struct op **at = &op->coord->ops; *at; at = &(*at)->next)
 		if (*at == op) {
 			*at = op->next;

@@ -53,6 +53,7 @@ struct op {
 	bool dry_run, dry_ok, unknown; /* unknown: the target cannot say what became of it */
 	uint64_t begun_ns, froze_ns, ready_ns, started_ns; /* froze: the first READY */
 	struct event *timer;
+	struct waiter *waiters; /* who is told when it is over: ops_list.c */
 	Pm__Envelope *error;  /* the first failure: an Error, owned */
 	Pm__Envelope *result; /* OpClean, owned */
 };
@@ -86,6 +87,10 @@ void image_ended(struct op *op);
 void op_unreserve(struct op *op);
 /** "'A' -> 'B'", or what stands in the place of a node. */
 const char *op_way(const struct op *op, char *buf, size_t len);
+/** "precopy", or what the engine calls it. */
+const char *op_stage_name(const struct op *op);
+/** It is over: all who wait for that are told. */
+void op_tell_waiters(struct op *op);
 void op_tell_commit(struct op *op);
 void op_tell_outgoing(struct op *op, const Pm__AgentListening *at);
 struct op *op_of_pod(struct coord *c, const char *pod);

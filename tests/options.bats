@@ -101,3 +101,41 @@ FAST="256 8000"
 	[ "$status" = 0 ]
 	ends_well
 }
+
+@test "op: what is under way is listed, waited for, and aborted by whom it belongs to; what is over is known" {
+	writes 16 4
+	echo engine-source@precopy:delay=30000 >"$LAB_DIR/faults/nodeA"
+	id=$(podmigrate p nodeB --detach)
+	[[ $id == m* ]]
+	run podctl op list --noheadings
+	[ "$status" = 0 ]
+	[[ $(xargs <<<"$output") == "$id move p nodeA nodeB "* ]]
+	[ "$(podctl op show "$id" --json | jq -r '.[0] | .pod + " " + .kind + " " + .user')" = "p move root" ]
+	timeout 60 podctl op wait "$id" >"$BATS_TEST_TMPDIR/waited" &
+	run setpriv --reuid 65534 --regid 65534 --clear-groups podctl op abort "$id"
+	[ "$status" = 5 ]
+	run podctl op abort "$id"
+	[ "$status" = 0 ]
+	[[ $output == "$id: move of pod 'p' is undone: aborted"* ]]
+	status=0
+	wait $! || status=$?
+	[ "$status" = 10 ]
+	[ "$(cat "$BATS_TEST_TMPDIR/waited")" = "$output" ]
+	[ "$(field 3)" = nodeA ]
+	[ -z "$(podctl op list --noheadings)" ]
+	[[ $(podctl op show "$id" --noheadings) == *" undone "* ]]
+	run podctl op wait "$id"
+	[ "$status" = 10 ]
+	run podctl op abort "$id"
+	[ "$status" = 3 ]
+	id=$(podmigrate p nodeB --detach)
+	run timeout 60 podctl op wait "$id"
+	[ "$status" = 0 ]
+	[ "$output" = "$id: move of pod 'p' is done" ]
+	[ "$(field 3)" = nodeB ]
+	run podctl op show m0-none
+	[ "$status" = 3 ]
+	run podctl op
+	[ "$status" = 2 ]
+	ends_well
+}

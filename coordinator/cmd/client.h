@@ -101,6 +101,6 @@ int cmd_preempt(struct ctx *, int argc, char **argv);
 int cmd_drain(struct ctx *, int argc, char **argv);
 int cmd_cordon(struct ctx *, int argc, char **argv);
 int cmd_uncordon(struct ctx *, int argc, char **argv);
-int cmd_later(struct ctx *, int argc, char **argv);
+int cmd_op(struct ctx *, int argc, char **argv);
 
 #endif

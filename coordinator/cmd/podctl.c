@@ -135,23 +135,18 @@ static const struct command commands[] = {
 	  "Of a node, or of all of them: what it lacks to run, move and checkpoint pods.\n"
 	  "      --to NODE          also what this node lacks for the pod\n"
 	  "      --json             for programs\n" },
-	{ "op", NULL, cmd_later, "list|show|wait|abort ID", NULL },
+	{ "op", NULL, cmd_op, "list [--json] [--noheadings] | show ID [--json] | wait ID | abort ID",
+	  "list    the operations that are under way\n"
+	  "show    one, over or not\n"
+	  "wait    until it is over, and says how it ended; exit code 0: it was done, 10: undone\n"
+	  "abort   ends it before its commit, and waits: its pod goes on where it is; exit code 13: it is decided already\n" },
 };
-
-/* What the interface names and this version has not. */
-int cmd_later(struct ctx *c, int argc, char **argv)
-{
-	(void)argc;
-	(void)argv;
-	return say(c, EXIT_OTHER, "this command is not built yet; nothing was done");
-}
 
 static int usage(FILE *f, int code)
 {
 	fprintf(f, "usage: podctl COMMAND ...; podctl COMMAND --help\ncommands:");
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		if (commands[i].run != cmd_later)
-			fprintf(f, " %s", commands[i].name);
+		fprintf(f, " %s", commands[i].name);
 	fputc('\n', f);
 	return code;
 }
