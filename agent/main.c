@@ -134,7 +134,10 @@ int main(int argc, char **argv)
 	}
 	log_info("node '%s' listens at %s", agent.conf.agent_name, agent.conf.agent_socket);
 	c = daemon_run(agent.base);
-	log_info("signal %d: leaving; the pods go on", c);
+	if (c < 0)
+		log_error("no memory");
+	else
+		log_info("signal %d: leaving; the pods go on", c);
 	unlink(agent.conf.agent_socket);
-	return 0;
+	return c < 0;
 }

@@ -118,6 +118,8 @@ const char *pod_condition(const struct pod *p, char *buf, size_t len);
 /** The pod that has it and has not exited, or NULL. */
 const struct pod *pod_with_ip(struct coord *c, const char *ip);
 bool pod_runs(const struct pod *p);
+/** Is @p on @node, or is that ""? False: the client has been told. */
+bool pod_is_at(struct client *cl, uint32_t id, const struct pod *p, const char *node);
 
 /* ---- run.c */
 void run_request(struct client *cl, uint32_t id, const Pm__RunReq *m);

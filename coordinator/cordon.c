@@ -41,8 +41,10 @@ bool node_takes(struct client *cl, uint32_t id, const struct node *n, const char
 void cordon_request(struct client *cl, uint32_t id, const Pm__CordonReq *m)
 {
 	struct node *n = node_find(cl->coord, m->node);
+	char reason[sizeof(n->reason)];
 	struct err e = { 0 };
 
+	snprintf(reason, sizeof(reason), "%s", m->on ? m->reason : "");
 	if (!n) {
 		client_error(cl, id, EX_NOTFOUND, "", "", "see podctl nodes", "there is no node '%s'", m->node);
 		return;
@@ -51,16 +53,16 @@ void cordon_request(struct client *cl, uint32_t id, const Pm__CordonReq *m)
 		client_error(cl, id, EX_DENIED, "", "nothing was changed", "", "only root may do that to a node");
 		return;
 	}
-	if (m->on ? !n->cordoned || strcmp(n->reason, m->reason) != 0 : n->cordoned) {
-		if (journal_cordon(cl->coord->journal, m->node, m->on ? m->reason : NULL, &e) < 0) {
+	if (m->on ? !n->cordoned || strcmp(n->reason, reason) != 0 : n->cordoned) {
+		if (journal_cordon(cl->coord->journal, m->node, m->on ? reason : NULL, &e) < 0) {
 			client_error(cl, id, EX_OTHER, "", "nothing was changed", "", "%s", e.msg);
 			return;
 		}
 		log_info("node '%s' %s, says user '%s'%s%s", m->node, m->on ? "is cordoned" : "takes pods again", cl->user,
-			 m->reason[0] ? ": " : "", m->reason);
+			 reason[0] ? ": " : "", reason);
 	}
 	n->cordoned = m->on;
-	snprintf(n->reason, sizeof(n->reason), "%s", m->on ? m->reason : "");
+	memcpy(n->reason, reason, sizeof(reason));
 	LINK_ENVELOPE(ok, ok, OK, Pm__Ok, pm__ok__init);
 	client_send(cl, id, &ok);
 }

@@ -276,6 +276,13 @@ void checkpoint_request(struct client *cl, uint32_t id, const Pm__CheckpointReq 
 	struct pod *p = m->job ? NULL : pod_find(cl->coord, m->target), *one = NULL, *foreign = NULL;
 	bool alive = p && p->info->state != PM__POD_STATE__POD_EXITED && pod_owned(p, cl), others = false;
 
+	if (m->source[0]) { /* that pod, or nothing */
+		if (!p)
+			client_error(cl, id, EX_NOTFOUND, "check", "", "see podps -a", "there is no pod '%s'", m->target);
+		else if (pod_is_at(cl, id, p, m->source))
+			checkpoint_pod(cl, id, m, p);
+		return;
+	}
 	for (struct pod *q = m->check ? NULL : cl->coord->pods; q; q = q->next) {
 		if (!m->target[0] || strcmp(q->info->spec->job, m->target) != 0 || !pod_owned(q, cl) ||
 		    q->info->state == PM__POD_STATE__POD_EXITED)

@@ -60,8 +60,10 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	log_info("listens at %s, %zu nodes", coord.conf.coord_socket, coord.nnodes);
-	daemon_run(coord.base);
+	opt = daemon_run(coord.base);
+	if (opt < 0)
+		log_error("no memory");
 	journal_close(coord.journal);
 	unlink(coord.conf.coord_socket);
-	return 0;
+	return opt < 0;
 }

@@ -369,17 +369,26 @@ void op_tell_outgoing(struct op *op, const Pm__AgentListening *at)
 	node_tell(op->source, &out);
 }
 
+/* Of --timeout, which is also the engine's limit. */
+static unsigned rest_ms(const struct op *op)
+{
+	uint64_t all = op->asked->migrate_req->timeout_s * 1000ull, gone = (now_ns() - op->begun_ns) / NSEC_PER_MSEC;
+
+	return gone < all ? (unsigned)(all - gone) : 0;
+}
+
 static void enter_precopy(struct op *op)
 {
 	const Pm__MigrateReq *m = op->asked->migrate_req;
 
 	/* with --timeout-action stop-copy the engine ends the rounds itself; we only watch over it */
 	if (m->timeout_s)
-		op_timer(op, m->timeout_s * 1000 + (m->timeout_stop_copy ? SILENT_MS : 0));
+		op_timer(op, m->timeout_stop_copy ? rest_ms(op) + SILENT_MS : m->timeout_s * 1000);
 }
 
 static void on_progress(struct op *op, struct node *n, const Pm__Envelope *env)
 {
+	const Pm__MigrateReq *m = op->asked->migrate_req;
 	struct client *cl = op_client(op);
 
 	(void)n;
@@ -387,18 +396,17 @@ static void on_progress(struct op *op, struct node *n, const Pm__Envelope *env)
 		return;
 	snprintf(op->phase, sizeof(op->phase), "%s", env->progress->phase);
 	fault_point("coord", env->progress->phase, NULL);
-	if (!op->src_ready && !op->tgt_ready && !op->asked->migrate_req->timeout_s &&
-	    !(op->group && op->group->gone > op->at))
-		op_timer(op, strcmp(op->phase, "save") == 0 ? SAVE_MS : SILENT_MS);
+	if (!op->src_ready && !op->tgt_ready && (!m->timeout_s || m->timeout_stop_copy) && !(op->group && op->group->gone > op->at))
+		op_timer(op, strcmp(op->phase, "save") == 0 ? SAVE_MS : rest_ms(op) + SILENT_MS);
 	if (cl) {
 		Pm__Envelope copy = *env;
-		Pm__Progress m = *env->progress;
+		Pm__Progress p = *env->progress;
 
 		if (!op_is_checkpoint(op))
-			m.node = op->j.target;
-		if (m.percent > 99.99)
-			m.percent = 99.99;
-		copy.progress = &m;
+			p.node = op->j.target;
+		if (p.percent > 99.99)
+			p.percent = 99.99;
+		copy.progress = &p;
 		client_send(cl, op->reply, &copy);
 	}
 }

@@ -216,6 +216,15 @@ bool pod_runs(const struct pod *p)
 	return p->info->state == PM__POD_STATE__POD_RUNNING && !p->info->ending;
 }
 
+bool pod_is_at(struct client *cl, uint32_t id, const struct pod *p, const char *node)
+{
+	if (!node[0] || !strcmp(p->node->conf->name, node))
+		return true;
+	client_error(cl, id, EX_NOTFOUND, "check", "nothing was touched", "see podps", "pod '%s' is not on node '%s' any more, but on '%s'",
+		     p->info->spec->name, node, p->node->conf->name);
+	return false;
+}
+
 /* ---- podps: all nodes are asked, who does not answer in time is answered for from memory */
 
 struct gather {

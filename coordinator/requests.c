@@ -23,6 +23,8 @@ static int check_migrate(struct client *cl, uint32_t id, const Pm__MigrateReq *m
 	else if (!pod_owned(p, cl))
 		client_error(cl, id, EX_DENIED, "check", "nothing was touched", "",
 			     "pod '%s' belongs to user '%s'", m->target, p->info->spec->user);
+	else if (!pod_is_at(cl, id, p, m->source))
+		return -1;
 	else if (!to)
 		client_error(cl, id, EX_NOTFOUND, "check", "nothing was touched",
 			     "see podctl nodes", "there is no node '%s'", m->node);

@@ -47,6 +47,7 @@
 #define PACE_NS NSEC_PER_MSEC /* less is not slept for */
 #define CUT_MS 15000
 #define ALL_MS 1800000
+#define PRECOPY_MS (7u * 86400 * 1000) /* as long as --timeout may be; who waits for us has his own idea of when we are dead */
 /* A target that acknowledges nothing for so long is dead. While the pod runs nothing hurries, and it may only stand still. */
 #define SILENT_RUNS_MS 30000
 #define SILENT_STOPPED_MS 4000
@@ -106,11 +107,12 @@ static int tell(struct dump *d, struct err *e)
 static int pace(struct dump *d, uint64_t bytes, struct err *e)
 {
 	const Pm__MigrateReq *o = d->req->options;
-	uint64_t now = now_ns(), start = now;
+	uint64_t now = now_ns(), start = now, waited;
 	int r = 0;
 
 	if (!o->bandwidth || d->stopped)
 		return 0;
+	waited = prio_waited_ns();
 	d->next_ns = MAX(d->next_ns, now) + (uint64_t)((double)bytes * 1e9 / (double)o->bandwidth);
 	while (r >= 0 && now + PACE_NS < d->next_ns && !(o->timeout_stop_copy && deadline_past(d->end))) {
 		struct timespec ts = { (time_t)(d->next_ns / NSEC_PER_SEC), (long)(d->next_ns % NSEC_PER_SEC) };
@@ -119,7 +121,8 @@ static int pace(struct dump *d, uint64_t bytes, struct err *e)
 		r = tell(d, e);
 		now = now_ns();
 	}
-	d->paced_ns += now - start;
+	waited = prio_waited_ns() - waited; /* of it: counted by itself */
+	d->paced_ns += now - start - MIN(waited, now - start);
 	return r;
 }
 
@@ -679,7 +682,7 @@ static const struct {
 	unsigned limit_ms; /* of the whole stage on the stream; 0: as long as all the memory may take */
 } stages[] = {
 	{ "check", stage_check, ALWAYS, 30000 },    { "reserve", stage_reserve, LIVE, 30000 },
-	{ "precopy", stage_precopy, LIVE, 0 },	    { "join", stage_join, JOB, 0 },
+	{ "precopy", stage_precopy, LIVE, PRECOPY_MS },	    { "join", stage_join, JOB, 0 },
 	{ "quiesce", stage_quiesce, ALWAYS, 10000 }, { "cut", stage_cut, ALWAYS, CUT_MS },
 	{ "hold", stage_hold, JOB_RUNS, 0 },	    { "save", stage_save, IMAGE, 0 },
 	{ "agree", stage_agree, JOB_RUNS, 0 },	    { "commit", stage_commit, COMMIT, 0 },

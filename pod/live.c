@@ -108,8 +108,8 @@ static int open_mem(struct proc *p)
 
 static int one_round(struct dump *d, struct page_stream *ps, struct round *rd, struct err *e)
 {
-	/* what says nothing of how long the freeze would take: there nothing waits for a CPU, and no machine stands still for sure */
-	uint64_t lost = deadline_lost_ns(), waited = prio_waited_ns(), paced = d->paced_ns;
+	/* what says nothing of how long the freeze would take */
+	uint64_t waited = prio_waited_ns(), paced = d->paced_ns, lost;
 	uint64_t before = d->s.sent, start = now_ns(), sent = 0, saved = d->pack.saved;
 	size_t i;
 	int r = 0;
@@ -132,7 +132,7 @@ static int one_round(struct dump *d, struct page_stream *ps, struct round *rd, s
 		r = dump_expect_ok(d, e); /* all of it is in place there */
 	rd->bytes = d->s.sent - before;
 	rd->saved = d->pack.saved - saved;
-	lost = MAX(deadline_lost_ns() - lost, prio_waited_ns() - waited) + d->paced_ns - paced;
+	lost = prio_waited_ns() - waited + d->paced_ns - paced;
 	rd->ns = rd->wall_ns = now_ns() - start;
 	log_debug("round of %.1f ms, %.1f of them without a CPU or held up: %llu bytes, %llu pages", (double)rd->ns / 1e6, (double)lost / 1e6,
 		  (unsigned long long)rd->bytes, (unsigned long long)rd->pages);
@@ -143,7 +143,8 @@ static int one_round(struct dump *d, struct page_stream *ps, struct round *rd, s
 /* How long the rest will take in the freeze, where nothing is compressed. */
 static uint64_t estimate(const struct dump *d, const struct round *rd)
 {
-	uint64_t left = rd->pages * PAGE, plain = rd->bytes + rd->saved, rate = rd->ns ? plain * NSEC_PER_SEC / rd->ns : 0;
+	uint64_t ns = MAX(rd->ns, rd->wall_ns / 100); /* not much can be said of a round that was held up nearly all the time */
+	uint64_t left = rd->pages * PAGE, plain = rd->bytes + rd->saved, rate = ns ? plain * NSEC_PER_SEC / ns : 0;
 
 	if (!rate)
 		return BASE_NS;
@@ -692,6 +693,7 @@ int stage_cut(struct dump *d, struct err *e)
 	int r;
 
 	pm__cut_end__init(&end);
+	prio_quick(true); /* once more: the agent may just then have seen that it starved */
 	d->exit_code = 7;
 	r = collect_maps(d, !d->live, e);
 	if (r >= 0)

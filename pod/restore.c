@@ -50,7 +50,7 @@
 #define ACCEPT_MS 30000
 #define CREATE_MS 50000 /* nobody stands still for it */
 #define FREEZE_MS 5000
-#define STREAM_MS 3600000
+#define STREAM_MS (7u * 86400 * 1000) /* with --bandwidth it may take long; whose source is lost is told so by his agent */
 #define CLOCK_WAIT_MS 2000
 
 /* ---- pid 1 of the landing zone */

@@ -4,7 +4,8 @@
  * its cgroup (podmigrate --auto-converge).
  *
  * A helper does it, which is real-time: on a busy node the pod would stand still for longer than was meant. It hears by a pipe how
- * much, and ends, with the pod thawed, when that is closed: also when the engine has died. If the helper dies the engine thaws.
+ * much, and ends, with the pod thawed, when that is closed: also when the engine has died. If the helper dies the engine thaws. As all
+ * helpers that outlive their engine it has the lock of still.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,11 +35,20 @@ static bool hear(int fd, int ms, uint8_t *still)
 	return n == 0 || (n < 0 && errno == EINTR) || (n > 0 && read(fd, still, 1) == 1);
 }
 
-static _Noreturn void work(int fd, const char *cgroup)
+/* No signal that ends others with it, from a terminal or by their group, ends it: it thaws first. */
+static _Noreturn void work(int fd, const struct dump *d)
 {
+	const char *cgroup = d->req->cgroup;
 	uint8_t still = 0;
-	bool go = true;
+	sigset_t all;
+	int lock;
+	bool go;
 
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+	setsid();
+	lock = still_lock(d->req->dir, deadline_ms(PERIOD_MS), NULL); /* until it ends: the agent waits for that */
+	go = lock >= 0;
 	prio_quick(true);
 	while (go) {
 		int ms = PERIOD_MS * still / 100;
@@ -66,7 +76,7 @@ bool throttle_more(struct dump *d)
 		t->pid = fork();
 		if (!t->pid) {
 			close(p[1]);
-			work(p[0], d->req->cgroup);
+			work(p[0], d);
 		}
 		close(p[0]);
 		t->fd = p[1];

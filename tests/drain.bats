@@ -183,6 +183,30 @@ all_run() { local p; for p; do running "$p" || return 1; done; }
 	end_well a1
 }
 
+@test "who has left the node meanwhile is left alone; who is on the way to it is waited for" {
+	pod a1 anon
+	pod t1 tree
+	echo engine-source@precopy:delay=3000 >"$LAB_DIR/faults/nodeA"
+	podmigrate a1 nodeB >/dev/null &
+	await held a1
+	run --separate-stderr podctl drain nodeA --to nodeC --on-failure checkpoint
+	[ "$status" = 0 ]
+	wait $!
+	[[ $(grep ^a1 <<<"$output") == *" gone "* ]]
+	[ "$(node_of a1)" = nodeB ]
+	[ "$(node_of t1)" = nodeC ]
+	podctl uncordon nodeA
+	echo engine-source@precopy:delay=3000 >"$LAB_DIR/faults/nodeB"
+	podmigrate a1 nodeA >/dev/null &
+	await held a1
+	run --separate-stderr podctl drain nodeA
+	[ "$status" = 0 ]
+	wait $!
+	[[ $output == *"1 pod moved"* ]]
+	is_empty nodeA
+	end_well a1 t1
+}
+
 @test "Ctrl-C: what is under way goes on where it is; the next drain does the rest" {
 	pod a1 anon
 	pod t1 tree

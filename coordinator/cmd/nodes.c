@@ -75,6 +75,7 @@ static int print_json(struct ctx *c, const Pm__NodesRep *rep)
 
 	for (size_t i = 0; !bad && i < rep->n_nodes; i++) {
 		const Pm__NodeInfo *n = rep->nodes[i];
+		char reason[128];
 
 		bad = json_array_append_new(
 			      list, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:b, s:s}", "node",
@@ -83,7 +84,7 @@ static int print_json(struct ctx *c, const Pm__NodesRep *rep)
 					      (json_int_t)n->cpus, "mem_total",
 					      (json_int_t)n->mem_total, "mem_free",
 					      (json_int_t)n->mem_free, "kernel", n->kernel, "cordoned",
-					      n->cordoned, "reason", n->reason)) < 0;
+					      n->cordoned, "reason", clean_copy(reason, sizeof(reason), n->reason))) < 0;
 	}
 	if (!bad) {
 		json_dumpf(list, stdout, JSON_INDENT(2));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "pod/base/prio.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -29,7 +30,8 @@ static void keep_cpu(bool on)
 	if (on)
 		T_REQUIRE(sched_getaffinity(0, sizeof(before), &before) == 0);
 	T_REQUIRE(sched_setaffinity(0, sizeof(one), on ? &one : &before) == 0);
-	T_REQUIRE(sched_setscheduler(0, on ? SCHED_FIFO : SCHED_OTHER, &sp) == 0);
+	if (sched_setscheduler(0, on ? SCHED_FIFO : SCHED_OTHER, &sp) < 0)
+		T_SKIP("real-time priority: %s", strerror(errno));
 }
 
 /* Born by an ordinary process, on the one CPU. When it has run, @p can be read from. */
@@ -64,6 +66,17 @@ static void end_child(pid_t pid, int p[2])
 	close(p[1]);
 }
 
+/* Looked at until it has had nothing in between: others, too, may hold us up. */
+static bool fed(pid_t pid, uint64_t *ran)
+{
+	int i;
+
+	for (i = 0; i < 1000; i++)
+		if (prio_feed(pid, ran))
+			return true;
+	return false;
+}
+
 static void test_who_starves_is_fed(void)
 {
 	const struct sched_param sp = { .sched_priority = 1 };
@@ -75,12 +88,12 @@ static void test_who_starves_is_fed(void)
 	pid = busy_child(p, false);
 	T_CHECK(!prio_feed(pid, &ran)); /* it has had something since it was born */
 	T_CHECK_EQ(sched_getscheduler(pid), SCHED_OTHER);
-	T_CHECK(prio_feed(pid, &ran));
+	T_CHECK(fed(pid, &ran));
 	T_CHECK_EQ(sched_getscheduler(pid), FED);
 	T_CHECK(!prio_feed(pid, &ran));
 	T_CHECK_EQ(sched_getscheduler(pid), SCHED_OTHER);
 	T_CHECK(!prio_feed(pid, &ran)); /* what it had meanwhile is not known */
-	T_CHECK(prio_feed(pid, &ran));
+	T_CHECK(fed(pid, &ran));
 	/* it has asked for more itself: that is its own business */
 	T_CHECK_EQ(sched_setscheduler(pid, SCHED_FIFO, &sp), 0);
 	T_CHECK(!prio_feed(pid, &ran));
