@@ -13,8 +13,8 @@
  * what bears the mark. So they do not hear each other's packets, nor what UDP and TCP sockets are
  * filled by. The kernel hears them too: an ICMP error would reach the sockets that it is about once
  * more, a request would be answered. So they take the route to 127.255.255.255: what came by broadcast
- * the kernel's ICMP leaves alone (of requests only as long as icmp_echo_ignore_broadcasts is 1: put_echo()), TCP takes no connection from it and sends no reset, and nobody says
- * "unreachable"; a raw socket gets it all the same. An old segment of TCP is a duplicate like any
+ * the kernel's ICMP leaves alone (of requests only as long as icmp_echo_ignore_broadcasts is 1:
+ * put_echo()), TCP takes no connection from it and sends no reset, and nobody says "unreachable"; a raw socket gets it all the same. An old segment of TCP is a duplicate like any
  * other. UDP would deliver a datagram again, hence raw sockets of UDP have to be empty. Replies to
  * echos go to 127.0.0.1, for only so an ICMP socket gets them; nobody else wants those.
  *

@@ -385,11 +385,17 @@ static void on_error(struct drain *d, struct move *m, const Pm__Error *e)
 			wait_again(m);
 		else
 			stays(d, m, code, e);
-	} else if (m->state == MOVES && is_of_node(e) && (m->tried[m->to] = true, choose(d, m) >= 0)) {
-		wait_again(m);
-	} else if (m->state == MOVES && may_save(d) && code != EXIT_USAGE && code != EXIT_DENIED) {
-		m->save = true;
-		wait_again(m);
+	} else if (m->state == MOVES) {
+		bool other = is_of_node(e);
+
+		if (other)
+			m->tried[m->to] = true;
+		other = other && choose(d, m) >= 0;
+		m->save = !other && may_save(d) && code != EXIT_USAGE && code != EXIT_DENIED;
+		if (other || m->save)
+			wait_again(m);
+		else
+			stays(d, m, code, e);
 	} else {
 		stays(d, m, code, e);
 	}

@@ -17,7 +17,10 @@
 void prio_quick(bool on);
 /** prio_daemon - the same for a daemon that sleeps nearly all the time: not for its children and threads */
 void prio_daemon(void);
-/** How long the calling thread has waited for a CPU so far, ns, or, on a kernel that does not count that, has stood still for (deadline.h). Never less than before. */
+/**
+ * How long the calling thread has waited for a CPU so far, ns; on a kernel that does not count that, for how long it has stood
+ * still (deadline.h). Never less than before.
+ */
 uint64_t prio_waited_ns(void);
 /**
  * prio_feed - an ordinary process that gets no CPU at all runs before all others until the next look

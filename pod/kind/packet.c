@@ -14,7 +14,8 @@
  * a move that is undone), twice.
  *
  * Refused by name: rings (memory of the kernel's), fanout, SO_TXTIME, SOCK_PACKET, links of the program's own. Not seen, as
- * the kernel does not tell of them: PACKET_COPY_THRESH, SO_TXTIME by CLOCK_REALTIME without flags. The statistics begin anew, since reading them would do that on the source.
+ * the kernel does not tell of them: PACKET_COPY_THRESH, SO_TXTIME by CLOCK_REALTIME without flags. The statistics begin anew,
+ * since reading them would do that on the source.
  */
 #include <errno.h>
 #include <libmnl/libmnl.h>
